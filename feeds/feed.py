@@ -1,0 +1,65 @@
+"""The `Feed` protocol and the registry of feeds: one file per source, one line here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Protocol
+
+from feeds.inputs import FeedInput
+from feeds.instruments import Instrument
+
+
+class Feed(Protocol):
+    """A source of market data.
+
+    source_id    stable identity of what is played (file names and sizes, simulator seed, vendor address): a checkpoint
+                 made from another source is not used.
+    has_offsets  True if `open(after=…)` can resume behind any offset it yielded; then its ticks need no journal.
+    paced        True if inputs come in (scaled) real time, False if as fast as they are taken.
+    """
+
+    source_id: str
+    has_offsets: bool
+    paced: bool
+
+    async def open(self, *, after: int = -1) -> None:
+        """Connect and make ready to yield the first input whose offset is greater than `after`.
+
+        Raises FeedError with what to do. A feed without offsets ignores `after`.
+        """
+
+    def __aiter__(self) -> AsyncIterator[FeedInput]:
+        """Yield inputs in order until the source ends (a recording) or `close` is called."""
+
+    async def instruments(self) -> Sequence[Instrument]:
+        """Return what the source knows of its instruments, after `open`; empty if it knows nothing."""
+
+    async def close(self) -> None:
+        """Stop the source; an iterator that waits ends. Idempotent; safe after a failed `open`."""
+
+    def counters(self) -> Mapping[str, int]:
+        """Return counts since open: ticks received, dropped by reason, overflows (for metrics; any thread)."""
+
+
+FEEDS: dict[str, str] = {
+    "simulated": "feeds.simulated:SimulatedFeed",
+    "replay": "feeds.replay:ReplayFeed",
+    "xt": "feeds.xt:XtFeed",
+}
+"""Feed name in the settings → `module:class`, imported when chosen (a feed may need packages others don't have).
+
+The class takes its settings section's fields as keyword arguments.
+"""
+
+
+def load_feed(name: str) -> Callable[..., Feed]:
+    """Import and return the feed class of this name; raises FeedError that lists the names if there is none."""
+    from importlib import import_module
+
+    from feeds.errors import FeedError
+
+    if name not in FEEDS:
+        raise FeedError(f"no feed named {name!r}; there are: {', '.join(sorted(FEEDS))}")
+    module, _, attribute = FEEDS[name].partition(":")
+    feed: Callable[..., Feed] = getattr(import_module(module), attribute)
+    return feed

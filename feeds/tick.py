@@ -1,0 +1,116 @@
+"""`TickBatch`: the ticks of one callback, as columns.
+
+A tick is one Level-1 snapshot of one symbol. Every source decodes into this one form; nothing behind a feed ever sees a
+vendor's dict. Prices are yuan rounded to the instrument's tick, volumes are cumulative lots, amounts cumulative yuan,
+times are int64 milliseconds of the Unix epoch (UTC).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float64]
+IntArray: TypeAlias = NDArray[np.int64]
+BoolArray: TypeAlias = NDArray[np.bool_]
+
+LEVELS: Final = 5
+CORE: Final = ("last", "open", "high", "low", "prev_close", "volume_lots", "amount_cny")
+LIMITS: Final = ("limit_up", "limit_down")
+BOOK: Final = tuple(
+    f"{side}_{what}_{level}" for side in ("bid", "ask") for what in ("price", "lots") for level in range(1, LEVELS + 1)
+)
+REST: Final = (*LIMITS, *BOOK, "trades")
+"""Columns that are decoded only when somebody asks: price limits, the five-level book, the number of trades."""
+
+ABSENT: Final[Mapping[str, float]] = {
+    name: 0.0 if "_lots_" in name else -1.0 if name == "trades" else np.nan for name in (*CORE, *REST)
+}
+"""What a column holds where its source has none: no lots, -1 trades (unknown), NaN for every price and amount."""
+
+
+class TickBatch:
+    """Ticks of one callback in arrival order; immutable once built.
+
+    symbols      n codes such as ``600519.SH``; one code may appear twice (the later row is the newer tick)
+    ts_event_ms  (n,) int64, exchange time
+    recv_ms      (n,) int64, our time of arrival; equal to ts_event_ms where a recording has none
+    status       (n,) int16, the vendor's phase code (openInt): 13 continuous, 1 suspended, 15 closed, 0 unknown …
+    column(name) (n,) float64; CORE columns are there at once, REST is decoded by `load` on the first request.
+                 Prices: NaN = none (a vendor's 0 is NaN here). A missing book level: price NaN, lots 0.
+    """
+
+    __slots__ = ("_columns", "_load", "recv_ms", "status", "symbols", "ts_event_ms")
+
+    def __init__(
+        self,
+        symbols: tuple[str, ...],
+        ts_event_ms: IntArray,
+        *,
+        columns: Mapping[str, FloatArray],
+        recv_ms: IntArray | None = None,
+        status: NDArray[np.int16] | None = None,
+        load: Callable[[], Mapping[str, FloatArray]] | None = None,
+    ) -> None:
+        """Keep the given arrays without copying; `load` returns REST columns and is called at most once."""
+        self.symbols = symbols
+        self.ts_event_ms = ts_event_ms
+        self.recv_ms = ts_event_ms if recv_ms is None else recv_ms
+        self.status = np.zeros(len(symbols), np.int16) if status is None else status
+        self._columns = dict(columns)
+        self._load = load
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def column(self, name: str) -> FloatArray:
+        """Return a column by its name; a column the source does not have is filled as ABSENT says.
+
+        Raises KeyError for a name that is no column of a tick.
+        """
+        found = self._columns.get(name)
+        if found is None and self._load is not None and name in REST:
+            load, self._load = self._load, None
+            self._columns.update(load())
+            found = self._columns.get(name)
+        if found is None:
+            found = self._columns[name] = np.full(len(self.symbols), ABSENT[name])
+        return found
+
+    def has(self, name: str) -> bool:
+        """Tell whether the source itself brings this column (after loading the lazy ones if need be)."""
+        if name not in self._columns and self._load is not None and name in REST:
+            load, self._load = self._load, None
+            self._columns.update(load())
+        return name in self._columns
+
+    def take(self, positions: IntArray | slice) -> TickBatch:
+        """Return the ticks at these positions, in that order; lazy columns stay lazy."""
+        symbols = self.symbols[positions] if isinstance(positions, slice) else tuple(self.symbols[i] for i in positions)
+        load = None
+        if self._load is not None:
+            def load() -> Mapping[str, FloatArray]:
+                return {name: self.column(name)[positions] for name in REST if self.has(name)}
+        return TickBatch(
+            symbols,
+            self.ts_event_ms[positions],
+            columns={name: array[positions] for name, array in self._columns.items()},
+            recv_ms=self.recv_ms[positions],
+            status=self.status[positions],
+            load=load,
+        )
+
+    def __eq__(self, other: Any) -> bool:
+        """Compare every column bit for bit (NaN equals NaN); loads the lazy ones. For tests and the journal's proof."""
+        if not isinstance(other, TickBatch) or self.symbols != other.symbols:
+            return NotImplemented if not isinstance(other, TickBatch) else False
+        same = np.array_equal(self.ts_event_ms, other.ts_event_ms) and np.array_equal(self.recv_ms, other.recv_ms)
+        same = same and np.array_equal(self.status, other.status)
+        return same and all(
+            np.array_equal(self.column(name), other.column(name), equal_nan=True) for name in (*CORE, *REST)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # holds arrays

@@ -1,0 +1,118 @@
+"""`Alert`: the frozen record of one event of a rule's life, and its JSON (schema version 1)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta, timezone
+from enum import StrEnum
+from typing import Any, Final
+
+import orjson
+
+SCHEMA_VERSION: Final = 1
+SHANGHAI: Final = timezone(timedelta(hours=8))
+
+
+class Event(StrEnum):
+    """What happened to an episode."""
+
+    PENDING = "pending"
+    FIRE = "fire"
+    RESOLVE = "resolve"
+    SUPPRESSED = "suppressed"
+    CONFIRMED = "confirmed"
+    WITHDRAWN = "withdrawn"
+    NODATA = "nodata"
+    FLAPPING = "flapping"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """One event of the life of (rule, leg, symbol or group).
+
+    trade_date "2023-02-01"; ts_event_ms Unix ms of the tick, deadline or bar end that decided it; bar_end_ms None on
+    ticks; values: named outputs and operands, None = unknown; tick: the deciding tick's columns, None = none;
+    suppressed: fires held back since the last one sent; stamps: our own clock in ms, absent in replay.
+    """
+
+    id: str
+    episode_id: str
+    event: Event
+    rule: str
+    rev: str
+    leg: str | None = None
+    symbol: str | None = None
+    group: str | None = None
+    name: str | None = None
+    severity: str = "info"
+    labels: dict[str, str] = field(default_factory=dict)
+    trade_date: str
+    episode: int
+    ts_event_ms: int
+    period: str
+    bar_end_ms: int | None = None
+    provisional: bool = False
+    gap: str | None = None
+    late: bool = False
+    values: dict[str, float | None] = field(default_factory=dict)
+    tick: dict[str, float | None] | None = None
+    suppressed: int = 0
+    why: str | None = None
+    message: str = ""
+    stamps: dict[str, int] | None = None
+
+    @property
+    def type(self) -> str:
+        return f"alert.{self.event}"
+
+    def record(self) -> dict[str, Any]:
+        """Return the JSON object as a dict, keys in the documented order; `stamps` is left out where None."""
+        record: dict[str, Any] = {
+            "v": SCHEMA_VERSION, "id": self.id, "episode_id": self.episode_id, "event": str(self.event),
+            "type": self.type, "rule": self.rule, "rev": self.rev, "leg": self.leg, "symbol": self.symbol,
+            "group": self.group, "name": self.name, "severity": self.severity, "labels": self.labels,
+            "trade_date": self.trade_date, "episode": self.episode, "event_ts": shanghai_iso(self.ts_event_ms),
+            "ts_event_ms": self.ts_event_ms, "period": self.period, "bar_end_ms": self.bar_end_ms,
+            "provisional": self.provisional, "gap": self.gap, "late": self.late, "values": self.values,
+            "tick": self.tick, "suppressed": self.suppressed, "why": self.why, "message": self.message,
+        }  # fmt: skip
+        if self.stamps is not None:
+            record["stamps"] = self.stamps
+        return record
+
+    def to_json(self) -> bytes:
+        """Encode once; these bytes go to the store, Redis, WebSocket and webhook unchanged."""
+        return orjson.dumps(self.record())
+
+    @classmethod
+    def from_json(cls, text: bytes | str) -> Alert:
+        """Decode a record; raises ValueError for another schema version or a missing field."""
+        return cls.from_record(orjson.loads(text))
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Alert:
+        """Build from a decoded record; unknown keys are ignored, so a newer writer does not stop an older reader."""
+        if record.get("v") != SCHEMA_VERSION:
+            raise ValueError(f"alert schema version {record.get('v')!r}, this program reads {SCHEMA_VERSION}")
+        try:
+            known = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
+            return cls(**{**known, "event": Event(record["event"])})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not an alert record: {error}") from None
+
+    def stamped(self, **stamps: int) -> Alert:
+        """Return a copy with these stamps (ms) added."""
+        return replace(self, stamps={**(self.stamps or {}), **stamps})
+
+
+def shanghai_iso(ts_ms: int) -> str:
+    """Format Unix ms as exchange-local ISO 8601 with milliseconds, such as 2023-02-01T10:02:03.000+08:00."""
+    return datetime.fromtimestamp(ts_ms / 1000, UTC).astimezone(SHANGHAI).isoformat(timespec="milliseconds")
+
+
+def identity(*parts: str | int | None) -> str:
+    """Hash the parts of an identity to 20 hex digits; None and "" differ."""
+    text = "\x1f".join("\x00" if part is None else str(part) for part in parts)
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()

@@ -1,0 +1,70 @@
+"""`Node`: one column of the shared graph, evaluated for many symbols at once.
+
+A node belongs to one period. `peek` gives its value with the forming bar and changes nothing; `commit` makes the bar's
+close part of its state. Arguments are always evaluated before the nodes that read them, in the same pass and for the
+same selection of symbols, so a node reads `arg.value` and never calls its arguments.
+
+Selections: `at` is `slice(None)` (all symbols, contiguous: the fast path) or an int64 index array. `value` arrays have
+the selection's length. A node may reuse its own output buffer from pass to pass when `at` is `slice(None)`; nobody keeps
+a value beyond its pass without copying.
+
+Truth is three-valued as a pair of masks: `t` known true, `f` known false, neither = unknown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from feeds.tick import BoolArray, FloatArray, IntArray
+from rules.language.tree import Kind
+from rules.state import StateTable
+
+Selection: TypeAlias = slice | IntArray
+ALL = slice(None)
+_UNSET: FloatArray = np.empty(0)
+
+
+@dataclass(slots=True)
+class Truth:
+    """Three-valued column: `t` (n,) bool known true, `f` (n,) bool known false; never both."""
+
+    t: BoolArray
+    f: BoolArray
+
+
+class Node:
+    """Base of every graph node.
+
+    key     normalised text of the expression, unique within its period: equal sub-expressions are one node
+    period  "tick", "1m" … : the bars at whose close `commit` is called
+    kind    Kind.NUMBER (value: FloatArray) or Kind.TRUTH (value: Truth)
+    args    nodes read by this one
+    warmup  committed bars needed before the first valid value with the forming bar is there (0 = at once)
+    """
+
+    __slots__ = ("args", "key", "kind", "period", "value", "warmup")
+
+    def __init__(self, key: str, *, period: str, kind: Kind, args: tuple[Node, ...] = (), warmup: int = 0) -> None:
+        self.key = key
+        self.period = period
+        self.kind = kind
+        self.args = args
+        self.warmup = warmup
+        self.value: FloatArray | Truth = _UNSET
+
+    def open(self, state: StateTable) -> None:
+        """Claim state columns, named f"{period}/{key}/…"; called once, before the first pass."""
+
+    def peek(self, at: Selection) -> None:
+        """Set `self.value` for the selected symbols from the args' values and own state; change no state."""
+        raise NotImplementedError
+
+    def commit(self, at: IntArray) -> None:
+        """Make the bar that closes part of the state of symbols `at`.
+
+        Called right after a pass over exactly `at`, so `value` and the args' values are those of the final bar, and
+        after the rings of this period have taken them.
+        """

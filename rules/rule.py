@@ -1,0 +1,93 @@
+"""`Rule` and `RuleSet`: what to watch for, frozen. Text becomes rules in rulefile.py; the engine runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from feeds.sessions import Session
+from rules.language.tree import Formula
+from rules.message import Template
+from rules.selector import Selector
+
+PERIODS: tuple[str, ...] = ("tick", "1m", "5m", "15m", "30m", "60m", "1d")
+
+
+class Evaluation(StrEnum):
+    """When a rule takes a sample."""
+
+    TICK = "tick"
+    BAR_CLOSE = "bar_close"
+
+
+class Mode(StrEnum):
+    EDGE = "edge"
+    STATE = "state"
+
+
+class Frequency(StrEnum):
+    """How often an armed edge may be sent: per (rule, rev, leg, symbol, trade date) but for ONCE, which is for good."""
+
+    ONCE = "once"
+    ONCE_PER_DAY = "once_per_day"
+    ONCE_PER_BAR = "once_per_bar"
+    ALWAYS = "always"
+
+
+class OnStart(StrEnum):
+    """What a condition that is already true at the first valid sample does."""
+
+    SUPPRESS = "suppress"
+    FIRE = "fire"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leg:
+    """One condition of a rule; `name` is None where the rule has only one."""
+
+    name: str | None = None
+    when: Formula
+    rearm: Formula | None = None
+    """None: re-arms when the condition is false on a valid sample."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One rule of a rule file, checked. Durations are ms of the rule's own session clock; None = no limit.
+
+    rev: hash of the fields that change what the rule means (condition, period, lifecycle, scope), not of label or message.
+    """
+
+    id: str
+    rev: str
+    legs: tuple[Leg, ...]
+    select: Selector
+    period: str = "tick"
+    evaluation: Evaluation = Evaluation.TICK
+    mode: Mode = Mode.EDGE
+    session: tuple[Session, ...] = (Session.CONTINUOUS,)
+    frequency: Frequency = Frequency.ONCE_PER_DAY
+    cooldown_ms: int | None = None
+    max_per_day: int | None = None
+    expires_ms: int | None = None
+    """Unix ms from which on the rule is not evaluated any more."""
+    on_start: OnStart = OnStart.SUPPRESS
+    severity: str = "info"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    messages: Mapping[str, Template] = field(default_factory=dict)
+    """Event name → template; a rule with one message has it under "fire"."""
+    group: str = ""
+    file: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """All loaded rules in file order; ids are unique.
+
+    source: the canonical JSON this set is made from and can be made from again (a control record carries it).
+    """
+
+    rules: tuple[Rule, ...]
+    source: str

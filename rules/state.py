@@ -1,0 +1,87 @@
+"""`StateTable`: every array of the engine that has one column per symbol, by name.
+
+Growing the universe, writing a checkpoint and reading one back are each one loop here, so no node has code for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from rules.errors import RuleError
+
+
+class Column:
+    """A holder of one state array of shape (…, n_symbols); `array` is replaced when the universe grows."""
+
+    __slots__ = ("array", "fill")
+
+    def __init__(self, array: NDArray[Any], fill: float | int | bool) -> None:
+        self.array = array
+        self.fill = fill
+
+
+class StateTable:
+    """Named state arrays, all with the symbols as their last axis."""
+
+    def __init__(self, n_symbols: int = 0) -> None:
+        self.n = n_symbols
+        self._columns: dict[str, Column] = {}
+
+    def claim(
+        self,
+        name: str,
+        *,
+        shape: tuple[int, ...] = (),
+        dtype: DTypeLike = np.float64,
+        fill: float | int | bool = np.nan,
+    ) -> Column:
+        """Make a state array of shape (*shape, n) filled with `fill`; raises RuleError if the name is taken."""
+        if name in self._columns:
+            raise RuleError(f"state {name!r} is claimed twice")
+        column = Column(np.full((*shape, self.n), fill, dtype), fill)
+        self._columns[name] = column
+        return column
+
+    def release(self, prefix: str) -> None:
+        """Forget every array whose name starts with `prefix`."""
+        for name in [name for name in self._columns if name.startswith(prefix)]:
+            del self._columns[name]
+
+    def grow(self, n_symbols: int) -> None:
+        """Widen every array to n_symbols; new symbols start with each array's fill value."""
+        extra = n_symbols - self.n
+        if extra <= 0:
+            return
+        for column in self._columns.values():
+            old = column.array
+            wide = np.full((*old.shape[:-1], n_symbols), column.fill, old.dtype)
+            wide[..., : self.n] = old
+            column.array = wide
+        self.n = n_symbols
+
+    def names(self) -> Iterable[str]:
+        return self._columns.keys()
+
+    def dump(self) -> dict[str, NDArray[Any]]:
+        """Return a copy of every array by name."""
+        return {name: column.array.copy() for name, column in self._columns.items()}
+
+    def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Put arrays of a dump back into the columns claimed under the same names.
+
+        Raises RuleError if a claimed name is missing or has another shape or dtype.
+        """
+        for name, column in self._columns.items():
+            array = arrays.get(name)
+            if array is None:
+                raise RuleError(f"checkpoint holds no state {name!r}")
+            if array.shape != column.array.shape or array.dtype != column.array.dtype:
+                raise RuleError(
+                    f"state {name!r} is {array.dtype}{array.shape} in the checkpoint, "
+                    f"{column.array.dtype}{column.array.shape} here"
+                )
+            column.array = np.array(array)
