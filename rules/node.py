@@ -5,7 +5,7 @@ close part of its state. Arguments are always evaluated before the nodes that re
 same selection of symbols, so a node reads `arg.value` and never calls its arguments.
 
 Selections: `at` is `slice(None)` (all symbols, contiguous: the fast path) or an int64 index array. `value` arrays have
-the selection's length. A node may reuse its own output buffer from pass to pass when `at` is `slice(None)`; nobody keeps
+the selection's length. A node may reuse its output buffer from pass to pass when `at` is `slice(None)`; nobody keeps
 a value beyond its pass without copying.
 
 Truth is three-valued as a pair of masks: `t` known true, `f` known false, neither = unknown.

@@ -56,7 +56,7 @@ class Leg:
 class Rule:
     """One rule of a rule file, checked. Durations are ms of the rule's own session clock; None = no limit.
 
-    rev: hash of the fields that change what the rule means (condition, period, lifecycle, scope), not of label or message.
+    rev: hash of the fields that change what the rule means (condition, period, lifecycle, scope), not of a label or text.
     """
 
     id: str
