@@ -1,0 +1,7 @@
+"""The one error root of channels and receivers."""
+
+from __future__ import annotations
+
+
+class DeliveryError(Exception):
+    """An alert cannot be published, read or delivered; the text says what, where and what to do, never a URL or secret."""

@@ -1,0 +1,170 @@
+"""The `Notifier` protocol and the registry of receivers: one file per kind of receiver, one line here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import import_module
+from typing import Any, Final, Protocol
+
+from notifiers.errors import DeliveryError
+from notifiers.retry import RetrySchedule
+from rules.alert import Alert, Event
+
+DEFAULT_EVENTS: Final = (
+    Event.FIRE,
+    Event.RESOLVE,
+    Event.CONFIRMED,
+    Event.WITHDRAWN,
+    Event.NODATA,
+    Event.FLAPPING,
+    Event.EXPIRED,
+)
+"""What a receiver is told unless it says otherwise: all but `pending` (not decided yet) and `suppressed` (held back)."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class Verdict(StrEnum):
+    """What one attempt means for the delivery and its receiver."""
+
+    OK = "ok"
+    RETRY = "retry"
+    """Try again by the schedule: the receiver is away, slow or asks for a pause."""
+    PERMANENT = "permanent"
+    """Never again by itself: a dead letter at once, a person may replay it."""
+    DISABLE = "disable"
+    """The receiver is gone for good: a dead letter, and the receiver is switched off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The result of one attempt.
+
+    code         the protocol's own status, None if there was no answer.
+    text         why, for the operator: redacted and short, for it is stored and logged.
+    retry_after_s  the pause the receiver asked for, None if it asked for none.
+    """
+
+    verdict: Verdict
+    code: int | None = None
+    text: str = ""
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification:
+    """An alert on its way to one receiver.
+
+    alert     the decoded record.
+    record    the record's bytes as they were published; a receiver that carries the record sends these unchanged.
+    now_ms    wall clock at the attempt, Unix ms.
+    """
+
+    alert: Alert
+    record: bytes
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotifierOptions:
+    """What every receiver's section has. Raises DeliveryError when a value is unusable.
+
+    name            identity of the receiver: its Redis group is `notify:<name>`, its deliveries are stored under it.
+    events          events it is told of.
+    rules, symbols, severities   include filters; empty lets all pass. An alert without a symbol passes only an empty
+                    `symbols`.
+    allow_networks  networks such as "10.0.0.0/8" that may be connected to although they are not public.
+    connect_timeout_s, total_timeout_s   limits of one attempt.
+    """
+
+    name: str
+    events: tuple[Event, ...] = DEFAULT_EVENTS
+    rules: tuple[str, ...] = ()
+    symbols: tuple[str, ...] = ()
+    severities: tuple[str, ...] = ()
+    allow_networks: tuple[str, ...] = ()
+    connect_timeout_s: float = 3.0
+    total_timeout_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise DeliveryError(f"receiver name {self.name!r}: use 1 to 64 letters, digits, '_', '-' or '.'")
+        if not 0 < self.connect_timeout_s <= self.total_timeout_s <= 60:
+            raise DeliveryError(f"receiver {self.name}: timeouts need 0 < connect_timeout_s ≤ total_timeout_s ≤ 60")
+
+    def wants(self, alert: Alert) -> bool:
+        """Return whether the receiver is told of this alert."""
+        return (
+            alert.event in self.events
+            and (not self.rules or alert.rule in self.rules)
+            and (not self.symbols or alert.symbol in self.symbols)
+            and (not self.severities or alert.severity in self.severities)
+        )
+
+
+class Notifier(Protocol):
+    """One receiver. Used by one task at a time; `send` is never called concurrently.
+
+    options   its frozen options.
+    schedule  the delays of its attempts.
+    """
+
+    options: NotifierOptions
+    schedule: RetrySchedule
+
+    async def open(self) -> None:
+        """Make ready to send; may be called again after `close`."""
+
+    async def send(self, notification: Notification) -> Outcome:
+        """Make one attempt, within the options' total timeout.
+
+        What the receiver or the network does is an Outcome, never an exception. Cancelling leaves it unknown whether
+        the receiver has the alert. Neither the outcome nor a log may hold the receiver's URL or secrets.
+        """
+
+    async def close(self) -> None:
+        """Release connections. Idempotent; safe before `open`."""
+
+
+NOTIFIERS: dict[str, str] = {
+    "webhook": "notifiers.webhook:WebhookNotifier",
+}
+"""Kind in the settings → `module:class`, imported when chosen.
+
+The class takes its options object alone, has the options' class as `options_class` and as `accepted` an answer body that
+its kind of receiver gives for success (the contract tests serve it).
+"""
+
+
+def load_notifier(kind: str) -> Callable[..., Notifier]:
+    """Import and return the notifier class of this kind; raises DeliveryError that lists the kinds if there is none."""
+    if kind not in NOTIFIERS:
+        raise DeliveryError(f"no receiver of kind {kind!r}; there are: {', '.join(sorted(NOTIFIERS))}")
+    module, _, attribute = NOTIFIERS[kind].partition(":")
+    notifier: Callable[..., Notifier] = getattr(import_module(module), attribute)
+    return notifier
+
+
+def build_notifier(kind: str, **options: Any) -> Notifier:
+    """Build the receiver of this kind from its section's fields; raises DeliveryError for an unusable or unknown field.
+
+    Lists become tuples and event names Events, so a parsed TOML or YAML section fits as it is.
+    """
+    notifier_class: Any = load_notifier(kind)
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    name = fields.get("name")
+    unknown = fields.keys() - notifier_class.options_class.__dataclass_fields__.keys()
+    if unknown:
+        raise DeliveryError(f"receiver {name!r}: a {kind} has no field {', '.join(sorted(unknown))}")
+    try:
+        if "events" in fields:
+            fields["events"] = tuple(Event(event) for event in fields["events"])
+        built: Notifier = notifier_class(notifier_class.options_class(**fields))
+    except ValueError as error:
+        raise DeliveryError(f"receiver {name!r}: {error}; events are: {', '.join(Event)}") from None
+    except TypeError as error:
+        raise DeliveryError(f"receiver {name!r}: {error}") from None
+    return built

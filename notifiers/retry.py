@@ -1,0 +1,88 @@
+"""When to try again, and when to leave a receiver alone: pure functions of outcomes, times and one random number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+RETRY_AFTER_LIMIT_S: Final = 3600.0
+"""The longest pause a receiver can ask for."""
+BREAKER_FAILURES: Final = 10
+"""Consecutive failures that open the breaker."""
+BREAKER_PROBE_MS: Final = 60_000
+"""An open breaker lets one attempt through after this time."""
+OFF_AFTER_MS: Final = 120 * 3_600_000
+"""A receiver that has failed for this long without one success is switched off."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySchedule:
+    """Seconds to wait before attempt 1, 2, …; after the last one comes the dead letter."""
+
+    delays_s: tuple[float, ...]
+    jitter: float = 0.2
+    """Each delay is stretched or shrunk by up to this share, so that receivers' retries don't march in step."""
+
+    def delay_s(self, failures: int, *, random: float, retry_after_s: float | None = None) -> float | None:
+        """Return the seconds until the next attempt after this many failed ones, None if there is none.
+
+        random is uniform in [0, 1). A pause the receiver asked for is kept to, up to RETRY_AFTER_LIMIT_S, where it is
+        longer than the schedule's own.
+        """
+        if failures >= len(self.delays_s):
+            return None
+        delay_s = self.delays_s[failures] * (1 + self.jitter * (2 * random - 1))
+        if retry_after_s is None:
+            return delay_s
+        return max(delay_s, min(retry_after_s, RETRY_AFTER_LIMIT_S))
+
+
+WEBHOOK_SCHEDULE: Final = RetrySchedule((0, 5, 30, 120, 600, 1800, 7200, 21_600, 43_200))
+"""0, 5 s, 30 s, 2 min, 10 min, 30 min, 2 h, 6 h, 12 h: nine attempts over 21 hours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiverState:
+    """The health of one receiver, kept in the store so that a restart neither forgets nor forgives.
+
+    failures          consecutive failed attempts.
+    failing_since_ms  Unix ms of the first of them, None while it works.
+    hold_until_ms     Unix ms before which nothing is sent: an open breaker or a pause it asked for.
+    disabled          why it is switched off, None while it is on.
+    """
+
+    failures: int = 0
+    failing_since_ms: int | None = None
+    hold_until_ms: int = 0
+    disabled: str | None = None
+
+    @property
+    def tripped(self) -> bool:
+        """Return whether the breaker is open or half open: only one attempt at a time, as a probe."""
+        return self.failures >= BREAKER_FAILURES
+
+
+HEALTHY: Final = ReceiverState()
+
+
+def after_success(state: ReceiverState) -> ReceiverState:
+    """Return the state after an accepted delivery: all is forgiven, but a switched-off receiver stays off."""
+    return HEALTHY if state.disabled is None else state
+
+
+def after_failure(state: ReceiverState, *, now_ms: int, pause_s: float | None = None) -> ReceiverState:
+    """Return the state after a failed attempt; pause_s is what the receiver asked for, None if nothing."""
+    failures = state.failures + 1
+    since_ms = now_ms if state.failing_since_ms is None else state.failing_since_ms
+    hold_ms = BREAKER_PROBE_MS if failures >= BREAKER_FAILURES else 0
+    if pause_s is not None:
+        hold_ms = max(hold_ms, int(min(pause_s, RETRY_AFTER_LIMIT_S) * 1000))
+    hours = (now_ms - since_ms) // 3_600_000
+    off = f"failing for {hours} h without one success" if now_ms - since_ms >= OFF_AFTER_MS else None
+    return replace(
+        state,
+        failures=failures,
+        failing_since_ms=since_ms,
+        hold_until_ms=max(state.hold_until_ms, now_ms + hold_ms) if hold_ms else state.hold_until_ms,
+        disabled=state.disabled or off,
+    )
