@@ -14,7 +14,7 @@ Truth is three-valued as a pair of masks: `t` known true, `f` known false, neith
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 
@@ -44,6 +44,9 @@ class Node:
     args    nodes read by this one
     warmup  committed bars needed before the first valid value with the forming bar is there (0 = at once)
     """
+
+    gate: ClassVar[str | None] = None
+    """"AND", "OR" or "NOT" in the nodes that are just that of their args; rules/logic.py evaluates those over bits."""
 
     __slots__ = ("args", "key", "kind", "period", "value", "warmup")
 

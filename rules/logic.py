@@ -1,0 +1,137 @@
+"""`Circuit`: the AND / OR / NOT part of many conditions, evaluated for all of them at once over packed bits.
+
+A thousand rules mostly combine a few dozen comparisons. Those leaves are evaluated once each by the graph; what is left of
+a rule is a few gates. Here every gate of one level of the whole rule set is one numpy operation over rows of bits (one bit
+per symbol), so a rule costs some hundred bytes of AND instead of a Python call.
+
+Symbols outside the selection of a pass have neither bit set: unknown, which to every reader is "as if no tick came".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rules.node import Node, Selection, Truth
+
+BitRows: TypeAlias = NDArray[np.uint8]
+"""(rows, ceil(n_symbols / 8)) uint8, one bit per symbol, most significant first (numpy's packbits)."""
+
+
+def byte_width(n_symbols: int) -> int:
+    """Return how many bytes hold one bit per symbol."""
+    return -(-n_symbols // 8)
+
+
+@dataclass(frozen=True, slots=True)
+class _Signal:
+    """One leaf (no kind) or two-input gate, by its place in the list of signals; `depth` gates below it."""
+
+    kind: str = ""
+    a: int = -1
+    b: int = -1
+    depth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Bank:
+    """All gates of one kind and depth: bit rows first..last-1 are made from rows `a` and `b`."""
+
+    kind: str
+    first: int
+    last: int
+    a: NDArray[np.int64]
+    b: NDArray[np.int64]
+
+
+class Circuit:
+    """Gates over the leaves of some conditions.
+
+    leaves  the graph nodes that must have been peeked, for the same selection, before `run`
+    rows    (n_conditions,) the bit row of each given condition in `t` (known true) and `f` (known false)
+    """
+
+    def __init__(self, conditions: Sequence[Node]) -> None:
+        self.leaves: list[Node] = []
+        self._signals: list[_Signal] = []
+        self._signal_of: dict[int, int] = {}
+        roots = [self._wire(node) for node in conditions]
+        order = sorted(range(len(self._signals)), key=lambda i: (self._signals[i].depth, self._signals[i].kind))
+        place = {signal: row for row, signal in enumerate(order)}
+        self.rows = np.array([place[root] for root in roots], np.int64)
+        self._leaf_rows = [place[self._signal_of[id(leaf)]] for leaf in self.leaves]
+        self._banks = self._bank(order, place)
+        self._masks = np.zeros((0, 0), np.bool_)
+        self.t: BitRows = np.zeros((len(order), 0), np.uint8)
+        self.f: BitRows = np.zeros((len(order), 0), np.uint8)
+
+    def run(self, at: Selection, *, n_symbols: int) -> None:
+        """Set `t` and `f` from the leaves' values at the selected symbols; all others become unknown."""
+        count = len(self.leaves)
+        if self._masks.shape != (2 * count, n_symbols):
+            self._masks = np.zeros((2 * count, n_symbols), np.bool_)
+            self.t = np.zeros((len(self.t), byte_width(n_symbols)), np.uint8)
+            self.f = np.zeros_like(self.t)
+        masks = self._masks
+        if not isinstance(at, slice):
+            masks[...] = False
+        for leaf, row in zip(self.leaves, self._leaf_rows, strict=True):
+            assert isinstance(leaf.value, Truth)
+            masks[row, at] = leaf.value.t
+            masks[count + row, at] = leaf.value.f
+        bits = np.packbits(masks, axis=1)
+        t, f = self.t, self.f
+        t[:count], f[:count] = bits[:count], bits[count:]
+        for bank in self._banks:
+            own = slice(bank.first, bank.last)
+            if bank.kind == "AND":
+                np.bitwise_and(t[bank.a], t[bank.b], out=t[own])
+                np.bitwise_or(f[bank.a], f[bank.b], out=f[own])
+            elif bank.kind == "OR":
+                np.bitwise_or(t[bank.a], t[bank.b], out=t[own])
+                np.bitwise_and(f[bank.a], f[bank.b], out=f[own])
+            else:
+                t[own], f[own] = f[bank.a], t[bank.a]
+
+    def _wire(self, node: Node) -> int:
+        known = self._signal_of.get(id(node))
+        if known is not None:
+            return known
+        gate = node.gate
+        if gate is None:
+            self.leaves.append(node)
+            signal = self._add(_Signal())
+        else:
+            inputs = [self._wire(arg) for arg in node.args]
+            signal = self._gate(gate, inputs[0], inputs[0]) if gate == "NOT" else inputs[0]
+            for other in inputs[1:]:
+                signal = self._gate(gate, signal, other)
+        self._signal_of[id(node)] = signal
+        return signal
+
+    def _gate(self, kind: str, a: int, b: int) -> int:
+        return self._add(_Signal(kind, a, b, 1 + max(self._signals[a].depth, self._signals[b].depth)))
+
+    def _add(self, signal: _Signal) -> int:
+        self._signals.append(signal)
+        return len(self._signals) - 1
+
+    def _bank(self, order: list[int], place: dict[int, int]) -> list[_Bank]:
+        banks: list[_Bank] = []
+        for (depth, kind), group in groupby(order, key=lambda i: (self._signals[i].depth, self._signals[i].kind)):
+            if depth == 0:
+                continue
+            signals = list(group)
+            rows = [np.array([place[i] for i in ends], np.int64) for ends in _ends(self._signals, signals)]
+            first = place[signals[0]]
+            banks.append(_Bank(kind, first, first + len(signals), rows[0], rows[1]))
+        return banks
+
+
+def _ends(signals: list[_Signal], chosen: list[int]) -> tuple[list[int], list[int]]:
+    return [signals[i].a for i in chosen], [signals[i].b for i in chosen]
