@@ -343,4 +343,5 @@ def _xshg() -> Calendar:
     # Imported here: it brings pandas along, and a daemon whose feed knows its trading days never needs it.
     from exchange_calendars import get_calendar
 
-    return Calendar(int(day) for day in get_calendar("XSHG").sessions.strftime("%Y%m%d"))
+    calendar = get_calendar("XSHG", start="1990-12-19")  # the exchange's first day; the default is 20 years back
+    return Calendar(int(day) for day in calendar.sessions.strftime("%Y%m%d"))
