@@ -1,0 +1,317 @@
+"""Every setting of the daemon, as frozen models with their defaults; loading.py reads what people have set."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from config.origins import PREFIX
+
+SHIPPED = "shipped:"
+"""Prefix of a rule file pattern that is looked up among the rule files installed with the program."""
+SHIPPED_RULES = Path(__file__).resolve().parent / "rules"
+EventName: TypeAlias = Literal[
+    "pending", "fire", "resolve", "suppressed", "confirmed", "withdrawn", "nodata", "flapping", "expired"
+]
+TOLD: tuple[EventName, ...] = ("fire", "resolve", "confirmed", "withdrawn", "nodata", "flapping", "expired")
+"""What a receiver gets unless told otherwise; pending and suppressed are stored and streamed only."""
+
+
+def _listed(value: Any) -> Any:
+    """Read the text of an environment variable, credential or --set as a list: JSON, or words with commas between."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if not text.startswith("["):
+        return [word.strip() for word in text.split(",") if word.strip()]
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is no JSON list ({error.msg} at character {error.pos + 1})") from None
+
+
+def _tables(value: Any) -> Any:
+    """As `_listed`, for lists of tables, which only JSON can write in one line."""
+    if isinstance(value, str) and not value.strip().startswith("["):
+        raise ValueError('is a list of tables; write it as JSON: [{"name": …}]')
+    return _listed(value)
+
+
+def _symbol(text: str) -> str:
+    if re.fullmatch(r"\d{6}\.(SH|SZ|BJ)", text):
+        return text
+    if re.fullmatch(r"\d{6}", text):
+        raise ValueError(f"{text!r} has no exchange: write {text}.SH, {text}.SZ or {text}.BJ")
+    raise ValueError(f"{text!r} is no symbol such as 600519.SH")
+
+
+def _web_address(secret: SecretStr) -> SecretStr:
+    if not re.match(r"https?://[^/\s]+", secret.get_secret_value()):
+        raise ValueError("is no address that starts with http:// or https://")
+    return secret
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError:
+        raise ValueError(f"{text!r} is no network such as 10.0.0.0/8") from None
+
+
+Words: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Symbols: TypeAlias = Annotated[tuple[Annotated[str, AfterValidator(_symbol)], ...], BeforeValidator(_listed)]
+Events: TypeAlias = Annotated[tuple[EventName, ...], BeforeValidator(_listed)]
+Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
+Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Speed: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""Multiple of real time; 0 = as fast as the ticks are taken."""
+
+
+class Section(BaseModel):
+    """A frozen group of settings; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SimulatedSection(Section):
+    """A market made from a seed; the same seed gives the same ticks."""
+
+    seed: int = 1  # what the market is made from
+    symbols: int = Field(default=300, ge=1, le=20_000)  # number of simulated stocks
+    speed: Speed = 1.0  # multiple of real time, 0 = as fast as possible
+    start: str = Field(default="09:30:00", pattern=r"^\d\d:\d\d:\d\d$")  # time of day of the first tick, Shanghai
+    date: str = Field(default="2025-01-02", pattern=r"^\d{4}-\d\d-\d\d$")  # first trading day
+    days: int = Field(default=0, ge=0)  # trading days until the feed ends, 0 = never
+    interval_s: Seconds = 3.0  # seconds of market time between two ticks of one stock
+
+
+class ReplaySection(Section):
+    """Recorded sessions, played again."""
+
+    inputs: Words = ()  # recorded sessions, Parquet or CSV, played in order of time
+    speed: Speed = 1.0  # multiple of real time, 0 = as fast as possible
+    symbols: Symbols = ()  # play only these, () = all
+
+
+class XtSection(Section):
+    """xtquant (miniQMT), Windows only."""
+
+    symbols: Symbols = ()  # watch only these, () = the whole market
+
+
+class FeedSection(Section):
+    """Where the ticks come from."""
+
+    name: Literal["simulated", "replay", "xt"] = "simulated"  # which of the sections below is used
+    simulated: SimulatedSection = SimulatedSection()
+    replay: ReplaySection = ReplaySection()
+    xt: XtSection = XtSection()
+
+    @model_validator(mode="after")
+    def _has_inputs(self) -> FeedSection:
+        if self.name == "replay" and not self.replay.inputs:
+            raise _complaint(
+                "replay.inputs", "is empty", "name the recorded session: --set feed.replay.inputs=day.parquet"
+            )
+        return self
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments of the chosen feed's class."""
+        chosen: Section = getattr(self, self.name)
+        return {name: getattr(chosen, name) for name in type(chosen).model_fields}
+
+
+class RulesSection(Section):
+    """What is watched for."""
+
+    # rule files, * allowed; shipped: looks among the installed examples. SIGHUP reads them again
+    files: Words = (f"{SHIPPED}*.yaml",)
+
+    def paths(self) -> list[Path]:
+        """Return the files the patterns stand for now, in order of the patterns, each once.
+
+        Raises FileNotFoundError for a pattern without any file.
+        """
+        found: dict[Path, None] = {}
+        for pattern in self.files:
+            matches = _expand(pattern)
+            if not matches:
+                raise FileNotFoundError(f"rules.files: no file matches {pattern!r} (seen from {Path.cwd()})")
+            found.update(dict.fromkeys(matches))
+        return list(found)
+
+    def texts(self) -> dict[str, str]:
+        """Read every rule file: path → text, in order. Raises OSError or UnicodeDecodeError."""
+        return {str(path): path.read_text(encoding="utf-8") for path in self.paths()}
+
+
+def _expand(pattern: str) -> list[Path]:
+    if pattern.startswith(SHIPPED):
+        return sorted(SHIPPED_RULES.glob(pattern.removeprefix(SHIPPED)))
+    path = Path(pattern).expanduser()
+    if path.is_file():
+        return [path]
+    parts = path.parts[1:] if path.is_absolute() else path.parts
+    return sorted(match for match in Path(path.anchor).glob(str(Path(*parts))) if match.is_file()) if parts else []
+
+
+class EngineSection(Section):
+    """The rule engine."""
+
+    window: int = Field(default=250, ge=2, le=10_000)  # bars held per symbol and period
+    checkpoint_s: Seconds = 60.0  # seconds between two checkpoints of the engine's state
+
+
+class BrokerSection(Section):
+    """Redis or Valkey; without a url the daemon runs its own under the state directory."""
+
+    url: SecretStr | None = None  # redis://, rediss:// or unix:// address; unset = embedded broker
+    port: Port = 0  # embedded: TCP port on 127.0.0.1, 0 = unix socket only
+    socket: Path | None = None  # embedded: unix socket; unset = broker.sock in the state directory
+    strict: bool = False  # embedded: fsync every write instead of every second
+    password: SecretStr | None = None  # password of the broker, embedded or not
+
+    @model_validator(mode="after")
+    def _known_scheme(self) -> BrokerSection:
+        if self.url is not None and not re.match(r"(rediss?|unix)://", self.url.get_secret_value()):
+            raise _complaint("url", "is no redis://, rediss:// or unix:// address", "redis://127.0.0.1:6379/0")
+        return self
+
+
+class Token(Section):
+    """One bearer token and the channels it may read."""
+
+    name: str = Field(min_length=1)
+    token: SecretStr = Field(min_length=1)
+    channels: Words = ("*",)
+
+
+class GatewaySection(Section):
+    """WebSocket, SSE and REST."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)  # address to listen on
+    port: Port = 8710  # TCP port, 0 = any free one
+    tokens: Annotated[tuple[Token, ...], BeforeValidator(_tables)] = ()  # who may read what
+    allow_loopback_without_token: bool = True  # let this machine in without a token
+    allowed_origins: Words = ()  # web origins that may connect, besides the gateway's own page
+
+    @model_validator(mode="after")
+    def _guarded(self) -> GatewaySection:
+        if not _is_loopback(self.host) and not self.tokens:
+            raise _complaint(
+                "host",
+                f"{self.host} can be reached from other machines, and there is no token",
+                "add one under [[gateway.tokens]], or listen on 127.0.0.1",
+            )
+        names = [token.name for token in self.tokens]
+        for name in names:
+            if names.count(name) > 1:
+                raise _complaint("tokens", f"two tokens are named {name!r}", "give each its own name")
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Webhook(Section):
+    """One receiver of alerts over HTTP; its address is a secret, as many receivers put their key there."""
+
+    name: str = Field(min_length=1)
+    url: Annotated[SecretStr, AfterValidator(_web_address)]
+    secrets: Annotated[tuple[SecretStr, ...], BeforeValidator(_listed)] = ()
+    """Signing secrets, newest first; every one signs, so that a receiver can change over."""
+    events: Events = TOLD
+    rules: Words = ()
+    symbols: Symbols = ()
+    severities: Words = ()
+    allow_networks: Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_listed)] = ()
+    """Networks a receiver may be in although they are not public."""
+
+
+class NotifySection(Section):
+    """Who is told."""
+
+    webhooks: Annotated[tuple[Webhook, ...], BeforeValidator(_tables)] = ()  # receivers over HTTP
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> NotifySection:
+        names = [webhook.name for webhook in self.webhooks]
+        for name in names:
+            if names.count(name) > 1:
+                raise _complaint("webhooks", f"two webhooks are named {name!r}", "give each its own name")
+        return self
+
+
+class LogSection(Section):
+    """The log on stdout."""
+
+    format: Literal["auto", "json", "console"] = "auto"  # auto = console on a terminal, else json
+    level: Literal["debug", "info", "warning", "error"] = "info"  # what is written from here up
+
+
+def state_home() -> Path:
+    """Return systemd's $STATE_DIRECTORY, else $XDG_STATE_HOME/monitord, else ~/.local/state/monitord."""
+    if os.environ.get("STATE_DIRECTORY"):
+        return Path(os.environ["STATE_DIRECTORY"].split(":")[0])
+    home = os.environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "monitord"
+
+
+class Settings(BaseSettings):
+    """All settings. `Settings()` is the defaults alone; `load` (loading.py) reads what people have set."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__", enable_decoding=False
+    )
+
+    state_dir: Path = Field(default_factory=state_home)  # journal, checkpoints, store and broker live here
+    feed: FeedSection = FeedSection()
+    rules: RulesSection = RulesSection()
+    engine: EngineSection = EngineSection()
+    broker: BrokerSection = BrokerSection()
+    gateway: GatewaySection = GatewaySection()
+    notify: NotifySection = NotifySection()
+    log: LogSection = LogSection()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take values from the caller alone: `load` lays the sources over each other and keeps each value's origin."""
+        return (init_settings,)
+
+    def secrets(self) -> frozenset[str]:
+        """Return every secret text there is, for the log to blot out."""
+        return frozenset(_secrets(self))
+
+
+def _secrets(value: Any) -> list[str]:
+    if isinstance(value, SecretStr):
+        return [value.get_secret_value()]
+    if isinstance(value, BaseModel):
+        return [text for name in type(value).model_fields for text in _secrets(getattr(value, name))]
+    if isinstance(value, tuple):
+        return [text for member in value for text in _secrets(member)]
+    return []
+
+
+def _complaint(setting: str, wrong: str, hint: str) -> PydanticCustomError:
+    """Make an error of a whole section point at the setting in it that is wrong."""
+    return PydanticCustomError("setting", "{wrong}", {"setting": setting, "wrong": wrong, "hint": hint})

@@ -1,0 +1,161 @@
+"""What a person sees of `monitord run`: the address, alerts as they fire, and one live line of counts.
+
+On a terminal that is rich's live display; anywhere else the same things are log lines.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import structlog
+from rich.cells import set_cell_size
+from rich.console import Console as Screen
+from rich.live import Live
+from rich.text import Text
+
+from rules.alert import Alert, Event, shanghai_iso
+
+REDRAW_S: Final = 0.2
+LOG_EVERY_S: Final = 60.0
+_COLOURS: Final = {"critical": "bold white on red", "error": "bold red", "warning": "yellow", "info": "cyan"}
+_MARKS: Final = {
+    Event.FIRE: ("▲", "bold red"),
+    Event.RESOLVE: ("▼", "green"),
+    Event.CONFIRMED: ("✔", "green"),
+    Event.WITHDRAWN: ("✘", "dim"),
+    Event.NODATA: ("○", "magenta"),
+    Event.FLAPPING: ("≈", "yellow"),
+    Event.EXPIRED: ("■", "dim"),
+}
+"""Events that are shown; pending and suppressed are stored and streamed only."""
+SYMBOL_CELLS, NAME_CELLS, RULE_CELLS = 9, 10, 18
+
+log = structlog.get_logger()
+
+
+class Console(Protocol):
+    """Shows a running daemon to whoever started it. All methods are called on the event loop's thread."""
+
+    def start(self, address: str) -> None:
+        """Begin; `address` is where the gateway listens."""
+
+    def alert_fired(self, alert: Alert) -> None:
+        """Show one event, if it is one for people."""
+
+    def progress(self, *, ticks: int, symbols: int, clock_ms: int, lag_ms: float, alerts: int) -> None:
+        """Take the counts since start, the market clock (Unix ms, 0 = not yet) and how far behind we are (ms)."""
+
+    def stop(self) -> None:
+        """End; idempotent, and fine without a start."""
+
+
+def make_console(*, clock: Callable[[], float] = time.monotonic) -> Console:
+    """Return the live console where stdout is a terminal, else the one that logs."""
+    return LiveConsole(Screen(), clock=clock) if sys.stdout.isatty() else LogConsole(clock=clock)
+
+
+class LogConsole:
+    """Says everything as log events: each alert, and the counts once a minute."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._logged_s = clock()
+
+    def start(self, address: str) -> None:
+        log.info("gateway_listening", listens_on=address)
+
+    def alert_fired(self, alert: Alert) -> None:
+        if alert.event not in _MARKS:
+            return
+        log.info(
+            "alert_fired",
+            id=alert.id,
+            type=alert.type,
+            rule=alert.rule,
+            symbol=alert.symbol,
+            severity=alert.severity,
+            event_ts=shanghai_iso(alert.ts_event_ms),
+            message=alert.message,
+        )
+
+    def progress(self, *, ticks: int, symbols: int, clock_ms: int, lag_ms: float, alerts: int) -> None:
+        now_s = self._clock()
+        if now_s - self._logged_s < LOG_EVERY_S:
+            return
+        self._logged_s = now_s
+        log.info("progress", ticks=ticks, symbols=symbols, clock_ms=clock_ms, lag_ms=round(lag_ms, 1), alerts=alerts)
+
+    def stop(self) -> None:
+        """Nothing to take down."""
+
+
+class LiveConsole:
+    """Draws on a terminal: alerts scroll by above one line of counts that is redrawn in place, five times a second."""
+
+    def __init__(self, screen: Screen, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._screen = screen
+        self._clock = clock
+        self._live = Live(console=screen, auto_refresh=False, transient=True)
+        self._drawn: tuple[float, int] = (clock(), 0)
+        """When the line was drawn last, and the ticks until then: the difference is the rate."""
+
+    def start(self, address: str) -> None:
+        self._screen.print(Text.assemble("monitord ", ("listens on ", "dim"), (address, "bold underline")))
+        self._screen.print(Text("Ctrl-C stops", "dim"))
+        self._live.start()
+
+    def alert_fired(self, alert: Alert) -> None:
+        if alert.event in _MARKS:
+            self._screen.print(alert_line(alert), no_wrap=True, overflow="ellipsis", crop=True)
+
+    def progress(self, *, ticks: int, symbols: int, clock_ms: int, lag_ms: float, alerts: int) -> None:
+        now_s = self._clock()
+        since_s, before = now_s - self._drawn[0], self._drawn[1]
+        if since_s < REDRAW_S:
+            return
+        self._drawn = (now_s, ticks)
+        line = status_line(
+            ticks=ticks,
+            rate=(ticks - before) / since_s,
+            symbols=symbols,
+            clock_ms=clock_ms,
+            lag_ms=lag_ms,
+            alerts=alerts,
+        )
+        self._live.update(line, refresh=True)
+
+    def stop(self) -> None:
+        self._live.stop()
+
+
+def alert_line(alert: Alert) -> Text:
+    """Write one event in columns that hold for Chinese names, which take two cells a character."""
+    mark, colour = _MARKS.get(alert.event, ("·", "dim"))
+    return Text.assemble(
+        (shanghai_iso(alert.ts_event_ms)[11:19], "dim"),
+        " ",
+        (mark, colour),
+        " ",
+        (set_cell_size(alert.symbol or alert.group or "", SYMBOL_CELLS), "bold"),
+        " ",
+        set_cell_size(alert.name or "", NAME_CELLS),
+        " ",
+        (set_cell_size(alert.rule, RULE_CELLS), _COLOURS.get(alert.severity, "cyan")),
+        " ",
+        alert.message or str(alert.event),
+    )
+
+
+def status_line(*, ticks: int, rate: float, symbols: int, clock_ms: int, lag_ms: float, alerts: int) -> Text:
+    """Write the live line; rate in ticks a second."""
+    clock = shanghai_iso(clock_ms)[11:19] if clock_ms > 0 else "--:--:--"
+    return Text.assemble(
+        (f" {clock} ", "black on cyan"),
+        f" {ticks:,} ticks · {symbols:,} symbols · {rate:,.0f}/s · ",
+        (f"lag {lag_ms:,.0f} ms", "red" if lag_ms > 1000 else ""),
+        " · ",
+        (f"{alerts:,} alerts", "bold"),
+    )
