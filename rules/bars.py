@@ -1,0 +1,186 @@
+"""Bars of every period for all symbols, made from ticks: the forming bar of each symbol as columns.
+
+A bar covers (start, end] of trading time and bears its end; the first bar of each half-day also takes its own start.
+Ticks of lunch count at 11:30, ticks after the close at 15:00.
+
+A bar goes through three steps, each its own method, because the engine has work to do between them:
+
+* it *forms* while ticks join it (`apply`);
+* it *closes* when its symbol trades in a later bar, or when the market clock says so (`close_due`, `close_before`). Rules
+  of `eval: bar_close` are evaluated here. A late tick may still amend a bar that the clock has closed;
+* it is *committed* to the graph right before the symbol's next bar opens, so an amended bar enters every indicator with
+  its amended values and nothing ever has to be undone.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from feeds.sessions import midnight_ms
+from feeds.tick import BoolArray, FloatArray, IntArray
+from rules.node import Selection
+from rules.state import Column, StateTable
+
+PERIOD_MINUTES: Final = {"1m": 1, "5m": 5, "15m": 15, "30m": 30, "60m": 60, "1d": 240}
+"""Trading minutes a bar of each period covers; a trading day has 240."""
+DAY_MINUTES: Final = 240
+FIELDS: Final = ("O", "H", "L", "C", "V", "AMO")
+
+MINUTE_MS: Final = 60_000
+_MORNING_MS: Final = (9 * 60 + 30) * MINUTE_MS
+_AFTERNOON_MS: Final = 13 * 60 * MINUTE_MS
+_HALF: Final = 120
+
+OPEN, CLOSED_BY_CLOCK, FINAL = 0, 1, 2
+"""Values of a bar's `closed` column. A late tick amends CLOSED_BY_CLOCK, never FINAL."""
+
+
+def trading_minute(day_ms: IntArray) -> IntArray:
+    """Return the 1-based trading minute (1..240) whose 1m bar takes a tick at these ms since Shanghai midnight."""
+    morning = np.clip(-((_MORNING_MS - day_ms) // MINUTE_MS), 1, _HALF)
+    afternoon = np.clip(-((_AFTERNOON_MS - day_ms) // MINUTE_MS), 1, _HALF) + _HALF
+    return np.where(day_ms < _AFTERNOON_MS, morning, afternoon)
+
+
+def minute_end_ms(minute: IntArray | int) -> IntArray:
+    """Return ms since Shanghai midnight of the end of this 1-based trading minute; 0 gives the morning's start."""
+    minute = np.asarray(minute, np.int64)
+    start = np.where(minute <= _HALF, _MORNING_MS, _AFTERNOON_MS - _HALF * MINUTE_MS)
+    return np.asarray(start + minute * MINUTE_MS)
+
+
+def bar_end_ms(ts_ms: IntArray, period: str) -> IntArray:
+    """Return the end (Unix ms) of the bar of this period that takes a tick at each ts; all of one trade date."""
+    midnight = midnight_ms(int(ts_ms[0])) if len(ts_ms) else 0
+    minutes = PERIOD_MINUTES[period]
+    slots = -(-trading_minute(ts_ms - midnight) // minutes)
+    return midnight + minute_end_ms(slots * minutes)
+
+
+def bar_start_ms(end_ms: int, period: str) -> int:
+    """Return the start (Unix ms) of the bar of this period that ends at `end_ms`; lunch is skipped."""
+    midnight = midnight_ms(end_ms)
+    minute = int(trading_minute(np.array([end_ms - midnight]))[0]) - PERIOD_MINUTES[period]
+    start = int(minute_end_ms(minute))
+    return midnight + (_AFTERNOON_MS if minute == _HALF else start)
+
+
+class DayColumns:
+    """What bars of all periods share per symbol and day: cumulative volume, day extremes, the first tick's time."""
+
+    def __init__(self, state: StateTable) -> None:
+        self.first_ms = state.claim("day/first_ms", dtype=np.int64, fill=0)
+        self.volume = state.claim("day/volume")
+        self.amount = state.claim("day/amount")
+        self.high = state.claim("day/high")
+        self.low = state.claim("day/low")
+
+    def roll(self) -> None:
+        """Forget the old day."""
+        for column in (self.first_ms, self.volume, self.amount, self.high, self.low):
+            column.array[...] = column.fill
+
+
+class Extremes:
+    """How a tick may widen its bar: its own last, and the day's high or low where that moved since the last tick."""
+
+    __slots__ = ("high", "low")
+
+    def __init__(self, high: FloatArray, low: FloatArray) -> None:
+        self.high = high
+        self.low = low
+
+
+class PeriodBars:
+    """The forming (or closed, not yet committed) bar of one period for every symbol.
+
+    fields["C"] … (n,) float64; V in lots and AMO in yuan are NaN for a bar whose start was not seen. `end_ms` 0 = no bar
+    of this trade date yet.
+    """
+
+    def __init__(self, period: str, state: StateTable) -> None:
+        self.period = period
+        claim = state.claim
+        self.end_ms = claim(f"bars/{period}/end_ms", dtype=np.int64, fill=0)
+        self.closed = claim(f"bars/{period}/closed", dtype=np.int8, fill=OPEN)
+        self.flat = claim(f"bars/{period}/flat", dtype=np.bool_, fill=False)
+        self.partial = claim(f"bars/{period}/partial", dtype=np.bool_, fill=False)
+        """The symbol ticked today before this period came into use: its first bar's volume is unknown."""
+        self.volume_at_start = claim(f"bars/{period}/volume_at_start")
+        self.amount_at_start = claim(f"bars/{period}/amount_at_start")
+        self.fields: dict[str, Column] = {name: claim(f"bars/{period}/{name}") for name in FIELDS}
+
+    def ends_before(self, rows: IntArray, end_ms: int | IntArray) -> BoolArray:
+        """Tell which symbols hold a bar of today that ends before `end_ms`: it must be committed to make room."""
+        held = self.end_ms.array[rows]
+        return np.asarray((held > 0) & (held < end_ms))
+
+    def open_bars(self, rows: IntArray, *, end_ms: int | IntArray, last: FloatArray, day: DayColumns) -> None:
+        """Start a bar at each symbol's `last`; volume counts from what the symbol had traded before this tick.
+
+        `day` still holds the state before the tick. A symbol whose first tick of the day came after 09:30:00 has an
+        unknown (NaN) volume base, so V and AMO of its first, partial bar are NaN.
+        """
+        self.end_ms.array[rows] = end_ms
+        self.closed.array[rows] = OPEN
+        self.flat.array[rows] = False
+        for name in ("O", "H", "L", "C"):
+            self.fields[name].array[rows] = last
+        partial = self.partial.array[rows]
+        self.volume_at_start.array[rows] = np.where(partial, np.nan, day.volume.array[rows])
+        self.amount_at_start.array[rows] = np.where(partial, np.nan, day.amount.array[rows])
+        self.partial.array[rows] = False
+
+    def join(
+        self, at: Selection, *, last: FloatArray, extremes: Extremes, volume_lots: FloatArray, amount_cny: FloatArray
+    ) -> None:
+        """Let one tick per symbol widen the bar its symbol holds."""
+        fields = self.fields
+        flat = self.flat.array[at]
+        if flat.any():  # made by the clock without a trade, and now a late tick shows there was one
+            fresh = np.arange(len(self.flat.array))[at][flat]
+            for name in ("O", "H", "L"):
+                fields[name].array[fresh] = last[flat]
+            self.flat.array[fresh] = False
+        high, low = fields["H"].array, fields["L"].array
+        high[at] = np.fmax(high[at], np.fmax(last, extremes.high))
+        low[at] = np.fmin(low[at], np.fmin(last, extremes.low))
+        fields["C"].array[at] = last
+        fields["V"].array[at] = volume_lots - self.volume_at_start.array[at]
+        fields["AMO"].array[at] = amount_cny - self.amount_at_start.array[at]
+
+    def lay_flat(self, rows: IntArray, end_ms: int | IntArray, *, day: DayColumns) -> None:
+        """Put the closed bar of a minute without trades in place: all prices the last close, V = AMO = 0."""
+        close = self.fields["C"].array[rows]
+        for name in ("O", "H", "L"):
+            self.fields[name].array[rows] = close
+        for name in ("V", "AMO"):
+            self.fields[name].array[rows] = 0.0
+        self.volume_at_start.array[rows] = day.volume.array[rows]
+        self.amount_at_start.array[rows] = day.amount.array[rows]
+        self.end_ms.array[rows] = end_ms
+        self.closed.array[rows] = CLOSED_BY_CLOCK
+        self.flat.array[rows] = True
+
+    def roll(self) -> None:
+        """Forget the bars of the old day, which have been committed."""
+        self.end_ms.array[...] = 0
+        self.closed.array[...] = OPEN
+        self.flat.array[...] = False
+
+
+def due_times(midnight: int, periods: tuple[str, ...]) -> list[tuple[int, int, tuple[str, ...]]]:
+    """Return (due_ms, bar end, periods that end there) of a day in order, all Unix ms.
+
+    The clock closes a bar 3 s after its end (pushes trail by up to 3 s); the day's last bar of every period at 15:01:00,
+    because closing prints come at 15:00:02 and later.
+    """
+    due: list[tuple[int, int, tuple[str, ...]]] = []
+    for minute in range(1, DAY_MINUTES + 1):
+        ending = tuple(p for p in periods if minute % PERIOD_MINUTES[p] == 0)
+        if ending:
+            end = midnight + int(minute_end_ms(minute))
+            due.append((end + (MINUTE_MS if minute == DAY_MINUTES else 3_000), end, ending))
+    return due

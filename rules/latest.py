@@ -1,0 +1,254 @@
+"""`Latest`: the latest tick of every symbol as columns, and the now words of the language made from it.
+
+Before 09:25:00 a `last` is no price of today (vendors push yesterday's close, or 0): LAST and the day's prices are NaN
+there and only the auction's virtual price moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from feeds.instruments import Instrument, board_of, price_limits
+from feeds.sessions import day_ms, trade_date, trading_clock_ms
+from feeds.tick import CORE, FloatArray, IntArray, TickBatch
+from rules.node import Selection
+from rules.state import Column, StateTable
+
+HALTED: Final = (1, 16, 17, 20)
+"""Status codes of a symbol that does not trade: suspended, volatility halt, temporary halt, halted to close."""
+_AUCTION_RESULT_MS: Final = (9 * 60 + 25) * 60_000
+_OPEN_AUCTION_MS: Final = (9 * 60 + 15) * 60_000
+_CLOSE_AUCTION_MS: Final = ((14 * 60 + 57) * 60_000, 15 * 3_600_000)
+
+_RAW: Final = {
+    "LAST": "last", "PRECLOSE": "prev_close", "DAYOPEN": "open", "DAYHIGH": "high", "DAYLOW": "low",
+    "VOLDAY": "volume_lots", "AMTDAY": "amount_cny",
+}  # fmt: skip
+_BOOK: Final = {
+    f"{side}{letter}{level}": f"{word}_{what}_{level}"
+    for side, word in (("BID", "bid"), ("ASK", "ask"))
+    for letter, what in (("P", "price"), ("V", "lots"))
+    for level in range(1, 6)
+}
+_UNTIL_AUCTION_RESULT: Final = ("last", "open", "high", "low")
+
+
+class Latest:
+    """Columns of the latest tick per symbol; `column(word)` gives a word's, kept current from then on."""
+
+    def __init__(self, state: StateTable) -> None:
+        self._state = state
+        self.ts_ms = state.claim("now/ts_ms", dtype=np.int64, fill=0)
+        self.status = state.claim("now/status", dtype=np.int16, fill=0)
+        self.clock_ms = 0
+        """The market clock, for FEED_AGE; set by the engine."""
+        self._raw: dict[str, Column] = {name: state.claim(f"now/{name}") for name in CORE}
+        self._words: dict[str, Column] = {word: self._raw[name] for word, name in _RAW.items()}
+        self._derived: list[tuple[Column, Callable[[Selection], FloatArray]]] = []
+        self._instruments: Mapping[str, Instrument] = {}
+        self._symbols: Sequence[str] = ()
+        self._ours: dict[str, Column] = {}
+        """Our own price limits by word, from prev_close and board; only where a rule uses the word."""
+        self._date = 0
+        self._limits_for: FloatArray = np.empty(0)
+
+    def column(self, word: str) -> Column:
+        """Return the column of a now word, made current for all symbols; raises KeyError for an unknown word."""
+        found = self._words.get(word)
+        if found is not None:
+            return found
+        if word in _BOOK:
+            column = self._words[word] = self._rest(_BOOK[word])
+            return column
+        derive = self._derivation(word)
+        column = self._state.claim(f"now/{word}")
+        column.array[...] = derive(slice(None))
+        self._words[word] = column
+        self._derived.append((column, derive))
+        return column
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The tick columns kept, CORE first."""
+        return tuple(self._raw)
+
+    def keep(self, columns: Iterable[str]) -> None:
+        """Keep these tick columns from now on (a restored engine keeps what its checkpoint kept)."""
+        for name in columns:
+            self._rest(name)
+
+    def raw(self, name: str) -> FloatArray:
+        """Return a kept tick column, (n,) float64."""
+        return self._raw[name].array
+
+    def halted(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Tell which symbols' latest status is a halt."""
+        return np.isin(self.status.array, HALTED)
+
+    def know(self, symbols: Sequence[str], instruments: Mapping[str, Instrument], *, date: int) -> None:
+        """Take the universe (row order), what is known of its instruments and the trade date (yyyymmdd, 0 unknown)."""
+        self._symbols = symbols
+        self._instruments = instruments
+        self._date = date
+        self._limits_for = np.full(len(symbols), np.nan)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Derive every derived word anew for all symbols."""
+        self._update_limits(np.arange(len(self._symbols)))
+        for column, derive in self._derived:
+            column.array[...] = derive(slice(None))
+
+    def roll(self) -> None:
+        """Forget the old trade date: all words are unknown until the new day's first tick of a symbol."""
+        for column in self._raw.values():
+            column.array[...] = np.nan
+        self.status.array[...] = 0
+        self._limits_for[...] = np.nan
+        self.refresh()
+
+    def repeats(self, at: Selection, batch: TickBatch) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Tell which ticks are the very payload their symbol already shows (same time, status and kept columns)."""
+        same = (self.ts_ms.array[at] == batch.ts_event_ms) & (self.status.array[at] == batch.status)
+        if not same.any():
+            return same
+        blank = _before_result(batch.ts_event_ms)
+        for name, column in self._raw.items():
+            old, new = column.array[at], batch.column(name)
+            if name in _UNTIL_AUCTION_RESULT:
+                new = np.where(blank, np.nan, new)
+            same &= (old == new) | (np.isnan(old) & np.isnan(new))
+        return same
+
+    def apply(self, at: Selection, batch: TickBatch) -> None:
+        """Put one tick per selected symbol in place and bring the words in use up to date."""
+        self._date = trade_date(int(batch.ts_event_ms[0]))
+        self.ts_ms.array[at] = batch.ts_event_ms
+        self.status.array[at] = batch.status
+        blank = _before_result(batch.ts_event_ms)
+        early = bool(blank.any())
+        for name, column in self._raw.items():
+            new = batch.column(name)
+            column.array[at] = np.where(blank, np.nan, new) if early and name in _UNTIL_AUCTION_RESULT else new
+        if self._ours:
+            self._update_limits(np.arange(len(self._symbols))[at])
+        for column, derive in self._derived:
+            column.array[at] = derive(at)
+
+    def _rest(self, name: str) -> Column:
+        column = self._raw.get(name)
+        if column is None:
+            column = self._raw[name] = self._state.claim(f"now/{name}")
+        return column
+
+    def _derivation(self, word: str) -> Callable[[Selection], FloatArray]:
+        if word == "PCT":
+            last, prev = self._raw["last"], self._raw["prev_close"]
+            return lambda at: (last.array[at] / prev.array[at] - 1.0) * 100.0
+        if word in ("LIMITUP", "LIMITDOWN"):
+            return self._limit(word)
+        if word in ("SEALUP", "SEALDOWN", "SEALED"):
+            return self._seal(word)
+        if word == "AUCP":
+            return self._auction_price()
+        if word == "VALID":
+            last, status = self._raw["last"], self.status
+            return lambda at: (~np.isnan(last.array[at]) & ~np.isin(status.array[at], HALTED)).astype(np.float64)
+        if word == "FROMOPEN":
+            return lambda at: np.where(
+                self.ts_ms.array[at] == 0, np.nan, trading_clock_ms(self.ts_ms.array[at]) // 60_000
+            )
+        if word == "FEED_AGE":
+            return lambda at: np.where(
+                self.ts_ms.array[at] == 0, np.nan, np.maximum(self.clock_ms - self.ts_ms.array[at], 0) / 1000.0
+            )
+        raise KeyError(word)
+
+    def _auction_price(self) -> Callable[[Selection], FloatArray]:
+        bid, ask = self._rest("bid_price_1"), self._rest("ask_price_1")
+
+        def derive(at: Selection) -> FloatArray:
+            clock = day_ms(self.ts_ms.array[at])
+            auction = (clock >= _OPEN_AUCTION_MS) & (clock < _AUCTION_RESULT_MS)
+            auction |= (clock >= _CLOSE_AUCTION_MS[0]) & (clock < _CLOSE_AUCTION_MS[1])
+            return np.where(auction & (bid.array[at] == ask.array[at]) & (bid.array[at] > 0), bid.array[at], np.nan)
+
+        return derive
+
+    def _limit(self, word: str) -> Callable[[Selection], FloatArray]:
+        feeds = self._rest("limit_up" if word == "LIMITUP" else "limit_down")
+        ours = self._ours[word] = self._state.claim(f"now/{word}/ours")
+        self._limits_for[...] = np.nan
+        self._update_limits(np.arange(len(self._symbols)))
+
+        def derive(at: Selection) -> FloatArray:
+            given = feeds.array[at]
+            # The feed's limit wins; 0 and >= 10000 are its ways to say "no limit today".
+            limit = np.where(np.isnan(given), ours.array[at], given)
+            return np.where((limit <= 0) | (limit >= 10_000), np.nan, limit)
+
+        return derive
+
+    def _update_limits(self, rows: IntArray) -> None:
+        """Work out our own limits of symbols whose prev_close has become known or changed: once a day each."""
+        if not self._ours:
+            return
+        prev = self._raw["prev_close"].array
+        if len(self._limits_for) != len(prev):
+            self._limits_for = np.full(len(prev), np.nan)
+        known = self._limits_for[rows]
+        changed = rows[(prev[rows] != known) & ~(np.isnan(prev[rows]) & np.isnan(known))]
+        for row in changed:
+            limits = self._own_limits(self._symbols[row], float(prev[row]))
+            for word, limit in zip(("LIMITUP", "LIMITDOWN"), limits, strict=True):
+                if word in self._ours:
+                    self._ours[word].array[row] = limit
+        self._limits_for[changed] = prev[changed]
+
+    def _own_limits(self, symbol: str, prev_close: float) -> tuple[float, float]:
+        if np.isnan(prev_close) or self._date == 0:
+            return np.nan, np.nan
+        known = self._instruments.get(symbol)
+        board = board_of(symbol)
+        return price_limits(
+            prev_close,
+            board=board if known is None else known.board,
+            date=self._date,
+            name=None if known is None else known.name,
+            list_date=None if known is None else known.list_date,
+        )
+
+    def _seal(self, word: str) -> Callable[[Selection], FloatArray]:
+        if word == "SEALED":
+            up, down = self.column("SEALUP"), self.column("SEALDOWN")
+
+            def either(at: Selection) -> FloatArray:
+                a, b = up.array[at], down.array[at]
+                return np.where((a == 1) | (b == 1), 1.0, np.where((a == 0) & (b == 0), 0.0, np.nan))
+
+            return either
+        own, other, limit_word = ("bid", "ask", "LIMITUP") if word == "SEALUP" else ("ask", "bid", "LIMITDOWN")
+        limit, last = self.column(limit_word), self._raw["last"]
+        price, lots = self._rest(f"{own}_price_1"), self._rest(f"{own}_lots_1")
+        opposite = self._rest(f"{other}_lots_1")
+
+        def derive(at: Selection) -> FloatArray:
+            bound, price_now, quoted = limit.array[at], last.array[at], price.array[at]
+            no = (lots.array[at] <= 0) | (opposite.array[at] > 0) | _differ(price_now, bound) | _differ(quoted, bound)
+            unknown = np.isnan(bound) | np.isnan(price_now) | np.isnan(quoted) | np.isnan(lots.array[at])
+            return np.where(no, 0.0, np.where(unknown | np.isnan(opposite.array[at]), np.nan, 1.0))
+
+        return derive
+
+
+def _differ(a: FloatArray, b: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Tell where two known prices are not the same; a tie is within 1e-9 of the larger, as in every comparison."""
+    return np.asarray(np.abs(a - b) > 1e-9 * np.maximum(1.0, np.maximum(np.abs(a), np.abs(b))))
+
+
+def _before_result(ts_ms: IntArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Tell which times are before the opening auction's result of 09:25:00."""
+    return np.asarray(day_ms(ts_ms) < _AUCTION_RESULT_MS)

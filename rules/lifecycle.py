@@ -1,0 +1,199 @@
+"""The life of edge alerts: arming as bits over (slot, symbol), and what each fire is allowed to do.
+
+A slot is one leg of one rule. Two parts, because they differ by five orders of magnitude in how often they run:
+
+* `EdgeBits` runs at every sample of every symbol: armed → FIRE → disarmed → (rearm) → armed, as operations on rows of bits;
+* `Ledger` runs at every fire: counts, frequency, cooldown, and the numbers an event's identity is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from feeds.sessions import session_clock_ms, session_length_ms
+from rules.logic import BitRows, byte_width
+from rules.rule import Frequency, Rule
+
+SlotKey: TypeAlias = tuple[str, str, str]
+"""(rule id, rev, leg name or ""): what arming belongs to."""
+
+
+class EdgeBits:
+    """Arming of some slots for every symbol, one bit each.
+
+    started  the symbol has had a valid sample of this slot
+    armed    a true condition will fire
+    """
+
+    def __init__(self, keys: Sequence[SlotKey]) -> None:
+        self.keys = list(keys)
+        self.armed: BitRows = np.zeros((len(self.keys), 0), np.uint8)
+        self.started: BitRows = np.zeros((len(self.keys), 0), np.uint8)
+
+    def grow(self, n_symbols: int) -> None:
+        """Make room for more symbols, which start unarmed and unstarted."""
+        extra = byte_width(n_symbols) - self.armed.shape[1]
+        if extra > 0:
+            pad = np.zeros((len(self.keys), extra), np.uint8)
+            self.armed = np.hstack([self.armed, pad])
+            self.started = np.hstack([self.started, pad])
+
+    def adopt(self, old: EdgeBits) -> None:
+        """Take over the arming of slots that `old` has under the same key (an unchanged rule keeps its state)."""
+        rows = {key: row for row, key in enumerate(old.keys)}
+        for row, key in enumerate(self.keys):
+            if key in rows:
+                self.armed[row] = old.armed[rows[key]]
+                self.started[row] = old.started[rows[key]]
+
+    def sample(
+        self, true: BitRows, false: BitRows, *, rearm: BitRows, enabled: BitRows, fire_on_start: BitRows
+    ) -> tuple[BitRows, BitRows]:
+        """Take one sample of every slot; return (fires, those of them that were true at their very first sample).
+
+        All matrices are (slots, bytes). A symbol whose condition is unknown, or that is not enabled for the slot
+        (scope, session), keeps its state. On a valid sample, in this order: a disarmed slot whose `rearm` is true is
+        armed; an armed one whose condition is true fires and is disarmed. The first valid sample arms where the
+        condition is false; where it is true it fires only if `fire_on_start` says so.
+        """
+        valid = (true | false) & enabled
+        first = valid & ~self.started
+        late = first & true & fire_on_start
+        self.started |= valid
+        self.armed |= (valid & ~first & rearm) | (first & false) | late
+        fires = self.armed & true & valid
+        self.armed &= ~fires
+        return fires, late
+
+
+@dataclass(slots=True)
+class Record:
+    """What is remembered of one (rule, rev, leg, symbol): enough to judge its next fire.
+
+    day counts the trade dates the engine has seen; clock_ms is the rule's own session clock of that day.
+    """
+
+    sent_ever: int = 0
+    sent_day: int = -1
+    sent_that_day: int = 0
+    sent_clock_ms: int = 0
+    sent_bar_ms: int | None = None
+    held_back: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When a fire happens: Unix ms, trade date, ordinal of the trade date, end of the bar it belongs to."""
+
+    ts_ms: int
+    date: str
+    day: int
+    bar_end_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a fire is sent (`why` is None) or held back, its episode number, and the fires held back before it."""
+
+    episode: int
+    why: str | None
+    held_back: int
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Fires so far, by slot and symbol; plain dicts, because fires are rare and keys come and go with rule files."""
+
+    records: dict[tuple[str, str, str, str], Record] = field(default_factory=dict)
+    episodes: dict[tuple[str, str, str], tuple[str, int]] = field(default_factory=dict)
+    """(rule id, leg, symbol) → (trade date, last episode); never goes back within a day, whatever the rule file does."""
+
+    def judge(self, rule: Rule, symbol: str, *, leg: str | None, moment: Moment) -> Verdict:
+        """Count a fire and decide whether it goes out; the first reason that holds it back is the one given."""
+        record = self.records.setdefault((rule.id, rule.rev, leg or "", symbol), Record())
+        episode = self._next_episode((rule.id, leg or "", symbol), moment.date)
+        why = _why_not(rule, record, moment)
+        if why is not None:
+            record.held_back += 1
+            return Verdict(episode, why, 0)
+        held_back = record.held_back
+        if record.sent_day != moment.day:
+            record.sent_that_day = 0
+        record.sent_ever += 1
+        record.sent_that_day += 1
+        record.sent_day = moment.day
+        record.sent_clock_ms = session_clock_ms(moment.ts_ms, rule.session)
+        record.sent_bar_ms = moment.bar_end_ms
+        record.held_back = 0
+        return Verdict(episode, None, held_back)
+
+    def next_episode(self, rule_id: str, *, leg: str | None, symbol: str, date: str) -> int:
+        """Count an episode that is no fire of an edge (a feed's silence)."""
+        return self._next_episode((rule_id, leg or "", symbol), date)
+
+    def raise_to(self, counts: Mapping[tuple[str, str, str], int], date: str) -> None:
+        """Make the day's episode counters at least `counts`, what the store already holds of this trade date."""
+        for key, count in counts.items():
+            held_date, held = self.episodes.get(key, (date, 0))
+            if held_date <= date:
+                self.episodes[key] = (date, max(count, held if held_date == date else 0))
+
+    def forget(self, keep: set[SlotKey]) -> None:
+        """Drop the records of slots that no rule has any more (episode counters stay)."""
+        self.records = {key: record for key, record in self.records.items() if key[:3] in keep}
+
+    def dump(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return {
+            "records": [[*key, *(getattr(it, name) for name in _RECORD_FIELDS)] for key, it in self.records.items()],
+            "episodes": [[*key, *value] for key, value in self.episodes.items()],
+        }
+
+    @classmethod
+    def load(cls, dumped: Mapping[str, Any]) -> Ledger:
+        """Build from what `dump` returned."""
+        return cls(
+            {tuple(row[:4]): Record(*row[4:]) for row in dumped["records"]},
+            {tuple(row[:3]): (row[3], row[4]) for row in dumped["episodes"]},
+        )
+
+    def _next_episode(self, key: tuple[str, str, str], date: str) -> int:
+        held_date, held = self.episodes.get(key, (date, 0))
+        episode = held + 1 if held_date == date else 1
+        self.episodes[key] = (date, episode)
+        return episode
+
+
+_RECORD_FIELDS: Final = tuple(Record.__dataclass_fields__)
+
+
+def _why_not(rule: Rule, record: Record, moment: Moment) -> str | None:
+    """Return "freq", "cooldown", "max_per_day", or None if the fire may go out."""
+    today = record.sent_that_day if record.sent_day == moment.day else 0
+    if _frequency_spent(rule.frequency, record, today=today, moment=moment):
+        return "freq"
+    if rule.cooldown_ms is not None and record.sent_ever and _since_sent_ms(rule, record, moment) < rule.cooldown_ms:
+        return "cooldown"
+    if rule.max_per_day is not None and today >= rule.max_per_day:
+        return "max_per_day"
+    return None
+
+
+def _frequency_spent(frequency: Frequency, record: Record, *, today: int, moment: Moment) -> bool:
+    if frequency is Frequency.ONCE:
+        return record.sent_ever > 0
+    if frequency is Frequency.ONCE_PER_DAY:
+        return today > 0
+    if frequency is Frequency.ONCE_PER_BAR:
+        return record.sent_ever > 0 and record.sent_bar_ms == moment.bar_end_ms
+    return False
+
+
+def _since_sent_ms(rule: Rule, record: Record, moment: Moment) -> int:
+    """Return ms of the rule's own session clock since its last sent fire."""
+    now = session_clock_ms(moment.ts_ms, rule.session)
+    return (moment.day - record.sent_day) * session_length_ms(rule.session) + now - record.sent_clock_ms

@@ -1,0 +1,177 @@
+"""Rules compiled for the engine: slots grouped by when they are evaluated, each group one pass over the graph.
+
+A slot is one leg of one rule; a group is all slots of one period and evaluation. `Group.sample` takes one sample of all of
+them for some symbols: graph → gates → arming, and returns the fires.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from feeds.instruments import Instrument
+from feeds.sessions import Session, in_session, session_clock_ms
+from feeds.tick import BoolArray, IntArray
+from rules.graph import Graph
+from rules.language.tree import Expr, Formula
+from rules.lifecycle import EdgeBits, SlotKey
+from rules.logic import BitRows, Circuit, byte_width
+from rules.node import Node, Selection
+from rules.rule import Evaluation, Leg, OnStart, Rule, RuleSet
+from rules.rulefile import value_exprs
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One leg of one rule with its nodes; `order` is its place over all rule files."""
+
+    rule: Rule
+    leg: Leg
+    order: int
+    condition: Node
+    rearm: Node | None
+    values: Mapping[str, Node]
+    """What an event of this slot reports: upper-case expression or output name → node."""
+
+    @property
+    def key(self) -> SlotKey:
+        return self.rule.id, self.rule.rev, self.leg.name or ""
+
+    @property
+    def nodes(self) -> Iterable[Node]:
+        yield self.condition
+        if self.rearm is not None:
+            yield self.rearm
+        yield from self.values.values()
+
+
+@dataclass(frozen=True, slots=True)
+class Fire:
+    """A slot fires for the symbol of this row; `late`: it was true already at its first sample."""
+
+    slot: Slot
+    row: int
+    late: bool
+
+
+Sessions: TypeAlias = tuple[Session, ...]
+Overlap: TypeAlias = Callable[[IntArray, Sessions], BoolArray | bool]
+"""(times, sessions) → which of the samples are in session; for ticks by their time, for bars by any overlap."""
+
+
+class Group:
+    """All slots of one period and evaluation, sampled together."""
+
+    def __init__(self, slots: Sequence[Slot], graph: Graph) -> None:
+        self.slots = list(slots)
+        self.period = slots[0].rule.period
+        self.evaluation = slots[0].rule.evaluation
+        rearms = [slot.rearm for slot in slots if slot.rearm is not None]
+        self._circuit = Circuit([slot.condition for slot in slots] + rearms)
+        self.plan = graph.plan(self._circuit.leaves)
+        self._rearm_rows = self._wire_rearms()
+        self.bits = EdgeBits([slot.key for slot in slots])
+        self._fire_on_start = np.array([[255 * (s.rule.on_start is OnStart.FIRE)] for s in slots], np.uint8)
+        self._scope: BitRows = np.zeros((len(slots), 0), np.uint8)
+        self._sessions = sorted({slot.rule.session for slot in slots})
+        self._session_of = np.array([self._sessions.index(slot.rule.session) for slot in slots])
+
+    def cover(self, symbols: Sequence[str], instruments: Mapping[str, Instrument], *, expired: set[str]) -> None:
+        """Work out which symbols each slot watches; an expired rule watches none."""
+        known = [instruments.get(symbol) or Instrument(symbol) for symbol in symbols]
+        scope = np.zeros((len(self.slots), len(symbols)), np.bool_)
+        for row, slot in enumerate(self.slots):
+            if slot.rule.id not in expired:
+                scope[row] = np.fromiter(map(slot.rule.select.covers, known), np.bool_, len(known))
+        self._scope = np.packbits(scope, axis=1)
+        self.bits.grow(len(symbols))
+
+    def covers(self, slot_row: int, row: int) -> bool:
+        """Tell whether this slot watches the symbol of this row."""
+        return bool(self._scope[slot_row, row >> 3] & (128 >> (row & 7)))
+
+    def sample(self, at: Selection, *, n_symbols: int, times_ms: IntArray, overlap: Overlap) -> list[Fire]:
+        """Evaluate all slots for the selected symbols and return the fires, by slot, then row.
+
+        times_ms: one per selected symbol, the tick's time or the bar's end; `overlap` tells which are in session.
+        """
+        self.plan.peek(at)
+        circuit = self._circuit
+        circuit.run(at, n_symbols=n_symbols)
+        rows = circuit.rows[: len(self.slots)]
+        both = np.concatenate([circuit.t, circuit.f])
+        fires, late = self.bits.sample(
+            circuit.t[rows],
+            circuit.f[rows],
+            rearm=both[self._rearm_rows],
+            enabled=self._scope & self._session_bits(at, n_symbols, times_ms, overlap),
+            fire_on_start=self._fire_on_start,
+        )
+        return [fire for row in np.flatnonzero(fires.any(axis=1)) for fire in self._fires(row, fires, late)]
+
+    def _fires(self, slot_row: int, fires: BitRows, late: BitRows) -> Iterable[Fire]:
+        late_row = np.unpackbits(late[slot_row])
+        for row in np.flatnonzero(np.unpackbits(fires[slot_row])):
+            yield Fire(self.slots[slot_row], int(row), bool(late_row[row]))
+
+    def _wire_rearms(self) -> IntArray:
+        """Return each slot's row of re-arming in [t; f] stacked: its own rearm true, else its condition false."""
+        total, rearm = len(self._circuit.t), len(self.slots)
+        rows: list[int] = []
+        for row, slot in enumerate(self.slots):
+            if slot.rearm is None:
+                rows.append(total + int(self._circuit.rows[row]))
+            else:
+                rows.append(int(self._circuit.rows[rearm]))
+                rearm += 1
+        return np.array(rows, np.int64)
+
+    def _session_bits(self, at: Selection, n_symbols: int, times_ms: IntArray, overlap: Overlap) -> BitRows:
+        table = np.zeros((len(self._sessions), byte_width(n_symbols)), np.uint8)
+        for row, sessions in enumerate(self._sessions):
+            mask = np.zeros(n_symbols, np.bool_)
+            mask[at] = overlap(times_ms, sessions)
+            table[row] = np.packbits(mask)
+        return table[self._session_of]
+
+
+def ticks_in_session(times_ms: IntArray, sessions: Sessions) -> BoolArray | bool:
+    """Tell which tick times are in any of these sessions; one bool where all agree (nearly always)."""
+    first, last = int(times_ms.min()), int(times_ms.max())
+    inside = in_session(first, sessions)
+    elapsed = session_clock_ms(last, sessions) - session_clock_ms(first, sessions)
+    if inside == in_session(last, sessions) and elapsed == (last - first if inside else 0):
+        return bool(inside)
+    return np.asarray(in_session(times_ms, sessions))
+
+
+def compile_slots(rules: RuleSet, graph: Graph) -> list[Slot]:
+    """Put every leg of every rule into the graph; equal sub-expressions of all rules become one node."""
+    slots: list[Slot] = []
+    for rule in rules.rules:
+        for leg in rule.legs:
+            condition, _ = graph.add_formula(leg.when, period=rule.period)
+            rearm = None if leg.rearm is None else graph.add_formula(leg.rearm, period=rule.period)[0]
+            names = local_names(leg.when)
+            values = {
+                text: graph.add(expr, period=rule.period, names=names) for text, expr in value_exprs(rule, leg).items()
+            }
+            slots.append(Slot(rule, leg, len(slots), condition, rearm, values))
+    return slots
+
+
+def local_names(formula: Formula) -> dict[str, Expr]:
+    """Return the formula's own names with their expressions."""
+    return {statement.name: statement.expr for statement in formula.statements if statement.name}
+
+
+def group_slots(slots: Sequence[Slot], graph: Graph) -> dict[tuple[str, Evaluation], Group]:
+    """Return the groups by (period, evaluation), slots in file order."""
+    kinds = dict.fromkeys((slot.rule.period, slot.rule.evaluation) for slot in slots)
+    return {
+        kind: Group([slot for slot in slots if (slot.rule.period, slot.rule.evaluation) == kind], graph)
+        for kind in kinds
+    }
