@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
-from notifiers.notifier import Verdict
-from notifiers.retry import ReceiverState
+import structlog
+
+from notifiers.consumer import BLOCK_MS, MAX_DELIVERIES, GroupEntry, GroupReader
+from notifiers.errors import BrokerUnavailable
+from notifiers.notifier import Notification, Notifier, Outcome, Verdict
+from notifiers.retry import HEALTHY, RETRY_AFTER_LIMIT_S, ReceiverState, after_failure, after_success
+from rules.alert import Alert
+
+log = structlog.get_logger()
+
+READ_BATCH: Final = 256
+SEND_BATCH: Final = 32
+"""Attempts between two reads of the stream."""
+TEXT_CHARACTERS: Final = 500
+AWAY_MIN_MS: Final = 100
+AWAY_MAX_MS: Final = 5_000
+"""Pauses between attempts at a broker that is away: doubled from the first to the second."""
+COUNTERS: Final = (
+    "received",
+    "filtered",
+    "duplicates",
+    "trimmed",
+    "sent",
+    "retried",
+    "dead",
+    "in_flight",
+    "broker_failures",
+)
 
 
 class DeliveryState(StrEnum):
@@ -88,10 +117,343 @@ class DeliveryStore(Protocol):
         """
 
     async def replay(self, receiver: str, delivery_ids: Sequence[int] | None = None) -> int:
-        """Make dead letters (these, or all of the receiver's) pending again, due at once with no failures; count them."""
+        """Make dead letters (these, or all of the receiver's) pending again, due at once, no failures; count them."""
 
     async def receiver_state(self, receiver: str) -> ReceiverState | None:
         """Return the receiver's kept health, None for one never seen."""
 
     async def set_receiver_state(self, receiver: str, state: ReceiverState) -> None:
         """Keep the receiver's health."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Wall clock in Unix ms, and a wait in seconds: an argument, so that a test's day takes no time."""
+
+    now_ms: Callable[[], int]
+    sleep: Callable[[float], Awaitable[None]]
+
+
+SYSTEM_CLOCK: Final = Clock(lambda: time.time_ns() // 1_000_000, asyncio.sleep)
+
+
+class Delivery:
+    """Carries the alert stream to one receiver; each receiver has its own, so none waits for another.
+
+    The stream is read in batches; what the receiver wants is recorded in the store and only then acknowledged, so being
+    killed anywhere loses nothing. What is due is sent one at a time in the order of recording, which is the stream's:
+    first attempts keep stream order, and a failed delivery steps aside until its next attempt. The backlog stands in
+    the store, not in memory. All methods are for the event loop's thread.
+    """
+
+    def __init__(
+        self,
+        notifier: Notifier,
+        reader: GroupReader,
+        store: DeliveryStore,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        """random returns a uniform number in [0, 1)."""
+        self.name = notifier.options.name
+        self._notifier = notifier
+        self._reader = reader
+        self._store = store
+        self._clock = clock
+        self._random = random
+        self._state = HEALTHY
+        self._known: bool | None = None
+        """Whether the store has seen this receiver; None until it was asked."""
+        self._opened = False
+        self._stopping = False
+        self._deadline: asyncio.Timeout | None = None
+        self._deadline_at_s: float | None = None
+        self._idle: asyncio.Timeout | None = None
+        self._away_until_ms = 0
+        self._away_ms = 0
+        self._counts = dict.fromkeys(COUNTERS, 0)
+
+    @property
+    def state(self) -> ReceiverState:
+        """The receiver's health."""
+        return self._state
+
+    def counters(self) -> Mapping[str, int]:
+        """Return counts since the start; `in_flight` is 1 while an attempt is being made."""
+        return dict(self._counts)
+
+    async def open(self) -> None:
+        """Take the receiver's place in the stream; await it before the first alert is published. Idempotent.
+
+        A receiver never seen before begins behind the last alert, a known one where it was, or, if the broker has lost
+        that, at the stream's first entry. Raises BrokerUnavailable.
+        """
+        if self._opened:
+            return
+        await self._restore()
+        await self._reader.open(from_start=bool(self._known))
+        if not self._known:
+            await self._store.set_receiver_state(self.name, self._state)
+        self._opened = self._known = True
+
+    async def run(self) -> None:
+        """Deliver until `stop`; then return once nothing is due, or at its deadline.
+
+        Survives a broker that is away (deliveries go on); raises what the store raises, and may then be run again.
+        Cancelling at any point loses nothing; the attempt in flight is made again with the same alert id.
+        """
+        try:
+            async with asyncio.timeout_at(self._deadline_at_s) as self._deadline:
+                await self._restore()
+                await self._notifier.open()
+                while await self._cycle():
+                    pass
+        except TimeoutError:
+            if self._deadline is None or not self._deadline.expired():
+                raise
+            log.warning("delivery_deadline", receiver=self.name)
+        finally:
+            self._deadline = None
+            await self._notifier.close()
+            await self._reader.close()
+
+    def stop(self, deadline_s: float) -> None:
+        """Let `run` take and send what is there now, within deadline_s seconds; what remains stays in the store."""
+        loop = asyncio.get_running_loop()
+        self._stopping = True
+        self._deadline_at_s = loop.time() + deadline_s
+        if self._deadline is not None and not self._deadline.expired():
+            self._deadline.reschedule(self._deadline_at_s)
+        if self._idle is not None and not self._idle.expired():
+            self._idle.reschedule(loop.time())
+
+    async def enable(self) -> None:
+        """Switch the receiver on, its failures forgotten."""
+        await self._keep(HEALTHY)
+
+    async def disable(self, reason: str) -> None:
+        """Switch the receiver off: alerts become dead letters with this reason, pending deliveries wait."""
+        await self._keep(replace(self._state, disabled=reason))
+
+    async def replay(self, delivery_ids: Sequence[int] | None = None) -> int:
+        """Deliver dead letters (these, or all) again from the first attempt on; return how many."""
+        return await self._store.replay(self.name, delivery_ids)
+
+    async def _restore(self) -> None:
+        """Take up the health that the store kept, once."""
+        if self._known is None:
+            state = await self._store.receiver_state(self.name)
+            self._state = state or HEALTHY
+            self._known = state is not None
+
+    async def _cycle(self) -> bool:
+        """Take what came and send what is due; return False if stopped and there was neither."""
+        taken = await self._take()
+        sent = await self._send_due()
+        return taken + sent > 0 or not self._stopping
+
+    async def _take(self) -> int:
+        """Read entries, record them, acknowledge them: in this order. Return how many; 0 while the broker is away."""
+        try:
+            entries = await self._read()
+            if entries:
+                await self._record(entries)
+                await self._reader.ack([entry.id for entry in entries])
+        except BrokerUnavailable as error:
+            self._note_away(str(error))
+            return 0
+        return len(entries)
+
+    async def _read(self) -> Sequence[GroupEntry]:
+        """Wait for entries until something is due, but not after `stop`, and not at a broker that has just failed."""
+        wait_ms = await self._idle_ms()
+        away_ms = remaining_ms(self._away_until_ms, self._clock.now_ms(), limit_ms=AWAY_MAX_MS)
+        try:
+            async with asyncio.timeout(None) as self._idle:
+                wait_ms = 0 if self._stopping else wait_ms
+                if away_ms > 0:
+                    await self._clock.sleep(min(wait_ms, away_ms) / 1000)
+                    return ()
+                await self.open()
+                entries = await self._reader.read(block_ms=wait_ms, limit=READ_BATCH)
+                self._away_ms = 0
+                return entries
+        except TimeoutError:
+            if self._idle is None or not self._idle.expired():
+                raise
+            return ()
+        finally:
+            self._idle = None
+
+    async def _idle_ms(self) -> int:
+        """Return how long nothing needs to be sent, at most BLOCK_MS."""
+        due_ms = await self._store.next_due_ms(self.name)
+        if due_ms is None or self._state.disabled is not None:
+            return BLOCK_MS
+        now_ms = self._clock.now_ms()
+        return min(max(due_ms - now_ms, self._hold_ms(now_ms), 0), BLOCK_MS)
+
+    def _note_away(self, text: str) -> None:
+        """Count the broker's failure and leave it alone for a while, longer each time."""
+        self._counts["broker_failures"] += 1
+        if self._away_ms == 0:
+            log.warning("delivery_broker_away", receiver=self.name, text=text)
+        self._away_ms = min(max(self._away_ms * 2, AWAY_MIN_MS), AWAY_MAX_MS)
+        self._away_until_ms = self._clock.now_ms() + self._away_ms
+
+    async def _record(self, entries: Sequence[GroupEntry]) -> None:
+        """Record what the receiver wants, in one transaction."""
+        self._counts["received"] += len(entries)
+        arrivals = [arrival for entry in entries if (arrival := self._arrival(entry)) is not None]
+        if arrivals:
+            new = await self._store.begin(self.name, arrivals)
+            self._counts["duplicates"] += len(arrivals) - new
+
+    def _arrival(self, entry: GroupEntry) -> Arrival | None:
+        """Return what to record of an entry, None for nothing."""
+        if entry.record is None:
+            self._counts["trimmed"] += 1
+            log.error("alert_trimmed_unread", receiver=self.name, entry=entry.id)
+            return None
+        alert = read_alert(entry.record)
+        if alert is None:
+            return self._dead_arrival(f"entry {entry.id}", entry.record, "not a readable alert record")
+        if not self._notifier.options.wants(alert):
+            self._counts["filtered"] += 1
+            return None
+        if entry.deliveries > MAX_DELIVERIES:
+            return self._dead_arrival(alert.id, entry.record, f"handed out {entry.deliveries} times, never recorded")
+        if self._state.disabled is not None:
+            return self._dead_arrival(alert.id, entry.record, f"receiver is off: {self._state.disabled}")
+        return Arrival(alert_id=alert.id, record=entry.record)
+
+    def _dead_arrival(self, alert_id: str, record: bytes, why: str) -> Arrival:
+        self._counts["dead"] += 1
+        log.warning("delivery_dead", receiver=self.name, alert_id=alert_id, text=why)
+        return Arrival(alert_id=alert_id, record=record, dead=why)
+
+    async def _send_due(self) -> int:
+        """Attempt what is due, oldest first, until the receiver has to be left alone; return how many."""
+        now_ms = self._clock.now_ms()
+        if self._resting(now_ms):
+            return 0
+        limit = 1 if self._state.tripped else SEND_BATCH
+        attempts = 0
+        for delivery in await self._store.due(self.name, now_ms, limit=limit):
+            await self._send(delivery)
+            attempts += 1
+            if self._resting(self._clock.now_ms()):
+                break
+        return attempts
+
+    def _resting(self, now_ms: int) -> bool:
+        return self._state.disabled is not None or self._hold_ms(now_ms) > 0
+
+    def _hold_ms(self, now_ms: int) -> int:
+        return remaining_ms(self._state.hold_until_ms, now_ms, limit_ms=int(RETRY_AFTER_LIMIT_S * 1000))
+
+    async def _send(self, delivery: PendingDelivery) -> None:
+        """Make one attempt and record what came of it."""
+        at_ms = self._clock.now_ms()
+        self._counts["in_flight"] = 1
+        try:
+            outcome = await self._attempt(delivery, at_ms)
+        finally:
+            self._counts["in_flight"] = 0
+        now_ms = self._clock.now_ms()
+        attempt = Attempt(
+            at_ms=at_ms,
+            latency_ms=max(0, now_ms - at_ms),
+            verdict=outcome.verdict,
+            code=outcome.code,
+            text=outcome.text[:TEXT_CHARACTERS],
+        )
+        await self._settle(delivery, attempt, delay_s=self._delay_s(outcome, delivery))
+        await self._judge_receiver(outcome, now_ms)
+
+    async def _attempt(self, delivery: PendingDelivery, now_ms: int) -> Outcome:
+        """Return the notifier's outcome; a defect in it fails this attempt, not the whole program."""
+        alert = read_alert(delivery.record)
+        if alert is None:
+            return Outcome(verdict=Verdict.PERMANENT, text="not a readable alert record")
+        try:
+            return await self._notifier.send(Notification(alert=alert, record=delivery.record, now_ms=now_ms))
+        except Exception as error:
+            # The top of a foreign part: were it let through, one receiver's defect would restart and in the end stop
+            # the monitor. The error's text stays out of the log, it may hold the URL.
+            log.error("notifier_defect", receiver=self.name, error=type(error).__name__, place=place_of(error))
+            return Outcome(verdict=Verdict.RETRY, text=f"defect in the notifier: {type(error).__name__}")
+
+    def _delay_s(self, outcome: Outcome, delivery: PendingDelivery) -> float | None:
+        """Return the seconds until the next attempt, None for none."""
+        if outcome.verdict is not Verdict.RETRY:
+            return None
+        return self._notifier.schedule.delay_s(
+            delivery.failures + 1, random=self._random(), retry_after_s=outcome.retry_after_s
+        )
+
+    async def _settle(self, delivery: PendingDelivery, attempt: Attempt, *, delay_s: float | None) -> None:
+        """Record the attempt with the delivery's new state: delivered, pending again, or dead."""
+        if attempt.verdict is Verdict.OK:
+            await self._store.settle(delivery.id, attempt, state=DeliveryState.DELIVERED)
+            self._counts["sent"] += 1
+        elif delay_s is not None:
+            due_ms = self._clock.now_ms() + round(delay_s * 1000)
+            await self._store.settle(delivery.id, attempt, state=DeliveryState.PENDING, due_ms=due_ms)
+            self._counts["retried"] += 1
+        else:
+            await self._store.settle(delivery.id, attempt, state=DeliveryState.DEAD)
+            self._counts["dead"] += 1
+            log.warning(
+                "delivery_dead",
+                receiver=self.name,
+                alert_id=delivery.alert_id,
+                failures=delivery.failures + 1,
+                code=attempt.code,
+                text=attempt.text,
+            )
+
+    async def _judge_receiver(self, outcome: Outcome, now_ms: int) -> None:
+        """Update the receiver's health by one outcome."""
+        if outcome.verdict is Verdict.OK:
+            state = after_success(self._state)
+        else:
+            state = after_failure(self._state, now_ms=now_ms, pause_s=outcome.retry_after_s)
+        if outcome.verdict is Verdict.DISABLE:
+            state = replace(state, disabled=f"the receiver answered {outcome.code}: gone for good")
+        await self._keep(state)
+
+    async def _keep(self, state: ReceiverState) -> None:
+        """Store the receiver's health if it changed, and log what an operator has to know."""
+        old, self._state = self._state, state
+        if state == old:
+            return
+        await self._store.set_receiver_state(self.name, state)
+        if state.disabled is not None and old.disabled is None:
+            log.error("receiver_disabled", receiver=self.name, why=state.disabled)
+        if state.tripped != old.tripped:
+            log.warning("receiver_breaker", receiver=self.name, open=state.tripped, failures=state.failures)
+
+
+def remaining_ms(until_ms: int, now_ms: int, *, limit_ms: int) -> int:
+    """Return the ms left until a time that was set at most limit_ms ahead: more means the wall clock was set back."""
+    left_ms = until_ms - now_ms
+    return left_ms if 0 < left_ms <= limit_ms else 0
+
+
+def read_alert(record: bytes) -> Alert | None:
+    """Decode a record; None if it is not one that this program can carry."""
+    try:
+        alert = Alert.from_json(record)
+    except (ValueError, AttributeError):
+        return None
+    return alert if isinstance(alert.id, str) and isinstance(alert.ts_event_ms, int) else None
+
+
+def place_of(error: BaseException) -> str:
+    """Return file:line of the innermost frame of an exception."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"

@@ -22,7 +22,7 @@ DEFAULT_EVENTS: Final = (
     Event.FLAPPING,
     Event.EXPIRED,
 )
-"""What a receiver is told unless it says otherwise: all but `pending` (not decided yet) and `suppressed` (held back)."""
+"""What a receiver is told unless it says otherwise: all but `pending` (undecided yet) and `suppressed` (held back)."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -134,8 +134,8 @@ NOTIFIERS: dict[str, str] = {
 }
 """Kind in the settings → `module:class`, imported when chosen.
 
-The class takes its options object alone, has the options' class as `options_class` and as `accepted` an answer body that
-its kind of receiver gives for success (the contract tests serve it).
+The class takes its options object alone, has the options' class as `options_class`, and as `accepted` an answer body
+that its kind of receiver gives for success (the contract tests serve it).
 """
 
 

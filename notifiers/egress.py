@@ -1,0 +1,154 @@
+"""The way out: an HTTP session that connects to public addresses only, and what of an answer or error may be kept.
+
+The address is judged where the socket is made. Everything before that can lie: a host name may resolve to something
+else the next time, and an address literal (also as 0x7f000001 or 017700000001) never reaches a resolver.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from asyncio import timeout
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+from urllib.parse import unquote
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from notifiers.errors import DeliveryError
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+READ_LIMIT_BYTES: Final = 65_536
+"""The most that is read of an answer's body."""
+BODY_WAIT_S: Final = 1.0
+"""The status decides; a body that drips longer than this is cut."""
+EXCERPT_CHARACTERS: Final = 200
+
+DENIED: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "168.63.129.16/32",  # the host's agent on Azure, public by its number
+        "192.88.99.0/24",  # 6to4 relays
+        "224.0.0.0/4",
+        "ff00::/8",
+        "::/96",  # IPv4-compatible: an IPv4 address in disguise
+        "::ffff:0:0/96",  # IPv4-mapped
+        "64:ff9b::/96",  # NAT64
+        "64:ff9b:1::/48",
+        "2002::/16",  # 6to4
+        "fec0::/10",  # site-local, retired but still routed in places
+        "3fff::/20",  # documentation
+        "5f00::/16",  # segment routing
+    )
+)
+"""Never connected to, though `is_global` calls them public (it depends on the Python version for some)."""
+
+
+class EgressRefused(OSError):
+    """The address is not public and not allow-listed; no packet was sent."""
+
+    def __init__(self) -> None:
+        # One constant text: where every address of a host is refused, the connector raises this very exception only
+        # if all texts are equal.
+        super().__init__(errno.EACCES, "address is not public")
+
+
+def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    """Parse networks such as "10.0.0.0/8"; raises DeliveryError for one that is none."""
+    try:
+        return tuple(ipaddress.ip_network(text) for text in texts)
+    except ValueError as error:
+        raise DeliveryError(f'allow_networks: {error}; write a network such as "10.0.0.0/8"') from None
+
+
+def is_allowed(address: str, allow: Sequence[Network]) -> bool:
+    """Return whether this address (text, as in a sockaddr, perhaps with %scope) may be connected to."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if any(ip in network for network in allow):
+        return True
+    return ip.is_global and not any(ip in network for network in DENIED)
+
+
+def guarded_session(
+    *,
+    allow: Sequence[Network],
+    connect_timeout_s: float,
+    total_timeout_s: float,
+    resolver: AbstractResolver | None = None,
+) -> aiohttp.ClientSession:
+    """Return a session that refuses private addresses, proxies of the environment, cookies and decompression.
+
+    Connecting elsewhere fails with an aiohttp error whose `os_error` is EgressRefused. resolver is for tests. Call this
+    in a running event loop.
+    """
+
+    def open_socket(addr_info: Any) -> socket.socket:
+        family, kind, protocol, _, sockaddr = addr_info
+        if not is_allowed(sockaddr[0], allow):
+            raise EgressRefused
+        return socket.socket(family=family, type=kind, proto=protocol)
+
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(socket_factory=open_socket, limit=4, resolver=resolver),
+        timeout=aiohttp.ClientTimeout(total=total_timeout_s, connect=connect_timeout_s),
+        trust_env=False,
+        auto_decompress=False,  # an answer is never inflated, so a gzip bomb stays the size it has on the wire
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": "monitord", "Accept-Encoding": "identity"},
+        max_line_size=8190,
+        max_field_size=8190,
+    )
+
+
+async def read_limited(response: aiohttp.ClientResponse) -> bytes:
+    """Return at most READ_LIMIT_BYTES of the body, and what came within BODY_WAIT_S; never raises for a broken body.
+
+    The connection is kept for the next request only if the body ended.
+    """
+    body = bytearray()
+    try:
+        async with timeout(BODY_WAIT_S):
+            while len(body) < READ_LIMIT_BYTES:
+                chunk = await response.content.read(READ_LIMIT_BYTES - len(body))
+                if not chunk:
+                    break
+                body += chunk
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        pass
+    if not response.content.at_eof():
+        response.close()
+    return bytes(body)
+
+
+class Redactor:
+    """Takes a receiver's URL and secrets out of texts that others wrote (a receiver may echo them)."""
+
+    def __init__(self, url: URL, secrets: Iterable[str] = ()) -> None:
+        parts = {str(url), url.path_qs, url.raw_path_qs, url.query_string, url.raw_query_string, url.path, url.raw_path}
+        parts |= {part for part in (url.user, url.password) if part}
+        parts |= {part for part in (*url.parts, *url.query.keys(), *url.query.values()) if len(part) >= 4}
+        parts |= set(secrets) | {secret.removeprefix("whsec_") for secret in secrets}
+        parts |= {unquote(part) for part in parts}
+        self._parts = sorted((part for part in parts if len(part) >= 4), key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        """Return the text on one line, printable, short, without any part of the URL's path, query or secrets."""
+        for part in self._parts:
+            text = text.replace(part, "***")
+        plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        return plain[:EXCERPT_CHARACTERS]
+
+
+def describe(error: BaseException) -> str:
+    """Name an exception without its own text, which may hold the URL."""
+    cause = getattr(error, "os_error", error)
+    number = getattr(cause, "errno", None)
+    name = type(error).__name__
+    return f"{name}: {errno.errorcode[number]}" if isinstance(number, int) and number in errno.errorcode else name
