@@ -1,0 +1,176 @@
+"""Moving averages: over a window, and recursive ones that carry one value from bar to bar."""
+
+from __future__ import annotations
+
+from math import ceil, inf, log
+from typing import Final
+
+import numpy as np
+
+from feeds.tick import FloatArray, IntArray
+from rules.functions.function import Args, Builder, Constants, Function, Param, ParamKind, Value, call_key, window
+from rules.functions.values import Constant, NumberNode, holes
+from rules.functions.windows import build_weighted, total
+from rules.language.tree import Kind
+from rules.node import Selection
+from rules.state import StateTable
+
+
+class Mean(NumberNode):
+    """The mean of N bars, of their shared sum."""
+
+    __slots__ = ("_n", "_sum")
+
+    def __init__(self, key: str, sum_: NumberNode, n: int) -> None:
+        super().__init__(key, period=sum_.period, args=(sum_,), warmup=sum_.warmup)
+        self._sum = sum_
+        self._n = float(n)
+
+    def peek(self, at: Selection) -> None:
+        out = self.room(at)
+        np.divide(self._sum.value, self._n, out=out)
+        self.value = out
+
+
+class Smoothed(NumberNode):
+    """y = y′ + weight·(x − y′), first y = first x; a NaN in x or the weight holds y. State: y of the last closed bar."""
+
+    __slots__ = ("_weight", "_x", "_y")
+
+    def __init__(self, key: str, x: NumberNode, weight: NumberNode) -> None:
+        super().__init__(key, period=x.period, args=(x, weight), warmup=max(x.warmup, weight.warmup))
+        self._x = x
+        self._weight = weight
+
+    def open(self, state: StateTable) -> None:
+        super().open(state)
+        self._y = self.claim("y")
+
+    def peek(self, at: Selection) -> None:
+        x, weight, y, out = self._x.value, self._weight.value, self._y.array[at], self.room(at)
+        np.subtract(x, y, out=out)
+        np.multiply(out, weight, out=out)
+        np.add(out, y, out=out)
+        hole = holes(out)
+        if hole is not None:
+            held, fresh = y[hole], np.where(np.isnan(weight[hole]), np.nan, x[hole])
+            out[hole] = np.where(np.isnan(held), fresh, held)
+        self.value = out
+
+    def commit(self, at: IntArray) -> None:
+        self._y.array[at] = self.value
+
+
+class SeededAverage(NumberNode):
+    """EXPMEMA: an EMA that starts as the mean of the first N valid values; NaN in x holds it.
+
+    State: y; and, until there are N values, their sum and number.
+    """
+
+    __slots__ = ("_n", "_seen", "_sum", "_x", "_y")
+
+    def __init__(self, key: str, x: NumberNode, n: int) -> None:
+        super().__init__(key, period=x.period, args=(x,), warmup=x.warmup + n - 1)
+        self._x = x
+        self._n = n
+
+    def open(self, state: StateTable) -> None:
+        super().open(state)
+        self._y = self.claim("y", np.nan)
+        self._sum = self.claim("sum", 0.0)
+        self._seen = self.claim("seen", 0.0)
+
+    def peek(self, at: Selection) -> None:
+        x, y, out = self._x.value, self._y.array[at], self.room(at)
+        np.subtract(x, y, out=out)
+        np.multiply(out, 2.0 / (self._n + 1), out=out)
+        np.add(out, y, out=out)
+        hole = holes(out)
+        if hole is not None:
+            out[hole] = self._held_or_seeded(at, x, y, hole)
+        self.value = out
+
+    def _held_or_seeded(self, at: Selection, x: FloatArray, y: FloatArray, hole: IntArray) -> FloatArray:
+        seeds = self._seen.array[at][hole] == self._n - 1
+        mean = (self._sum.array[at][hole] + x[hole]) / self._n
+        return np.where(np.isnan(y[hole]) & seeds, mean, y[hole])
+
+    def commit(self, at: IntArray) -> None:
+        self._y.array[at] = self.value
+        valid = ~np.isnan(self._x.value)
+        growing = at[valid & (self._seen.array[at] < self._n)]
+        self._sum.array[growing] += self._x.value[valid & (self._seen.array[at] < self._n)]
+        self._seen.array[growing] += 1.0
+
+
+def smoothed(builder: Builder, x: Value, weight: float | Value, *, name: str, constants: Constants = ()) -> Value:
+    """Return the node of a recursive average; equal weights are one node whatever they were called."""
+    number = builder.number(x)
+    if not isinstance(weight, float):
+        factor = builder.number(weight)
+    else:
+        factor = builder.constant(weight, number.period)
+    return builder.share(Smoothed(call_key("DMA", (number, factor)), number, factor))
+
+
+def _build_ma(builder: Builder, args: Args, constants: Constants) -> Value:
+    sum_ = total(builder, args[0], int(constants[0]))
+    number = builder.number(args[0])
+    return builder.share(Mean(call_key("MA", (number,), constants), sum_, int(constants[0])))
+
+
+def _build_ema(builder: Builder, args: Args, constants: Constants) -> Value:
+    return smoothed(builder, args[0], 2.0 / (constants[0] + 1.0), name="EMA", constants=constants)
+
+
+def _build_sma(builder: Builder, args: Args, constants: Constants) -> Value:
+    return smoothed(builder, args[0], constants[1] / constants[0], name="SMA", constants=constants)
+
+
+def _build_dma(builder: Builder, args: Args, constants: Constants) -> Value:
+    return smoothed(builder, args[0], args[1], name="DMA")
+
+
+def _build_seeded(builder: Builder, args: Args, constants: Constants) -> Value:
+    number = builder.number(args[0])
+    return builder.share(SeededAverage(call_key("EXPMEMA", (number,), constants), number, int(constants[0])))
+
+
+def forgetting(weight: float) -> int:
+    """Return the bars until what was before weighs less than 1e-9."""
+    return 1 if weight >= 1 else ceil(log(1e-9) / log(1 - weight))
+
+
+def _n_bars(constants: Constants) -> int:
+    return int(constants[0])
+
+
+AVERAGES: Final = (
+    Function(
+        name="MA", params=(Param("X"), window()), result=Kind.NUMBER, build=_build_ma, oracle="MA", first=_n_bars,
+        meaning="mean of the last N bars",
+    ),
+    Function(
+        name="EMA", params=(Param("X"), window()), result=Kind.NUMBER, build=_build_ema, oracle="EMA",
+        history=lambda constants: forgetting(2 / (constants[0] + 1)),
+        meaning="exponential average with weight 2/(N+1), started by the first value",
+    ),
+    Function(
+        name="SMA", params=(Param("X"), window(), Param("M", ParamKind.CONSTANT, 0)), result=Kind.NUMBER,
+        build=_build_sma, oracle="SMA", history=lambda constants: forgetting(constants[1] / constants[0]),
+        meaning="exponential average with weight M/N, started by the first value",
+    ),
+    Function(
+        name="EXPMEMA", params=(Param("X"), window()), result=Kind.NUMBER, build=_build_seeded, oracle="EXPMEMA",
+        first=_n_bars, history=lambda constants: int(constants[0]) + forgetting(2 / (constants[0] + 1)),
+        meaning="exponential average with weight 2/(N+1), started by the mean of the first N values",
+    ),
+    Function(
+        name="DMA", params=(Param("X"), Param("A")), result=Kind.NUMBER, build=_build_dma, oracle="DMA",
+        meaning="exponential average with weight A, which may change from bar to bar",
+    ),
+    Function(
+        name="WMA", params=(Param("X"), window()), result=Kind.NUMBER, build=build_weighted, oracle="WMA",
+        first=_n_bars, meaning="mean of the last N bars, weighted 1 … N, the newest most",
+    ),
+)  # fmt: skip

@@ -1,0 +1,140 @@
+"""What a function of the formula language is: its parameters, its node, and what a newcomer must say about it.
+
+A function is one `Function` entry in the tuple of its family's file. Being in that tuple registers it (registry.py),
+lets the checker know its signature, and puts it under the registry-wide oracle test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, TypeAlias
+
+from rules.functions.values import Constant, NumberNode, TruthNode
+from rules.language.tree import Kind
+from rules.rings import Ring
+from rules.state import Column
+
+Value: TypeAlias = NumberNode | TruthNode
+Args: TypeAlias = tuple[Value, ...]
+Constants: TypeAlias = tuple[float, ...]
+
+
+class ParamKind(StrEnum):
+    """What a parameter takes."""
+
+    NUMBER = "number"
+    TRUTH = "truth"
+    ANY = "any"
+    """A number or a truth; the function yields what it is given."""
+    WINDOW = "window"
+    """A constant whole number of bars."""
+    CONSTANT = "constant"
+    """A constant number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One parameter. `least` and `most` bound a WINDOW or CONSTANT, both inclusive."""
+
+    name: str
+    kind: ParamKind = ParamKind.NUMBER
+    least: float = float("-inf")
+    most: float = float("inf")
+
+    @property
+    def is_constant(self) -> bool:
+        return self.kind in (ParamKind.WINDOW, ParamKind.CONSTANT)
+
+    def fault(self, value: float) -> str | None:
+        """Say what is wrong with this constant, None if nothing is."""
+        if self.kind is ParamKind.WINDOW and not float(value).is_integer():
+            return f"{self.name} is a number of bars and must be whole, not {value:g}"
+        if not self.least <= value <= self.most:
+            bound = f"at least {self.least:g}" if value < self.least else f"at most {self.most:g}"
+            return f"{self.name} must be {bound}, not {value:g}"
+        return None
+
+
+class Builder(Protocol):
+    """The graph as a function's `build` sees it: every node it makes goes through `share`."""
+
+    def share(self, node: Value) -> Value:
+        """Return the node of the same key if there is one, else take this one in and open it."""
+
+    def arithmetic(self, op: str, left: Value, right: Value) -> Value:
+        """Return the node of left op right, op one of + - * /."""
+
+    def compare(self, op: str, left: Value, right: Value) -> TruthNode:
+        """Return the node of left op right, op one of > >= < <= = <>."""
+
+    def ring(self, node: Value, depth: int) -> Ring:
+        """Return a ring that keeps at least the last `depth` committed values of `node`."""
+
+    def counts(self, period: str) -> Column:
+        """Return the (n,) int64 number of bars each symbol has committed."""
+
+    def number(self, node: Value) -> NumberNode:
+        """Return the node as a number: true 1, false 0, unknown NaN."""
+
+    def truth(self, node: Value) -> TruthNode:
+        """Return the node as a truth: non-zero true, zero false, NaN unknown."""
+
+    def constant(self, value: float, period: str) -> Constant:
+        """Return a node that always has this value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Function:
+    """One function of the language.
+
+    result   kind of its value; None = the kind of its ANY arguments (truth only if all of them are)
+    build    (builder, series arguments, constants) → node; constants are the WINDOW and CONSTANT arguments in order
+    key      the name of this function and its arguments as the graph keys them, made by `call_key`
+    first    bars until the first value, as a function of the constants: MA(X,5) → 5, EMA → 1
+    history  bars until the value is within 1e-9 of one with endless history; None = `first`
+    oracle   what it is tested against: a key of ORACLES in tests/rules/functions/oracles.py
+    on_tick  may be used on period `tick`, where windows of bars mean nothing
+    """
+
+    name: str
+    params: tuple[Param, ...]
+    result: Kind | None
+    build: Callable[[Builder, Args, Constants], Value]
+    first: Callable[[Constants], int] = lambda constants: 1
+    history: Callable[[Constants], int] | None = None
+    oracle: str
+    meaning: str
+    on_tick: bool = False
+
+    def signature(self) -> str:
+        """Return the call as written in the documentation, such as MA(X,N)."""
+        return f"{self.name}({','.join(param.name for param in self.params)})"
+
+    def kind(self, kinds: tuple[Kind, ...]) -> Kind:
+        """Return the kind of a call, given the kinds of all its arguments in order."""
+        if self.result is not None:
+            return self.result
+        any_kinds = [kind for kind, param in zip(kinds, self.params, strict=True) if param.kind is ParamKind.ANY]
+        return Kind.TRUTH if all(kind is Kind.TRUTH for kind in any_kinds) else Kind.NUMBER
+
+
+def number_key(value: float) -> str:
+    """Return the shortest text of a constant that reads back as the same number."""
+    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+
+
+def call_key(name: str, args: Args, constants: Constants = ()) -> str:
+    """Return the key of a call, the same for every spelling of it."""
+    return f"{name}({','.join([*(arg.key for arg in args), *map(number_key, constants)])})"
+
+
+def numbers(*names: str) -> tuple[Param, ...]:
+    """Return NUMBER parameters of these names."""
+    return tuple(Param(name) for name in names)
+
+
+def window(name: str = "N", least: int = 1) -> Param:
+    """Return a WINDOW parameter of at least `least` bars."""
+    return Param(name, ParamKind.WINDOW, least)

@@ -1,0 +1,128 @@
+"""Bases of graph nodes: numbers and truths with output buffers that are used again from pass to pass.
+
+A pass over the whole universe (`at` is a slice) writes into the node's own buffer, so it allocates nothing. A pass over
+a few symbols makes new arrays.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from feeds.tick import BoolArray, FloatArray, IntArray
+from rules.language.tree import Kind
+from rules.node import Node, Selection, Truth
+from rules.rings import Ring
+from rules.state import Column, StateTable
+
+
+class NumberNode(Node):
+    """A node whose value is a float64 column, NaN = unknown."""
+
+    __slots__ = ("_buffer", "_state", "ring")
+    value: FloatArray
+
+    def __init__(self, key: str, *, period: str, args: tuple[Node, ...] = (), warmup: int = 0) -> None:
+        super().__init__(key, period=period, kind=Kind.NUMBER, args=args, warmup=warmup)
+        self._buffer: FloatArray = np.empty(0)
+        self.ring: Ring | None = None
+
+    def open(self, state: StateTable) -> None:
+        self._state = state
+
+    def claim(self, name: str, fill: float = np.nan) -> Column:
+        """Claim a float64 state column of this node."""
+        return self._state.claim(f"{self.period}/{self.key}/{name}", fill=fill)
+
+    def room(self, at: Selection) -> FloatArray:
+        """Return an uninitialised array for the selection: the node's own buffer for all symbols."""
+        if not isinstance(at, slice):
+            return np.empty(at.size)
+        if self._buffer.size != self._state.n:
+            self._buffer = np.empty(self._state.n)
+        return self._buffer
+
+
+class TruthNode(Node):
+    """A node whose value is a `Truth`."""
+
+    __slots__ = ("_buffer", "_state", "ring")
+    value: Truth
+
+    def __init__(self, key: str, *, period: str, args: tuple[Node, ...] = (), warmup: int = 0) -> None:
+        super().__init__(key, period=period, kind=Kind.TRUTH, args=args, warmup=warmup)
+        self._buffer = Truth(np.empty(0, np.bool_), np.empty(0, np.bool_))
+        self.ring: Ring | None = None
+
+    def open(self, state: StateTable) -> None:
+        self._state = state
+
+    def claim(self, name: str, fill: float = np.nan) -> Column:
+        """Claim a float64 state column of this node."""
+        return self._state.claim(f"{self.period}/{self.key}/{name}", fill=fill)
+
+    def room(self, at: Selection) -> Truth:
+        """Return an uninitialised Truth for the selection: the node's own buffers for all symbols."""
+        n = self._state.n if isinstance(at, slice) else at.size
+        if isinstance(at, slice) and self._buffer.t.size == n:
+            return self._buffer
+        fresh = Truth(np.empty(n, np.bool_), np.empty(n, np.bool_))
+        if isinstance(at, slice):
+            self._buffer = fresh
+        return fresh
+
+
+class Constant(NumberNode):
+    """A number, as a column of stride 0."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, key: str, number: float, *, period: str) -> None:
+        super().__init__(key, period=period)
+        self.number = number
+
+    def peek(self, at: Selection) -> None:
+        n = self._state.n if isinstance(at, slice) else at.size
+        if self.value.size != n or n == 0:
+            self.value = np.broadcast_to(np.float64(self.number), (n,))
+
+
+class Field(NumberNode):
+    """A column of the market: a view for all symbols, a copy for some."""
+
+    __slots__ = ("_column",)
+
+    def __init__(self, key: str, column: Column, *, period: str) -> None:
+        super().__init__(key, period=period)
+        self._column = column
+
+    def peek(self, at: Selection) -> None:
+        self.value = self._column.array[at]
+
+
+class TruthField(TruthNode):
+    """A column of the market that holds 1, 0 and NaN."""
+
+    __slots__ = ("_column",)
+
+    def __init__(self, key: str, column: Column, *, period: str) -> None:
+        super().__init__(key, period=period)
+        self._column = column
+
+    def peek(self, at: Selection) -> None:
+        raw = self._column.array[at]
+        out = self.room(at)
+        np.greater(raw, 0.0, out=out.t)
+        np.less_equal(raw, 0.0, out=out.f)
+        self.value = out
+
+
+def holes(values: FloatArray) -> IntArray | None:
+    """Return where values are NaN, None if nowhere; one pass of 1 µs per 5,500 in the usual case."""
+    if not np.isnan(np.dot(values, values)):
+        return None
+    return np.flatnonzero(np.isnan(values))
+
+
+def true_at(mask: BoolArray) -> IntArray | None:
+    """Return where a mask is set, None if nowhere."""
+    return np.flatnonzero(mask) if mask.any() else None

@@ -1,0 +1,252 @@
+"""Functions of the last N bars: sums and extremes.
+
+Each keeps one `base` per symbol, made of the closed N−1 bars. At a bar's close the base is read again from the ring,
+oldest first, so no error and no NaN outlives its window; with the forming bar the value is base ⊕ x, one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import numpy as np
+
+from feeds.tick import FloatArray, IntArray
+from rules.functions.function import Args, Builder, Constants, Function, Param, Value, call_key, window
+from rules.functions.values import NumberNode, holes
+from rules.language.tree import Kind
+from rules.node import Selection
+from rules.rings import Ring
+from rules.state import StateTable
+
+Rows = Iterator[FloatArray]
+
+
+class Window(NumberNode):
+    """Base of a function of X over N bars: `reread` makes the base of the closed N−1, `extend` adds the forming bar."""
+
+    __slots__ = ("_base", "n", "x")
+    EMPTY: float = np.nan
+    """The base of no bars at all, for N = 1."""
+
+    def __init__(self, key: str, x: NumberNode, n: int, *, ring: Ring, warmup: int) -> None:
+        super().__init__(key, period=x.period, args=(x,), warmup=warmup)
+        self.x = x
+        self.n = n
+        self.ring = ring
+
+    def open(self, state: StateTable) -> None:
+        super().open(state)
+        self._base = self.claim("base", self.EMPTY if self.n == 1 else np.nan)
+
+    def peek(self, at: Selection) -> None:
+        self.value = self.extend(self._base.array[at], self.x.value, self.room(at))
+
+    def commit(self, at: IntArray) -> None:
+        if self.n > 1:
+            assert self.ring is not None
+            self._base.array[at] = self.reread(self.ring.rows(at, self.n - 1))
+
+    def extend(self, base: FloatArray, x: FloatArray, out: FloatArray) -> FloatArray:
+        """Return the value with x as the forming bar, in `out`."""
+        raise NotImplementedError
+
+    def reread(self, rows: Rows) -> FloatArray:
+        """Return the base of these closed values, oldest first."""
+        raise NotImplementedError
+
+
+class Sum(Window):
+    """Σx over N bars; NaN until there are N and while one of them is NaN."""
+
+    __slots__ = ()
+    EMPTY = 0.0
+
+    def extend(self, base: FloatArray, x: FloatArray, out: FloatArray) -> FloatArray:
+        return np.add(base, x, out=out)
+
+    def reread(self, rows: Rows) -> FloatArray:
+        total = next(rows).copy()
+        for row in rows:
+            np.add(total, row, out=total)
+        return total
+
+
+class Weighted(Window):
+    """Σi·x over N bars, the newest weighing N, over N(N+1)/2."""
+
+    __slots__ = ()
+    EMPTY = 0.0
+
+    def extend(self, base: FloatArray, x: FloatArray, out: FloatArray) -> FloatArray:
+        np.multiply(x, float(self.n), out=out)
+        np.add(base, out, out=out)
+        return np.divide(out, self.n * (self.n + 1) / 2, out=out)
+
+    def reread(self, rows: Rows) -> FloatArray:
+        total = next(rows).copy()
+        for weight, row in enumerate(rows, 2):
+            np.add(total, row * float(weight), out=total)
+        return total
+
+
+class Extreme(Window):
+    """HHV (`pick` np.fmax) or LLV (np.fmin): over as many of N bars as there are, NaN left out."""
+
+    __slots__ = ("_pick",)
+
+    def __init__(self, key: str, x: NumberNode, n: int, *, ring: Ring, pick: Callable[..., Any]) -> None:
+        super().__init__(key, x, n, ring=ring, warmup=x.warmup)
+        self._pick = pick
+
+    def extend(self, base: FloatArray, x: FloatArray, out: FloatArray) -> FloatArray:
+        self._pick(base, x, out=out)
+        return out
+
+    def reread(self, rows: Rows) -> FloatArray:
+        best = next(rows).copy()
+        for row in rows:
+            self._pick(best, row, out=best)
+        return best
+
+
+class Overall(NumberNode):
+    """A running value over all bars (N = 0): the extreme, or the sum, which holds on NaN; `pick` joins two values."""
+
+    __slots__ = ("_pick", "_so_far", "_x")
+
+    def __init__(self, key: str, x: NumberNode, pick: Callable[..., Any]) -> None:
+        super().__init__(key, period=x.period, args=(x,), warmup=x.warmup)
+        self._x = x
+        self._pick = pick
+
+    def open(self, state: StateTable) -> None:
+        super().open(state)
+        self._so_far = self.claim("so_far")
+
+    def peek(self, at: Selection) -> None:
+        so_far, x, out = self._so_far.array[at], self._x.value, self.room(at)
+        self._pick(so_far, x, out=out)
+        hole = holes(out)
+        if hole is not None:
+            out[hole] = np.where(np.isnan(x[hole]), so_far[hole], x[hole])
+        self.value = out
+
+    def commit(self, at: IntArray) -> None:
+        self._so_far.array[at] = self.value
+
+
+class ExtremeBars(NumberNode):
+    """HHVBARS, LLVBARS: bars since the extreme of N bars (0: of all), the nearest of equal ones.
+
+    reaches(x, best): x is at least as extreme as best. State: the extreme of the closed bars and its age in bars.
+    """
+
+    __slots__ = ("_age", "_best", "_n", "_reaches", "_x")
+
+    def __init__(self, key: str, x: NumberNode, n: int, *, ring: Ring | None, reaches: Callable[..., Any]) -> None:
+        super().__init__(key, period=x.period, args=(x,), warmup=x.warmup)
+        self._x = x
+        self._n = n
+        self._reaches = reaches
+        self.ring = ring
+
+    def open(self, state: StateTable) -> None:
+        super().open(state)
+        self._best = self.claim("best")
+        self._age = self.claim("age")
+
+    def peek(self, at: Selection) -> None:
+        out, x = self.room(at), self._x.value
+        np.add(self._age.array[at], 1.0, out=out)
+        out[self._taken(x, self._best.array[at])] = 0.0
+        self.value = out
+
+    def commit(self, at: IntArray) -> None:
+        if self._n == 0:
+            best = self._best.array[at]
+            self._best.array[at] = np.where(self._taken(self._x.value, best), self._x.value, best)
+            self._age.array[at] = self.value
+        elif self._n > 1:
+            self._reread(at)
+
+    def _reread(self, at: IntArray) -> None:
+        assert self.ring is not None
+        best, age = np.full(at.size, np.nan), np.full(at.size, np.nan)
+        for row in self.ring.rows(at, self._n - 1):
+            age += 1.0
+            taken = self._taken(row, best)
+            np.copyto(best, row, where=taken)
+            age[taken] = 0.0
+        self._best.array[at] = best
+        self._age.array[at] = age
+
+    def _taken(self, x: FloatArray, best: FloatArray) -> Any:
+        return self._reaches(x, best) | (np.isnan(best) & ~np.isnan(x))
+
+
+def total(builder: Builder, x: Value, n: int) -> NumberNode:
+    """Return the node of SUM(x, n), n ≥ 1."""
+    number = builder.number(x)
+    ring = builder.ring(number, n - 1)
+    node = builder.share(Sum(call_key("SUM", (number,), (float(n),)), number, n, ring=ring, warmup=number.warmup + n - 1))
+    assert isinstance(node, NumberNode)
+    return node
+
+
+def _build_sum(builder: Builder, args: Args, constants: Constants) -> Value:
+    if constants[0] > 0:
+        return total(builder, args[0], int(constants[0]))
+    number = builder.number(args[0])
+    return builder.share(Overall(call_key("SUM", (number,), constants), number, np.add))
+
+
+def build_weighted(builder: Builder, args: Args, constants: Constants) -> Value:
+    """Build WMA(X,N)."""
+    number, n = builder.number(args[0]), int(constants[0])
+    ring = builder.ring(number, n - 1)
+    key = call_key("WMA", (number,), constants)
+    return builder.share(Weighted(key, number, n, ring=ring, warmup=number.warmup + n - 1))
+
+
+def _extreme(name: str, pick: Callable[..., Any], meaning: str) -> Function:
+    def build(builder: Builder, args: Args, constants: Constants) -> Value:
+        number, n = builder.number(args[0]), int(constants[0])
+        key = call_key(name, (number,), constants)
+        if n == 0:
+            return builder.share(Overall(key, number, pick))
+        return builder.share(Extreme(key, number, n, ring=builder.ring(number, n - 1), pick=pick))
+
+    return Function(
+        name=name, params=(Param("X"), window(least=0)), result=Kind.NUMBER, build=build, oracle=name, meaning=meaning,
+        history=_whole_window,
+    )  # fmt: skip
+
+
+def _extreme_bars(name: str, reaches: Callable[..., Any], meaning: str) -> Function:
+    def build(builder: Builder, args: Args, constants: Constants) -> Value:
+        number, n = builder.number(args[0]), int(constants[0])
+        ring = builder.ring(number, n - 1) if n > 0 else None
+        key = call_key(name, (number,), constants)
+        return builder.share(ExtremeBars(key, number, n, ring=ring, reaches=reaches))
+
+    return Function(
+        name=name, params=(Param("X"), window(least=0)), result=Kind.NUMBER, build=build, oracle=name, meaning=meaning,
+        history=_whole_window,
+    )  # fmt: skip
+
+
+def _whole_window(constants: Constants) -> int:
+    return max(1, int(constants[0]))
+
+
+WINDOWS: Final = (
+    Function(
+        name="SUM", params=(Param("X"), window(least=0)), result=Kind.NUMBER, build=_build_sum, oracle="SUM",
+        first=_whole_window, meaning="sum of N bars; with N = 0 of all bars so far, bars without a value left out",
+    ),
+    _extreme("HHV", np.fmax, "highest value of the last N bars, 0: of all"),
+    _extreme("LLV", np.fmin, "lowest value of the last N bars, 0: of all"),
+    _extreme_bars("HHVBARS", np.greater_equal, "bars since the highest value of N bars, the nearest of equal ones"),
+    _extreme_bars("LLVBARS", np.less_equal, "bars since the lowest value of N bars, the nearest of equal ones"),
+)  # fmt: skip
