@@ -5,9 +5,9 @@ Ticks of lunch count at 11:30, ticks after the close at 15:00.
 
 A bar goes through three steps, each its own method, because the engine has work to do between them:
 
-* it *forms* while ticks join it (`apply`);
-* it *closes* when its symbol trades in a later bar, or when the market clock says so (`close_due`, `close_before`). Rules
-  of `eval: bar_close` are evaluated here. A late tick may still amend a bar that the clock has closed;
+* it *forms* while ticks `join` it;
+* it *closes* when its symbol trades in a later bar, or when the market clock says so. Rules of `eval: bar_close` are
+  evaluated here. A late tick may still amend a bar that the clock has closed;
 * it is *committed* to the graph right before the symbol's next bar opens, so an amended bar enters every indicator with
   its amended values and nothing ever has to be undone.
 """
@@ -29,6 +29,8 @@ DAY_MINUTES: Final = 240
 FIELDS: Final = ("O", "H", "L", "C", "V", "AMO")
 
 MINUTE_MS: Final = 60_000
+CLOSE_DELAY_MS: Final = 3_000
+"""How long after a bar's end the market clock closes it."""
 _MORNING_MS: Final = (9 * 60 + 30) * MINUTE_MS
 _AFTERNOON_MS: Final = 13 * 60 * MINUTE_MS
 _HALF: Final = 120
@@ -96,8 +98,8 @@ class Extremes:
 class PeriodBars:
     """The forming (or closed, not yet committed) bar of one period for every symbol.
 
-    fields["C"] … (n,) float64; V in lots and AMO in yuan are NaN for a bar whose start was not seen. `end_ms` 0 = no bar
-    of this trade date yet.
+    fields["C"] … (n,) float64; V in lots and AMO in yuan are NaN for a bar whose start was not seen. `end_ms` 0 = no
+    bar of this trade date yet.
     """
 
     def __init__(self, period: str, state: StateTable) -> None:
@@ -174,13 +176,13 @@ class PeriodBars:
 def due_times(midnight: int, periods: tuple[str, ...]) -> list[tuple[int, int, tuple[str, ...]]]:
     """Return (due_ms, bar end, periods that end there) of a day in order, all Unix ms.
 
-    The clock closes a bar 3 s after its end (pushes trail by up to 3 s); the day's last bar of every period at 15:01:00,
-    because closing prints come at 15:00:02 and later.
+    The clock closes a bar 3 s after its end (pushes trail by up to 3 s); the day's last bar of every period at
+    15:01:00, because closing prints come at 15:00:02 and later.
     """
     due: list[tuple[int, int, tuple[str, ...]]] = []
     for minute in range(1, DAY_MINUTES + 1):
         ending = tuple(p for p in periods if minute % PERIOD_MINUTES[p] == 0)
         if ending:
             end = midnight + int(minute_end_ms(minute))
-            due.append((end + (MINUTE_MS if minute == DAY_MINUTES else 3_000), end, ending))
+            due.append((end + (MINUTE_MS if minute == DAY_MINUTES else CLOSE_DELAY_MS), end, ending))
     return due

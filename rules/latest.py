@@ -13,7 +13,7 @@ import numpy as np
 
 from feeds.instruments import Instrument, board_of, price_limits
 from feeds.sessions import day_ms, trade_date, trading_clock_ms
-from feeds.tick import CORE, FloatArray, IntArray, TickBatch
+from feeds.tick import CORE, BoolArray, FloatArray, IntArray, TickBatch
 from rules.node import Selection
 from rules.state import Column, StateTable
 
@@ -84,9 +84,9 @@ class Latest:
         """Return a kept tick column, (n,) float64."""
         return self._raw[name].array
 
-    def halted(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def halted(self) -> BoolArray:
         """Tell which symbols' latest status is a halt."""
-        return np.isin(self.status.array, HALTED)
+        return np.asarray(np.isin(self.status.array, HALTED))
 
     def know(self, symbols: Sequence[str], instruments: Mapping[str, Instrument], *, date: int) -> None:
         """Take the universe (row order), what is known of its instruments and the trade date (yyyymmdd, 0 unknown)."""
@@ -110,9 +110,9 @@ class Latest:
         self._limits_for[...] = np.nan
         self.refresh()
 
-    def repeats(self, at: Selection, batch: TickBatch) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def repeats(self, at: Selection, batch: TickBatch) -> BoolArray:
         """Tell which ticks are the very payload their symbol already shows (same time, status and kept columns)."""
-        same = (self.ts_ms.array[at] == batch.ts_event_ms) & (self.status.array[at] == batch.status)
+        same: BoolArray = (self.ts_ms.array[at] == batch.ts_event_ms) & (self.status.array[at] == batch.status)
         if not same.any():
             return same
         blank = _before_result(batch.ts_event_ms)
@@ -244,11 +244,11 @@ class Latest:
         return derive
 
 
-def _differ(a: FloatArray, b: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _differ(a: FloatArray, b: FloatArray) -> BoolArray:
     """Tell where two known prices are not the same; a tie is within 1e-9 of the larger, as in every comparison."""
     return np.asarray(np.abs(a - b) > 1e-9 * np.maximum(1.0, np.maximum(np.abs(a), np.abs(b))))
 
 
-def _before_result(ts_ms: IntArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _before_result(ts_ms: IntArray) -> BoolArray:
     """Tell which times are before the opening auction's result of 09:25:00."""
     return np.asarray(day_ms(ts_ms) < _AUCTION_RESULT_MS)

@@ -111,6 +111,8 @@ class Ledger:
     records: dict[tuple[str, str, str, str], Record] = field(default_factory=dict)
     episodes: dict[tuple[str, str, str], tuple[str, int]] = field(default_factory=dict)
     """(rule id, leg, symbol) → (trade date, last episode); never goes back within a day, whatever the rule file does."""
+    floors: dict[tuple[str, str, str, str], int] = field(default_factory=dict)
+    """(rule id, leg, symbol, trade date) → episodes told before this engine began from nothing."""
 
     def judge(self, rule: Rule, symbol: str, *, leg: str | None, moment: Moment) -> Verdict:
         """Count a fire and decide whether it goes out; the first reason that holds it back is the one given."""
@@ -135,12 +137,10 @@ class Ledger:
         """Count an episode that is no fire of an edge (a feed's silence)."""
         return self._next_episode((rule_id, leg or "", symbol), date)
 
-    def raise_to(self, counts: Mapping[tuple[str, str, str], int], date: str) -> None:
-        """Make the day's episode counters at least `counts`, what the store already holds of this trade date."""
+    def raise_to(self, counts: Mapping[tuple[str, str, str, str], int]) -> None:
+        """Number no episode of (rule id, leg, symbol, trade date) at or below `counts`: the store has those already."""
         for key, count in counts.items():
-            held_date, held = self.episodes.get(key, (date, 0))
-            if held_date <= date:
-                self.episodes[key] = (date, max(count, held if held_date == date else 0))
+            self.floors[key] = max(count, self.floors.get(key, 0))
 
     def forget(self, keep: set[SlotKey]) -> None:
         """Drop the records of slots that no rule has any more (episode counters stay)."""
@@ -151,6 +151,7 @@ class Ledger:
         return {
             "records": [[*key, *(getattr(it, name) for name in _RECORD_FIELDS)] for key, it in self.records.items()],
             "episodes": [[*key, *value] for key, value in self.episodes.items()],
+            "floors": [[*key, count] for key, count in self.floors.items()],
         }
 
     @classmethod
@@ -159,11 +160,12 @@ class Ledger:
         return cls(
             {tuple(row[:4]): Record(*row[4:]) for row in dumped["records"]},
             {tuple(row[:3]): (row[3], row[4]) for row in dumped["episodes"]},
+            {tuple(row[:4]): row[4] for row in dumped["floors"]},
         )
 
     def _next_episode(self, key: tuple[str, str, str], date: str) -> int:
         held_date, held = self.episodes.get(key, (date, 0))
-        episode = held + 1 if held_date == date else 1
+        episode = 1 + max(held if held_date == date else 0, self.floors.get((*key, date), 0))
         self.episodes[key] = (date, episode)
         return episode
 

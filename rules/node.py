@@ -14,7 +14,7 @@ Truth is three-valued as a pair of masks: `t` known true, `f` known false, neith
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -45,9 +45,6 @@ class Node:
     warmup  committed bars needed before the first valid value with the forming bar is there (0 = at once)
     """
 
-    gate: ClassVar[str | None] = None
-    """"AND", "OR" or "NOT" in the nodes that are just that of their args; rules/logic.py evaluates those over bits."""
-
     __slots__ = ("args", "key", "kind", "period", "value", "warmup")
 
     def __init__(self, key: str, *, period: str, kind: Kind, args: tuple[Node, ...] = (), warmup: int = 0) -> None:
@@ -57,6 +54,11 @@ class Node:
         self.args = args
         self.warmup = warmup
         self.value: FloatArray | Truth = _UNSET
+
+    @property
+    def gate(self) -> str | None:
+        """Return "AND", "OR" or "NOT" if the value is just that of the args; rules/logic.py evaluates those over bits."""
+        return None
 
     def open(self, state: StateTable) -> None:
         """Claim state columns, named f"{period}/{key}/…"; called once, before the first pass."""

@@ -1,7 +1,7 @@
 """Rules compiled for the engine: slots grouped by when they are evaluated, each group one pass over the graph.
 
-A slot is one leg of one rule; a group is all slots of one period and evaluation. `Group.sample` takes one sample of all of
-them for some symbols: graph → gates → arming, and returns the fires.
+A slot is one leg of one rule; a group is all slots of one period and evaluation. `Group.sample` takes one sample of all
+of them for some symbols: graph → gates → arming, and returns the fires.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Group:
             enabled=self._scope & self._session_bits(at, n_symbols, times_ms, overlap),
             fire_on_start=self._fire_on_start,
         )
-        return [fire for row in np.flatnonzero(fires.any(axis=1)) for fire in self._fires(row, fires, late)]
+        return [fire for row in np.flatnonzero(fires.any(axis=1)).tolist() for fire in self._fires(row, fires, late)]
 
     def _fires(self, slot_row: int, fires: BitRows, late: BitRows) -> Iterable[Fire]:
         late_row = np.unpackbits(late[slot_row])
@@ -135,7 +135,7 @@ class Group:
             mask = np.zeros(n_symbols, np.bool_)
             mask[at] = overlap(times_ms, sessions)
             table[row] = np.packbits(mask)
-        return table[self._session_of]
+        return np.asarray(table[self._session_of])
 
 
 def ticks_in_session(times_ms: IntArray, sessions: Sessions) -> BoolArray | bool:

@@ -262,6 +262,10 @@ class Conjunction(TruthNode):
         self._operands = operands
         self._either = either
 
+    @property
+    def gate(self) -> str:
+        return "OR" if self._either else "AND"
+
     def peek(self, at: Selection) -> None:
         out = self.room(at)
         every, some = (out.f, out.t) if self._either else (out.t, out.f)
@@ -286,6 +290,10 @@ class Inverse(TruthNode):
     def __init__(self, key: str, operand: TruthNode) -> None:
         super().__init__(key, period=operand.period, args=(operand,), warmup=operand.warmup)
         self.operand = operand
+
+    @property
+    def gate(self) -> str:
+        return "NOT"
 
     def peek(self, at: Selection) -> None:
         truth = self.operand.value

@@ -1,0 +1,323 @@
+"""`Market`: everything the engine knows of the market itself: universe, instruments, latest ticks, bars, the clock.
+
+It knows nothing of rules. The engine drives it step by step, because rules are sampled between the steps.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+
+from feeds.instruments import Instrument, decode_table
+from feeds.sessions import day_ms, midnight_ms, trade_date
+from feeds.tick import CORE, BoolArray, IntArray, TickBatch
+from feeds.universe import Universe
+from rules.bars import (
+    CLOSE_DELAY_MS,
+    FINAL,
+    PERIOD_MINUTES,
+    DayColumns,
+    Extremes,
+    PeriodBars,
+    due_times,
+    minute_end_ms,
+    trading_minute,
+)
+from rules.latest import HALTED, Latest
+from rules.node import ALL, Selection
+from rules.state import Column, StateTable
+
+FUTURE_MS: Final = 10_000
+"""A tick stamped further than this ahead of its arrival is dropped: it would drag the market clock along."""
+AUCTION_RESULT_MS: Final = (9 * 60 + 25) * 60_000
+OPENING_MS: Final = (9 * 60 + 30) * 60_000
+
+
+class Market:
+    """State of the market as columns over the universe, and the market clock.
+
+    clock_ms  running maximum of all times seen, floored to the second (Unix ms); 0 before the first
+    date      trade date of the clock, yyyymmdd; day_number counts the trade dates seen
+    dropped   ticks not used, by reason: future, out_of_order, duplicate; late_bar counts ticks used for the latest
+              prices but too late for their bar
+    """
+
+    def __init__(self) -> None:
+        self.state = StateTable()
+        self.universe = Universe()
+        self.instruments: Mapping[str, Instrument] = {}
+        self.instruments_source = ""
+        self.latest = Latest(self.state)
+        self.day = DayColumns(self.state)
+        self.bars: dict[str, PeriodBars] = {}
+        self.clock_ms = 0
+        self.date = 0
+        self.day_number = 0
+        self.ticks = 0
+        self.dropped: Counter[str] = Counter()
+        self.silences: list[tuple[int, int | None]] = []
+        """Marked silences of the day as (since, until) in Unix ms; until is None while it lasts."""
+        self._due: list[tuple[int, int, tuple[str, ...]]] = []
+        self._next_due = 0
+
+    # ── words and instruments ─────────────────────────────────────────────────────────────────────────────────────
+
+    def column(self, period: str, word: str) -> Column:
+        """Return the column of a word: the forming bar's field of that period, or a now word (FieldSource)."""
+        if word not in ("O", "H", "L", "C", "V", "AMO"):
+            return self.latest.column(word)
+        return self.latest.column("LAST") if period == "tick" else self.period(period).fields[word]
+
+    def period(self, period: str) -> PeriodBars:
+        """Return the bars of a period, which are made from the next tick on if nobody has asked for them before."""
+        bars = self.bars.get(period)
+        if bars is None:
+            bars = self.bars[period] = PeriodBars(period, self.state)
+            bars.partial.array[...] = self.day.first_ms.array > 0
+            self.bars = {name: self.bars[name] for name in PERIOD_MINUTES if name in self.bars}
+            self._plan_day()
+        return bars
+
+    def know(self, source: str) -> None:
+        """Take a whole new table of instruments (canonical JSON); raises FeedError if it is none."""
+        self.instruments = {instrument.symbol: instrument for instrument in decode_table(source)}
+        self.instruments_source = source
+        self.survey()
+
+    def survey(self) -> None:
+        """Let the latest columns follow universe, instruments and date."""
+        self.latest.know(self.universe.symbols, self.instruments, date=self.date)
+
+    def rows(self, symbols: tuple[str, ...]) -> tuple[IntArray, bool]:
+        """Return each symbol's row, and whether the universe has grown by new ones."""
+        rows = self.universe.rows(symbols)
+        grown = len(self.universe) != self.state.n
+        if grown:
+            self.state.grow(len(self.universe))
+            self.survey()
+        return rows, grown
+
+    def selection(self, rows: IntArray) -> Selection:
+        """Return ALL where `rows` are all symbols in order (the contiguous fast path), else the rows."""
+        whole = len(rows) == self.state.n and len(rows) > 0 and rows[0] == 0 and bool((np.diff(rows) == 1).all())
+        return ALL if whole else rows
+
+    # ── ticks ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def admit(self, batch: TickBatch) -> TickBatch:
+        """Count a batch and drop what cannot be from now."""
+        self.ticks += len(batch)
+        future = batch.ts_event_ms > batch.recv_ms + FUTURE_MS
+        if not future.any():
+            return batch
+        self.dropped["future"] += int(future.sum())
+        return batch.take(np.flatnonzero(~future))
+
+    def segments(self, rows: IntArray, ts_ms: IntArray) -> Iterator[slice]:
+        """Cut a batch where the market clock enters a new second and where a symbol comes a second time."""
+        reached = np.maximum.accumulate(np.maximum(ts_ms, self.clock_ms)) // 1000
+        cuts = [0, *(np.flatnonzero(np.diff(reached)) + 1).tolist(), len(rows)]
+        repeats = len(rows) > 1 and int(np.bincount(rows).max()) > 1
+        for start, stop in pairwise(cuts):
+            if repeats:
+                yield from _without_repeats(rows, start, stop)
+            else:
+                yield slice(start, stop)
+
+    def news(self, at: Selection, batch: TickBatch) -> BoolArray:
+        """Tell which ticks are to be used: not older than their symbol's last, and not that very payload again."""
+        old = batch.ts_event_ms < self.latest.ts_ms.array[at]
+        repeats = self.latest.repeats(at, batch)
+        self.dropped["out_of_order"] += int(old.sum())
+        self.dropped["duplicate"] += int(repeats.sum())
+        return np.asarray(~(old | repeats))
+
+    def live(self, batch: TickBatch) -> BoolArray:
+        """Tell which ticks bring a price of today: from the opening auction's result on, and not NaN."""
+        return np.asarray((day_ms(batch.ts_event_ms) >= AUCTION_RESULT_MS) & ~np.isnan(batch.column("last")))
+
+    def minutes(self, ts_ms: IntArray) -> int | IntArray:
+        """Return the trading minute of each tick; one number where all share it (it only grows with time)."""
+        first, last = trading_minute(np.array([ts_ms.min(), ts_ms.max()]) - self.midnight_ms)
+        return int(first) if first == last else trading_minute(ts_ms - self.midnight_ms)
+
+    def ends(self, minute: int | IntArray, period: str) -> int | IntArray:
+        """Return the end (Unix ms) of the bar of this period that holds each trading minute."""
+        minutes = PERIOD_MINUTES[period]
+        end = self.midnight_ms + minute_end_ms(-(-minute // minutes) * minutes)
+        return end if isinstance(minute, np.ndarray) else int(end)
+
+    def skipped(self, bars: PeriodBars, rows: IntArray, *, ends: int | IntArray) -> tuple[BoolArray, IntArray]:
+        """Tell which symbols, now trading in the bars that end at `ends`, left out the bar before, and its ends.
+
+        Only a bar that the clock has yet to close counts: what came before that was closed, or is no bar.
+        """
+        minutes = trading_minute(np.asarray(ends) - self.midnight_ms) - PERIOD_MINUTES[bars.period]
+        before = np.broadcast_to(self.midnight_ms + minute_end_ms(minutes), rows.shape)
+        undue = before + CLOSE_DELAY_MS > self.clock_ms
+        halted = np.isin(self.latest.status.array[rows], HALTED)
+        return (bars.end_ms.array[rows] < before) & undue & ~halted, before
+
+    def extremes(self, at: Selection, batch: TickBatch) -> Extremes:
+        """Note first ticks of the day, and return the day's high and low where they moved since the last tick.
+
+        Volume counts from 0 only if the symbol's first tick is at or before 09:30:00; a later first tick only sets the
+        base, of volume as of the extremes.
+        """
+        day, opening_ms = self.day, self.midnight_ms + OPENING_MS
+        first = day.first_ms.array[at] == 0
+        if first.any():
+            day.first_ms.array[at] = np.where(first, batch.ts_event_ms, day.first_ms.array[at])
+            opens = first & (batch.ts_event_ms <= opening_ms)
+            for column in (day.volume, day.amount):
+                column.array[at] = np.where(opens, 0.0, column.array[at])
+        early, live = day.first_ms.array[at] <= opening_ms, self.live(batch)
+        high, low = batch.column("high"), batch.column("low")
+        known_high, known_low = day.high.array[at], day.low.array[at]
+        up = live & ((high > known_high) | (early & np.isnan(known_high)))
+        down = live & ((low < known_low) | (early & np.isnan(known_low)))
+        return Extremes(np.where(up, high, np.nan), np.where(down, low, np.nan))
+
+    def enter_bars(
+        self, bars: PeriodBars, rows: IntArray, *, live: BoolArray, ends: int | IntArray, extremes: Extremes
+    ) -> None:
+        """Open new bars and let every live tick join its bar; the latest columns hold the ticks already."""
+        at = self.selection(rows)
+        held = bars.end_ms.array[at]
+        last = self.latest.raw("last")
+        opening = live & (held < ends)
+        if opening.any():
+            fresh = rows[opening]
+            bars.open_bars(fresh, end_ms=pick(ends, opening), last=last[fresh], day=self.day)
+        joining = live & (held <= ends) & (opening | (bars.closed.array[at] != FINAL))
+        if not joining.all():
+            self.dropped["late_bar"] += int((live & (held > ends)).sum())
+            at = rows[joining]
+            extremes = Extremes(extremes.high[joining], extremes.low[joining])
+        bars.join(
+            at,
+            last=last[at],
+            extremes=extremes,
+            volume_lots=self.latest.raw("volume_lots")[at],
+            amount_cny=self.latest.raw("amount_cny")[at],
+        )
+
+    def count_day(self, at: Selection) -> None:
+        """Remember the cumulative figures and day extremes for the next tick."""
+        day = self.day
+        for column, name in zip((day.volume, day.amount, day.high, day.low), _DAY_COLUMNS, strict=True):
+            column.array[at] = self.latest.raw(name)[at]
+
+    # ── the clock ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def midnight_ms(self) -> int:
+        """Shanghai midnight of the clock's date (Unix ms)."""
+        return midnight_ms(self.clock_ms)
+
+    def reach(self, second_ms: int) -> None:
+        """Set the clock."""
+        self.clock_ms = self.latest.clock_ms = second_ms
+
+    def roll(self, second_ms: int) -> None:
+        """Begin the trade date of `second_ms`: the old day's words, counts and (committed) bars are forgotten."""
+        self.reach(second_ms)
+        self.date = trade_date(second_ms)
+        self.day_number += 1
+        for bars in self.bars.values():
+            bars.roll()
+        self.survey()
+        self.latest.roll()
+        self.day.roll()
+        self.silences = [(since, until) for since, until in self.silences if until is None]
+        self._plan_day()
+
+    def due(self, second_ms: int) -> Iterator[tuple[int, tuple[str, ...]]]:
+        """Yield (bar end, periods) of the bars that the clock closes up to `second_ms`, each once, in order."""
+        while self._next_due < len(self._due) and self._due[self._next_due][0] <= second_ms:
+            _, end_ms, periods = self._due[self._next_due]
+            self._next_due += 1
+            yield end_ms, periods
+
+    @property
+    def last_due_ms(self) -> int:
+        """When the current day's last bars are due."""
+        return self._due[-1][0] if self._due else self.clock_ms
+
+    def is_silent(self, start_ms: int, end_ms: int) -> bool:
+        """Tell whether this stretch lies wholly inside a marked silence."""
+        return any(since <= start_ms and (until is None or end_ms <= until) for since, until in self.silences)
+
+    def _plan_day(self) -> None:
+        """List the bar closes of the current date that are still to come."""
+        self._due = due_times(self.midnight_ms, tuple(self.bars)) if self.date else []
+        self._next_due = bisect_right(self._due, self.clock_ms, key=lambda due: due[0])
+
+    # ── reading and checkpoint ────────────────────────────────────────────────────────────────────────────────────
+
+    def tick(self, row: int) -> dict[str, float | None]:
+        """Return the core columns of a symbol's latest tick; unknown is None."""
+        return {name: _known(self.latest.raw(name)[row]) for name in CORE}
+
+    def quote(self, row: int) -> dict[str, float | int | None]:
+        """Return every kept column of a symbol's latest tick, with its time and status."""
+        stamp = {"ts_event_ms": int(self.latest.ts_ms.array[row]), "status": int(self.latest.status.array[row])}
+        return stamp | {name: _known(self.latest.raw(name)[row]) for name in self.latest.columns}
+
+    def header(self) -> dict[str, Any]:
+        """Return as JSON values all state that is not in the state table."""
+        return {
+            "clock_ms": self.clock_ms, "date": self.date, "day_number": self.day_number, "ticks": self.ticks,
+            "symbols": list(self.universe.symbols), "instruments": self.instruments_source,
+            "periods": list(self.bars), "columns": list(self.latest.columns), "silences": self.silences,
+            "dropped": dict(self.dropped),
+        }  # fmt: skip
+
+    def prepare(self, header: Mapping[str, Any]) -> None:
+        """Claim what a checkpoint's market had, before its rules are compiled and its arrays are put back."""
+        self.rows(tuple(header["symbols"]))
+        for period in header["periods"]:
+            self.period(period)
+        self.latest.keep(header["columns"])
+        if header["instruments"]:
+            self.know(header["instruments"])
+
+    def put_back(self, header: Mapping[str, Any]) -> None:
+        """Take the rest of a checkpoint's header, after its arrays."""
+        self.date, self.day_number, self.ticks = header["date"], header["day_number"], header["ticks"]
+        self.silences = [(since, until) for since, until in header["silences"]]
+        self.dropped = Counter(header["dropped"])
+        self.reach(header["clock_ms"])
+        self._plan_day()
+        self.survey()
+
+
+_DAY_COLUMNS: Final = ("volume_lots", "amount_cny", "high", "low")
+
+
+def pick(ends: int | IntArray, mask: BoolArray) -> int | IntArray:
+    """Return the chosen elements of an array, or the one number that stands for all."""
+    return ends[mask] if isinstance(ends, np.ndarray) else ends
+
+
+def _known(number: float) -> float | None:
+    return None if np.isnan(number) else float(number)
+
+
+def _without_repeats(rows: IntArray, start: int, stop: int) -> Iterator[slice]:
+    """Cut a stretch greedily so that no symbol comes twice in a part."""
+    seen: set[int] = set()
+    first = start
+    for position in range(start, stop):
+        row = int(rows[position])
+        if row in seen:
+            yield slice(first, position)
+            first = position
+            seen.clear()
+        seen.add(row)
+    yield slice(first, stop)

@@ -1,0 +1,120 @@
+"""`Reporter`: turns what the engine decides into events, numbered and in order.
+
+Events of one step are ordered by their cause in arrival order, then by rule order in the files, then by symbol; that
+order does not depend on how ticks were cut into batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from feeds.inputs import Mark
+from feeds.sessions import date_text
+from rules.alert import Alert, Event, identity
+from rules.lifecycle import Ledger, Moment
+from rules.market import Market
+from rules.program import Fire, Slot
+from rules.rule import Rule
+
+FEED_RULE: Final = "feed"
+"""Rule id of health events: a feed's silence is an episode of it."""
+
+BEFORE_TICK, AT_TICK, AFTER_TICK = 0, 1, 2
+"""Phases of one tick: it closes the bar it leaves behind, is a sample itself, and may be the day's closing tick."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What an event comes from: place in arrival order, and phase around that tick."""
+
+    arrival: int = 0
+    phase: int = BEFORE_TICK
+
+
+class Reporter:
+    """Makes events from fires; owns the ledger that judges and numbers them."""
+
+    def __init__(self, market: Market) -> None:
+        self._market = market
+        self.ledger = Ledger()
+        self.silent_episode: tuple[str, int] | None = None
+        """(trade date, episode) of the feed's silence while it lasts."""
+        self._noted: list[tuple[int, int, int, str, Alert]] = []
+
+    def note_fire(
+        self, slot: Slot, fire: Fire, moment: Moment, *, cause: Cause, values: Mapping[str, float | None]
+    ) -> None:
+        """Judge a fire and note its event, sent or suppressed."""
+        symbol = self._market.universe.symbols[fire.row]
+        verdict = self.ledger.judge(slot.rule, symbol, leg=slot.leg.name, moment=moment)
+        event = Event.FIRE if verdict.why is None else Event.SUPPRESSED
+        rule = slot.rule
+        instrument = self._market.instruments.get(symbol)
+        name = None if instrument is None else instrument.name
+        parts = (rule.id, rule.rev, slot.leg.name, symbol, moment.date, verdict.episode)
+        alert = Alert(
+            id=f"al_{identity(*parts, event, 1)}", episode_id=f"ep_{identity(*parts)}", event=event, rule=rule.id,
+            rev=rule.rev, leg=slot.leg.name, symbol=symbol, name=name, severity=rule.severity, labels=dict(rule.labels),
+            trade_date=moment.date, episode=verdict.episode, ts_event_ms=moment.ts_ms, period=rule.period,
+            bar_end_ms=moment.bar_end_ms, late=fire.late, values=dict(values), tick=self._market.tick(fire.row),
+            suppressed=verdict.held_back, why=verdict.why, message=_message(rule, event, symbol, name, values),
+        )  # fmt: skip
+        self._noted.append((cause.arrival, cause.phase, slot.order, symbol, alert))
+
+    def note_expiry(self, rule: Rule, *, order: int) -> None:
+        """Note that a rule's time is over."""
+        now = self._market.clock_ms
+        date = date_text(now)
+        parts = (rule.id, rule.rev, None, None, date, 1)
+        alert = Alert(
+            id=f"al_{identity(*parts, Event.EXPIRED, 1)}", episode_id=f"ep_{identity(*parts)}", event=Event.EXPIRED,
+            rule=rule.id, rev=rule.rev, severity=rule.severity, labels=dict(rule.labels), trade_date=date, episode=1,
+            ts_event_ms=now, period=rule.period, message=f"{rule.id} 已到期",
+        )  # fmt: skip
+        self._noted.append((0, BEFORE_TICK, order, "", alert))
+
+    def feed_silent(self, mark: Mark) -> Alert:
+        """Begin the episode of a silence."""
+        date = date_text(mark.ts_ms)
+        self.silent_episode = date, self.ledger.next_episode(FEED_RULE, leg=None, symbol="", date=date)
+        return self._feed_event(Event.NODATA, mark, "行情中断")
+
+    def feed_alive(self, mark: Mark) -> Alert:
+        """End it."""
+        alert = self._feed_event(Event.RESOLVE, mark, "行情恢复")
+        self.silent_episode = None
+        return alert
+
+    def flush(self) -> list[Alert]:
+        """Return what was noted since the last flush, in order."""
+        self._noted.sort(key=lambda noted: noted[:4])
+        alerts = [noted[4] for noted in self._noted]
+        self._noted.clear()
+        return alerts
+
+    def _feed_event(self, event: Event, mark: Mark, message: str) -> Alert:
+        assert self.silent_episode is not None
+        date, episode = self.silent_episode
+        parts = (FEED_RULE, "", None, None, date, episode)
+        return Alert(
+            id=f"al_{identity(*parts, event, 1)}", episode_id=f"ep_{identity(*parts)}", event=event, rule=FEED_RULE,
+            rev="", severity="warning", trade_date=date, episode=episode, ts_event_ms=mark.ts_ms, period="tick",
+            why=mark.reason or None, message=message,
+        )  # fmt: skip
+
+
+def by_slot(fires: Sequence[Fire]) -> dict[int, list[Fire]]:
+    """Group fires by their slot's order, which is the order they come in."""
+    groups: dict[int, list[Fire]] = {}
+    for fire in fires:
+        groups.setdefault(fire.slot.order, []).append(fire)
+    return groups
+
+
+def _message(rule: Rule, event: Event, symbol: str, name: str | None, values: Mapping[str, float | None]) -> str:
+    template = rule.messages.get(str(event)) or rule.messages.get("fire")
+    if template is None:
+        return f"{name or symbol} {rule.id}"
+    return template.render({"name": name or symbol, "symbol": symbol, "rule": rule.id, **values})
