@@ -20,6 +20,7 @@ from config.origins import (
     Path,
     dotted,
     holds_secret,
+    leaves,
     merge,
     nearest,
     origin_of,
@@ -184,6 +185,15 @@ def _toml(file: FilePath | None) -> Layer:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError([Complaint("config", str(file), f"is no TOML: {error}")]) from None
+    known = {path: dotted(path) for path in settable(Settings)}
+    sections = {path[:length] for path in known for length in range(1, len(path))}
+    complaints = [  # pydantic would not see it where a stronger source sets something inside
+        _unknown(dotted(path), path, known, origin=str(file), written=dotted)
+        for path, value in leaves(values)
+        if path in sections and value != {}
+    ]
+    if complaints:
+        raise ConfigError(complaints)
     return Layer(values, lambda path: f"{file}: {dotted(path)}")
 
 

@@ -124,9 +124,10 @@ class FeedSection(Section):
         return self
 
     def arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments of the chosen feed's class."""
+        """Return the keyword arguments of the chosen feed's class; an empty list is None, which means no choice."""
         chosen: Section = getattr(self, self.name)
-        return {name: getattr(chosen, name) for name in type(chosen).model_fields}
+        values = {name: getattr(chosen, name) for name in type(chosen).model_fields}
+        return {name: None if value == () else value for name, value in values.items()}
 
 
 class RulesSection(Section):
@@ -200,7 +201,7 @@ class GatewaySection(Section):
     host: str = Field(default="127.0.0.1", min_length=1)  # address to listen on
     port: Port = 8710  # TCP port, 0 = any free one
     tokens: Annotated[tuple[Token, ...], BeforeValidator(_tables)] = ()  # who may read what
-    allow_loopback_without_token: bool = True  # let this machine in without a token
+    allow_loopback_without_token: bool = False  # let this machine in without a token
     allowed_origins: Words = ()  # web origins that may connect, besides the gateway's own page
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ Everything goes one way: structlog and the standard library's logging (aiohttp, 
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -137,10 +138,14 @@ def _renderer(*, console: bool) -> Processor:
 def _json_line(logger: WrappedLogger, method: str, event_dict: EventDict) -> str:
     """Render one line: ts, level, event first, then the fields as they were given."""
     first = {key: event_dict.pop(key) for key in ("ts", "level", "event") if key in event_dict}
-    return orjson.dumps({**first, **event_dict}, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    fields = {**first, **event_dict}
+    try:
+        return orjson.dumps(fields, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # an integer beyond 64 bits, a lone surrogate: slower, but no line is lost
+        return json.dumps(fields, default=str)
 
 
 def _name_foreign(logger: WrappedLogger, method: str, event_dict: EventDict) -> EventDict:
     """Give a library's sentence a static event name: the sentence becomes a field."""
-    record: logging.LogRecord = event_dict["_record"]
-    return {**event_dict, "event": "library_log", "logger": record.name, "text": record.getMessage()}
+    logger_name = event_dict["_record"].name
+    return {**event_dict, "event": "library_log", "logger": logger_name, "text": event_dict["event"]}

@@ -1,0 +1,54 @@
+# Every target sets up what it needs; a stamp file makes the second call instant.
+#   make run     the daemon on simulated data, http://127.0.0.1:8710
+#   make test    all tests          make check   lint, format, types, layers
+#   make bench   speed beside its peers, in one run
+
+VENV ?= .venv
+STATE ?= var
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
+  $(shell command -v $(name) >/dev/null 2>&1 && $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+    2>/dev/null && echo $(name))))
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+WORKERS ?= 2
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check bench clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { \
+	  echo "monitord needs Python 3.11 or newer, and none is on the PATH; name one: make PYTHON=/path/to/python3.11" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.stamp: pyproject.toml | $(BIN)/python
+	$(PIP) install --prefer-binary -e .
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
+	$(PIP) install --prefer-binary -e ".[dev]"
+	@touch $@ $(VENV)/run.stamp
+
+setup: $(VENV)/dev.stamp
+
+run: $(VENV)/run.stamp
+	exec $(BIN)/monitord run --state-dir $(STATE) --set gateway.allow_loopback_without_token=true $(ARGS)
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,29 @@
+"""The commands of the command line, one file each.
+
+A command is a module with `HELP`, `configure(parser)` and `run(args) -> int`, the exit code. It imports what is slow
+to import inside `run`, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from monitord.errors import DaemonError
+
+COMMANDS: Final = {
+    "run": "monitord.commands.run",
+    "check": "monitord.commands.check",
+    "replay": "monitord.commands.replay",
+    "eval": "monitord.commands.eval",
+    "config": "monitord.commands.config",
+}
+"""Name on the command line → module."""
+
+GOOD: Final = 0
+FINDINGS: Final = 1
+UNUSABLE: Final = 2
+"""Input that cannot be worked with at all, and bad usage, which is argparse's code too."""
+
+
+class CommandError(DaemonError):
+    """A command cannot go on; the text is for the person at the keyboard. Ends the process with code UNUSABLE."""
