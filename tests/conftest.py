@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from monitord.broker import EmbeddedBroker
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -17,3 +24,18 @@ def market_data() -> Path:
     if not (folder / "sessions").is_dir():
         pytest.skip(f"recorded market data not found at {folder}; set MARKET_DATA to its folder")
     return folder
+
+
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[EmbeddedBroker]:
+    """Run a real server of the test's own, with its append-only file in tmp_path; `broker.url` is its address."""
+    from monitord.broker import EmbeddedBroker
+
+    folder = tempfile.mkdtemp(prefix="broker-")  # tmp_path may be too long for a socket's path
+    running = EmbeddedBroker(tmp_path / "broker", socket=Path(folder) / "s")
+    await running.start()
+    try:
+        yield running
+    finally:
+        await running.stop()
+        shutil.rmtree(folder)

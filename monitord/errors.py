@@ -1,0 +1,19 @@
+"""The one error root of the daemon."""
+
+from __future__ import annotations
+
+
+class DaemonError(Exception):
+    """The daemon cannot do what was asked; the text says what, where and what to do, never a secret."""
+
+
+class StoreError(DaemonError):
+    """The store cannot be opened, read or written."""
+
+
+class CheckpointError(DaemonError):
+    """A checkpoint cannot be written."""
+
+
+class BrokerError(DaemonError):
+    """The broker cannot be started, reached or used."""
