@@ -1,0 +1,293 @@
+"""`Pipeline`: feed → journal → engine → store, with recovery at the start and checkpoints on the way.
+
+All engine state belongs to one dedicated thread; the loop only hands inputs over and commits what comes back. For every
+input the order is: journal (synced where events follow), engine, one store transaction, and only then the pump is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import structlog
+from numpy.typing import NDArray
+
+from feeds.feed import Feed
+from feeds.inputs import Control, ControlKind, FeedInput, Input, Mark, MarkKind
+from feeds.instruments import encode_table
+from feeds.journal import Journal
+from feeds.tick import TickBatch
+from rules.alert import Alert
+from rules.engine import Engine
+from rules.rule import RuleSet
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+OFFSET_EVERY_S = 1.0
+"""How often the input offset is committed when there are no events."""
+
+
+class Outbox(Protocol):
+    """What the pipeline needs of the store."""
+
+    async def commit(self, alerts: Sequence[Alert], *, source: str, offset: int) -> int:
+        """Store events and input offset in one transaction; return how many events were new."""
+
+    async def offset(self, source: str) -> int:
+        """Return the last committed input offset of this source, -1 if there is none."""
+
+    async def counters(self) -> Mapping[tuple[str, str, str, str], int]:
+        """Return (rule, leg or "", symbol, trade date) → highest episode."""
+
+
+class Checkpoints(Protocol):
+    """What the pipeline needs of the checkpoint folder."""
+
+    def newest(self, source_id: str) -> Checkpoint | None:
+        """Return the newest readable checkpoint of this source."""
+
+    def write(self, arrays: Mapping[str, NDArray[Any]], *, meta: Mapping[str, Any], source_id: str) -> None:
+        """Write one atomically and keep the last two."""
+
+
+class Checkpoint(Protocol):
+    """A checkpoint as read back."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    meta: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one turn of the engine thread gave."""
+
+    alerts: list[Alert]
+    offset: int
+    seconds: float
+
+
+class Pipeline:
+    """Runs one feed through one engine. `recover` once, then `run`; the other methods may be called from other tasks.
+
+    on_alerts: called on the loop with newly stored events, after their commit.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        *,
+        journal: Journal,
+        store: Outbox,
+        checkpoints: Checkpoints,
+        load_rules: Callable[[], RuleSet],
+        on_alerts: Callable[[Sequence[Alert]], None],
+        on_step: Callable[[Outcome], None] = lambda outcome: None,
+        window: int = 250,
+        checkpoint_s: float = 60.0,
+    ) -> None:
+        self._feed = feed
+        self._journal = journal
+        self._store = store
+        self._checkpoints = checkpoints
+        self._load_rules = load_rules
+        self._on_alerts = on_alerts
+        self._on_step = on_step
+        self._window = window
+        self._checkpoint_s = checkpoint_s
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        self._turn = asyncio.Lock()
+        self._engine = Engine(window=window)
+        self._controls: deque[tuple[int, Control]] = deque()
+        self._settled_at = -1
+        self._settled = False
+        self._journal_read = -1
+        self._offset_due = 0.0
+        self._trim_before = -1
+        self.caught_up = asyncio.Event()
+        """Set once recovery is over and today's rules are in force."""
+        self.latest_ticks: Callable[[TickBatch], None] = lambda batch: None
+        """Called on the loop with every batch that the engine has taken."""
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, for counters that are safe to read from any thread (numbers only)."""
+        return self._engine
+
+    # ── recovery ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def recover(self) -> None:
+        """Put the newest checkpoint back, run the journal to its end, and open the feed behind it.
+
+        Raises FeedError, RuleFileError (today's rules are unusable) or StoreError.
+        """
+        rules = await asyncio.to_thread(self._load_rules)
+        source = self._feed.source_id
+        await self._in_engine(self._restore)
+        stored = await self._store.offset(source)
+        if self._feed.has_offsets:
+            await self._in_engine(self._queue_controls)
+            self._settled_at = max(stored, self._journal.newest_follows)
+        else:
+            await self._run_journal()
+        await self._feed.open(after=self._engine.offset)
+        if not self._feed.has_offsets or self._engine.offset >= self._settled_at:
+            await self._settle(rules)
+        log.info("recovered", source=source, offset=self._engine.offset, run_again_to=self._settled_at)
+
+    def _restore(self) -> None:
+        kept = self._checkpoints.newest(self._feed.source_id)
+        if kept is not None:
+            self._engine = Engine.restore(kept.arrays, kept.meta["engine"])
+            self._journal_read = kept.meta["journal"]
+            self._trim_before = self._journal_read + 1
+
+    def _queue_controls(self) -> None:
+        for record in self._journal.records(after=self._journal_read):
+            assert isinstance(record.value, Control)
+            self._controls.append((record.follows, record.value))
+
+    async def _run_journal(self) -> None:
+        """Run every journaled input again; events that come out again have the ids the store already holds."""
+
+        def run_some(records: Any) -> tuple[list[Alert], bool]:
+            alerts: list[Alert] = []
+            for offset, value in records:
+                alerts += self._engine.step(value, offset=offset)
+                if len(alerts) >= 1000:
+                    return alerts, True
+            return alerts, False
+
+        records = self._journal.read(after=self._engine.offset)
+        more = True
+        while more:
+            alerts, more = await self._in_engine(lambda: run_some(records))
+            await self._commit(alerts, self._engine.offset)
+        self._journal_read = self._journal.end
+
+    async def _settle(self, rules: RuleSet) -> None:
+        """End recovery: number episodes above what the store holds, then put today's instruments and rules in force."""
+        counts = await self._store.counters()
+        await self._in_engine(lambda: self._engine.raise_episodes(counts))
+        instruments = encode_table(await self._feed.instruments())
+        if instruments != self._engine.market.instruments_source:
+            await self._control(Control(ControlKind.INSTRUMENTS, instruments))
+        if rules.source != self._engine.rules.source:
+            await self._control(Control(ControlKind.RULES, rules.source))
+        if not self._feed.has_offsets and self._engine.market.clock_ms:
+            # What the vendor sent while we were away is missing, and every rule that spans the hole should know.
+            await self._take(FeedInput(-1, Mark(MarkKind.GAP, self._engine.market.clock_ms, "restart")))
+        self._settled = True
+        self.caught_up.set()
+
+    # ── running ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def run(self) -> None:
+        """Evaluate inputs until the feed ends or is closed. Cancelling it between inputs loses nothing."""
+        async for given in self._feed:
+            async with self._turn:
+                if not self._settled and given.offset > self._settled_at:
+                    await self._settle(await asyncio.to_thread(self._load_rules))
+                await self._take(given)
+
+    async def run_checkpoints(self) -> None:
+        """Write a checkpoint every `checkpoint_s`, between two inputs."""
+        await self.caught_up.wait()
+        while True:
+            await asyncio.sleep(self._checkpoint_s)
+            await self.checkpoint()
+
+    async def checkpoint(self) -> None:
+        """Write a checkpoint of the state after the last committed input."""
+        async with self._turn:
+            # Every event up to the engine's offset is committed: turns end with their commit.
+            (arrays, header), journal_end = await self._in_engine(lambda: (self._engine.checkpoint(), self._journal_read))
+            trim_before, self._trim_before = self._trim_before, journal_end + 1
+        meta = {"engine": header, "journal": journal_end}
+        await asyncio.to_thread(self._checkpoints.write, arrays, meta=meta, source_id=self._feed.source_id)
+        # The older of the two checkpoints kept still needs its journal.
+        await self._in_engine(lambda: self._journal.trim(before=trim_before))
+
+    async def reload(self) -> None:
+        """Read the rule files again and swap atomically; raises RuleFileError or OSError and changes nothing if bad."""
+        rules = await asyncio.to_thread(self._load_rules)
+        await self.caught_up.wait()
+        async with self._turn:
+            if rules.source != self._engine.rules.source:
+                await self._control(Control(ControlKind.RULES, rules.source))
+        log.info("rules_loaded", rules=len(rules.rules))
+
+    async def ask(self, question: Callable[[Engine], T]) -> T:
+        """Answer a question about the engine's state between two inputs."""
+        async with self._turn:
+            return await self._in_engine(lambda: question(self._engine))
+
+    async def close(self) -> None:
+        """Write a last checkpoint and end the engine thread; call it after `run` has ended."""
+        if self.caught_up.is_set():
+            await self.checkpoint()
+        await self._in_engine(self._journal.close)
+        self._thread.shutdown()
+
+    # ── one input ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _take(self, given: FeedInput) -> None:
+        outcome = await self._in_engine(lambda: self._evaluate(given))
+        self._on_step(outcome)
+        if isinstance(given.value, TickBatch):
+            self.latest_ticks(given.value)
+        await self._commit(outcome.alerts, outcome.offset)
+
+    def _evaluate(self, given: FeedInput) -> Outcome:
+        """Take one input on the engine thread; events are on disk as journaled inputs before anyone hears of them."""
+        started = time.perf_counter()
+        alerts: list[Alert] = []
+        while self._controls and self._controls[0][0] < given.offset:
+            _, control = self._controls.popleft()
+            self._journal_read += 1
+            alerts += self._engine.step(control)
+        offset = given.offset
+        if not self._feed.has_offsets:
+            offset = self._journal_read = self._journal.append(given.value)
+        alerts += self._engine.step(given.value, offset=offset)
+        if alerts and not self._feed.has_offsets:
+            self._journal.sync()
+        return Outcome(_stamped(alerts, given.value), offset, time.perf_counter() - started)
+
+    async def _control(self, control: Control) -> None:
+        """Journal a control record behind the last input, sync it, and let it take effect."""
+
+        def take() -> list[Alert]:
+            if self._feed.has_offsets:
+                self._journal_read = self._journal.append_control(control, follows=self._engine.offset)
+                self._journal.sync()
+                return self._engine.step(control)
+            offset = self._journal_read = self._journal.append(control)
+            self._journal.sync()
+            return self._engine.step(control, offset=offset)
+
+        await self._commit(await self._in_engine(take), self._engine.offset)
+
+    async def _commit(self, alerts: Sequence[Alert], offset: int) -> None:
+        now = asyncio.get_running_loop().time()
+        if not alerts and now < self._offset_due:
+            return
+        self._offset_due = now + OFFSET_EVERY_S
+        await self._store.commit(alerts, source=self._feed.source_id, offset=offset)
+        if alerts:
+            self._on_alerts(alerts)
+
+    async def _in_engine(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _stamped(alerts: Sequence[Alert], value: Input) -> list[Alert]:
+    """Add our own clock to events: when the input arrived, and when it was evaluated."""
+    now_ms = time.time_ns() // 1_000_000
+    recv_ms = int(value.recv_ms.max()) if isinstance(value, TickBatch) and len(value) else now_ms
+    return [alert.stamped(recv_ms=recv_ms, evaluated_ms=now_ms) for alert in alerts]
