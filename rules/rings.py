@@ -71,12 +71,14 @@ class Ring:
             array[row, cursor.at] = mine
 
     def _row(self, cursor: Cursor, bars: int) -> NDArray[Any]:
-        array = self._column.array
+        array: NDArray[Any] = self._column.array
         row = (cursor.newest - bars) % self.depth
-        if not isinstance(row, int):
-            index = np.arange(row.size) if isinstance(cursor.at, slice) else cursor.at
-            return array[row, index]
-        return array[row] if cursor.whole else array[row][cursor.at]
+        found: NDArray[Any]
+        if isinstance(row, int):
+            found = array[row] if cursor.whole else array[row][cursor.at]
+        else:
+            found = array[row, np.arange(row.size) if isinstance(cursor.at, slice) else cursor.at]
+        return found
 
 
 class Rings:
@@ -108,6 +110,10 @@ class Rings:
         ring = Ring(self, node, depth, name, column)
         self._rings.append(ring)
         return ring
+
+    def names(self) -> set[str]:
+        """Return the names of the rings' state arrays."""
+        return {ring.name for ring in self._rings}
 
     def keep(self, rings: set[Ring]) -> None:
         """Release every ring that is not among these."""

@@ -66,6 +66,10 @@ class StateTable:
     def names(self) -> Iterable[str]:
         return self._columns.keys()
 
+    def columns(self, prefix: str) -> dict[str, Column]:
+        """Return the holders of every array whose name starts with `prefix`, by name."""
+        return {name: column for name, column in self._columns.items() if name.startswith(prefix)}
+
     def dump(self) -> dict[str, NDArray[Any]]:
         """Return a copy of every array by name."""
         return {name: column.array.copy() for name, column in self._columns.items()}

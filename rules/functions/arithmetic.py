@@ -23,10 +23,9 @@ from rules.functions.function import (
     ParamKind,
     Value,
     call_key,
-    number_key,
     numbers,
 )
-from rules.functions.values import Constant, Field, NumberNode, TruthNode, holes, true_at
+from rules.functions.values import Constant, Field, NumberNode, TruthNode, true_at
 from rules.language.tree import Kind
 from rules.node import Selection, Truth
 
@@ -83,7 +82,8 @@ def logic(builder: Builder, op: str, operands: Args) -> TruthNode:
         return next(iter(distinct.values()))
     ordered = tuple(distinct[key] for key in sorted(distinct))
     key = f"({f' {op} '.join(node.key for node in ordered)})"
-    return _truth(builder.share(Conjunction(key, ordered, either=op == "OR")))
+    make = Conjunction if op == "AND" else Disjunction
+    return _truth(builder.share(make(key, ordered)))
 
 
 def invert(builder: Builder, operand: Value) -> TruthNode:
@@ -127,9 +127,9 @@ class Operation(NumberNode):
 
 
 class Quotient(NumberNode):
-    """a / b: NaN where b is 0, or where b is a sum, difference or product that is 0 to the tolerance of its operands."""
+    """a / b: NaN where b is 0, or is a sum, difference or product that is 0 to the tolerance of its operands."""
 
-    __slots__ = ("_divisor", "_dividend", "_tolerances")
+    __slots__ = ("_dividend", "_divisor", "_tolerances")
 
     def __init__(self, key: str, a: NumberNode, b: NumberNode, tolerances: tuple[NumberNode, ...]) -> None:
         super().__init__(key, period=a.period, args=(a, b, *tolerances), warmup=max(a.warmup, b.warmup))
@@ -200,16 +200,19 @@ class Pair(NumberNode):
 class Tolerance(NumberNode):
     """1e-9·max(1,|x|)."""
 
-    __slots__ = ("_operand",)
+    __slots__ = ("_operand", "_unit")
 
     def __init__(self, key: str, operand: NumberNode) -> None:
         super().__init__(key, period=operand.period, args=(operand,), warmup=operand.warmup)
         self._operand = operand
+        self._unit: FloatArray = np.ones(0)
 
     def peek(self, at: Selection) -> None:
         out = self.room(at)
+        if self._unit.size < out.size:
+            self._unit = np.ones(out.size)  # maximum of two columns is twice as fast as of a column and a number
         np.abs(self._operand.value, out=out)
-        np.maximum(out, 1.0, out=out)
+        np.maximum(out, self._unit[: out.size], out=out)
         np.multiply(out, TOLERANCE, out=out)
         self.value = out
 
@@ -253,47 +256,54 @@ class Equal(TruthNode):
 
 
 class Conjunction(TruthNode):
-    """Kleene AND of all operands, or with `either` their OR."""
+    """Kleene AND of two or more operands."""
 
-    __slots__ = ("_either", "_operands")
+    __slots__ = ("_operands",)
+    gate = "AND"
 
-    def __init__(self, key: str, operands: tuple[TruthNode, ...], *, either: bool) -> None:
+    def __init__(self, key: str, operands: tuple[TruthNode, ...]) -> None:
         super().__init__(key, period=operands[0].period, args=operands, warmup=max(x.warmup for x in operands))
         self._operands = operands
-        self._either = either
-
-    @property
-    def gate(self) -> str:
-        return "OR" if self._either else "AND"
 
     def peek(self, at: Selection) -> None:
         out = self.room(at)
-        every, some = (out.f, out.t) if self._either else (out.t, out.f)
-        first, second = (self._sides(node.value) for node in self._operands[:2])
-        np.logical_and(first[0], second[0], out=every)
-        np.logical_or(first[1], second[1], out=some)
-        for node in self._operands[2:]:
-            side = self._sides(node.value)
-            np.logical_and(every, side[0], out=every)
-            np.logical_or(some, side[1], out=some)
+        first = self._operands[0].value
+        t, f = first.t, first.f
+        for node in self._operands[1:]:
+            t = np.logical_and(t, node.value.t, out=out.t)
+            f = np.logical_or(f, node.value.f, out=out.f)
         self.value = out
 
-    def _sides(self, truth: Truth) -> tuple[Any, Any]:
-        return (truth.f, truth.t) if self._either else (truth.t, truth.f)
+
+class Disjunction(TruthNode):
+    """Kleene OR of two or more operands."""
+
+    __slots__ = ("_operands",)
+    gate = "OR"
+
+    def __init__(self, key: str, operands: tuple[TruthNode, ...]) -> None:
+        super().__init__(key, period=operands[0].period, args=operands, warmup=max(x.warmup for x in operands))
+        self._operands = operands
+
+    def peek(self, at: Selection) -> None:
+        out = self.room(at)
+        first = self._operands[0].value
+        t, f = first.t, first.f
+        for node in self._operands[1:]:
+            t = np.logical_or(t, node.value.t, out=out.t)
+            f = np.logical_and(f, node.value.f, out=out.f)
+        self.value = out
 
 
 class Inverse(TruthNode):
     """NOT: unknown stays unknown."""
 
     __slots__ = ("operand",)
+    gate = "NOT"
 
     def __init__(self, key: str, operand: TruthNode) -> None:
         super().__init__(key, period=operand.period, args=(operand,), warmup=operand.warmup)
         self.operand = operand
-
-    @property
-    def gate(self) -> str:
-        return "NOT"
 
     def peek(self, at: Selection) -> None:
         truth = self.operand.value
@@ -413,19 +423,25 @@ def _divisor_tolerances(builder: Builder, divisor: NumberNode) -> tuple[NumberNo
 
 
 def _greater(builder: Builder, a: NumberNode, b: NumberNode) -> TruthNode:
-    """Compare a − tolerance with b, or a with b + tolerance: whichever edge is a constant or likely to be shared."""
-    move_a = isinstance(a, Constant) or (isinstance(a, Field) and not isinstance(b, Constant))
-    side = a if move_a else b
-    edge = _number(arithmetic(builder, "-" if move_a else "+", side, tolerance(builder, side)))
-    edges = (edge, b) if move_a else (a, edge)
+    """Compare a with b + tolerance, or a − tolerance with b; a > b and b > a move the same side."""
+    side = _moved(a, b)
+    edge = _number(arithmetic(builder, "-" if side is a else "+", side, tolerance(builder, side)))
+    edges = (edge, b) if side is a else (a, edge)
     return _truth(builder.share(Greater(f"({a.key}>{b.key})", (a, b), edges)))
+
+
+def _moved(a: NumberNode, b: NumberNode) -> NumberNode:
+    """Return the side whose tolerance is taken: the cheaper, else the likelier to be in another comparison."""
+    for cheap in (Constant, Field):
+        if isinstance(a, cheap) or isinstance(b, cheap):
+            return a if isinstance(a, cheap) else b
+    return min(a, b, key=lambda node: (len(node.key), node.key))
 
 
 def _equal(builder: Builder, a: NumberNode, b: NumberNode) -> TruthNode:
     if b.key < a.key:
         a, b = b, a
-    side = a if isinstance(a, (Constant, Field)) else b
-    return _truth(builder.share(Equal(f"({a.key}={b.key})", a, b, tolerance(builder, side))))
+    return _truth(builder.share(Equal(f"({a.key}={b.key})", a, b, tolerance(builder, _moved(a, b)))))
 
 
 def _build_if(builder: Builder, args: Args, constants: Constants) -> Value:
@@ -468,6 +484,9 @@ def _pair(name: str, ufunc: Ufunc, meaning: str, *, checked: bool = False, commu
         a, b = builder.number(args[0]), builder.number(args[1])
         if commutes and b.key < a.key:
             a, b = b, a
+        for side in (a, b):
+            if isinstance(side, Constant):
+                side.dense = True
         return builder.share(Pair(call_key(name, (a, b)), ufunc, a, b, checked=checked))
 
     return Function(

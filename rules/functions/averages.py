@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from math import ceil, inf, log
+from math import ceil, log
 from typing import Final
 
 import numpy as np
 
 from feeds.tick import FloatArray, IntArray
+from rules.errors import RuleError
 from rules.functions.function import Args, Builder, Constants, Function, Param, ParamKind, Value, call_key, window
 from rules.functions.values import Constant, NumberNode, holes
 from rules.functions.windows import build_weighted, total
@@ -19,21 +20,54 @@ from rules.state import StateTable
 class Mean(NumberNode):
     """The mean of N bars, of their shared sum."""
 
-    __slots__ = ("_n", "_sum")
+    __slots__ = ("_share", "_sum")
 
     def __init__(self, key: str, sum_: NumberNode, n: int) -> None:
         super().__init__(key, period=sum_.period, args=(sum_,), warmup=sum_.warmup)
         self._sum = sum_
-        self._n = float(n)
+        self._share = 1.0 / n
 
     def peek(self, at: Selection) -> None:
         out = self.room(at)
-        np.divide(self._sum.value, self._n, out=out)
+        np.multiply(self._sum.value, self._share, out=out)
         self.value = out
 
 
 class Smoothed(NumberNode):
-    """y = y′ + weight·(x − y′), first y = first x; a NaN in x or the weight holds y. State: y of the last closed bar."""
+    """y = weight·x + (1 − weight)·y′, first y = first x; NaN in x holds y.
+
+    State: y of the last closed bar, and its part of the next, so that a pass is two operations.
+    """
+
+    __slots__ = ("_rest", "_weight", "_x", "_y")
+
+    def __init__(self, key: str, x: NumberNode, weight: float) -> None:
+        super().__init__(key, period=x.period, args=(x,), warmup=x.warmup)
+        self._x = x
+        self._weight = weight
+
+    def open(self, state: StateTable) -> None:
+        super().open(state)
+        self._y = self.claim("y")
+        self._rest = self.claim("rest")
+
+    def peek(self, at: Selection) -> None:
+        x, out = self._x.value, self.room(at)
+        np.multiply(x, self._weight, out=out)
+        np.add(out, self._rest.array[at], out=out)
+        hole = holes(out)
+        if hole is not None:
+            held = self._y.array[at][hole]
+            out[hole] = np.where(np.isnan(held), x[hole], held)
+        self.value = out
+
+    def commit(self, at: IntArray) -> None:
+        self._y.array[at] = self.value
+        self._rest.array[at] = self.value * (1.0 - self._weight)
+
+
+class DynamicAverage(NumberNode):
+    """DMA: as `Smoothed` with a weight of its own on every bar; NaN in x or the weight holds y."""
 
     __slots__ = ("_weight", "_x", "_y")
 
@@ -97,20 +131,16 @@ class SeededAverage(NumberNode):
 
     def commit(self, at: IntArray) -> None:
         self._y.array[at] = self.value
-        valid = ~np.isnan(self._x.value)
-        growing = at[valid & (self._seen.array[at] < self._n)]
-        self._sum.array[growing] += self._x.value[valid & (self._seen.array[at] < self._n)]
-        self._seen.array[growing] += 1.0
+        seed = ~np.isnan(self._x.value) & (self._seen.array[at] < self._n)
+        self._sum.array[at[seed]] += self._x.value[seed]
+        self._seen.array[at[seed]] += 1.0
 
 
-def smoothed(builder: Builder, x: Value, weight: float | Value, *, name: str, constants: Constants = ()) -> Value:
-    """Return the node of a recursive average; equal weights are one node whatever they were called."""
+def smoothed(builder: Builder, x: Value, weight: float) -> Value:
+    """Return the node of a recursive average; equal weights are one node, whatever function they came by."""
     number = builder.number(x)
-    if not isinstance(weight, float):
-        factor = builder.number(weight)
-    else:
-        factor = builder.constant(weight, number.period)
-    return builder.share(Smoothed(call_key("DMA", (number, factor)), number, factor))
+    key = call_key("DMA", (number,), (weight,))
+    return builder.share(Smoothed(key, number, weight))
 
 
 def _build_ma(builder: Builder, args: Args, constants: Constants) -> Value:
@@ -120,15 +150,21 @@ def _build_ma(builder: Builder, args: Args, constants: Constants) -> Value:
 
 
 def _build_ema(builder: Builder, args: Args, constants: Constants) -> Value:
-    return smoothed(builder, args[0], 2.0 / (constants[0] + 1.0), name="EMA", constants=constants)
+    return smoothed(builder, args[0], 2.0 / (constants[0] + 1.0))
 
 
 def _build_sma(builder: Builder, args: Args, constants: Constants) -> Value:
-    return smoothed(builder, args[0], constants[1] / constants[0], name="SMA", constants=constants)
+    n, m = constants
+    if not 0 < m <= n:
+        raise RuleError(f"SMA(X,N,M): M must be above 0 and at most N = {n:g}, not {m:g}")
+    return smoothed(builder, args[0], m / n)
 
 
 def _build_dma(builder: Builder, args: Args, constants: Constants) -> Value:
-    return smoothed(builder, args[0], args[1], name="DMA")
+    x, weight = builder.number(args[0]), builder.number(args[1])
+    if isinstance(weight, Constant):
+        return smoothed(builder, x, weight.number)
+    return builder.share(DynamicAverage(call_key("DMA", (x, weight)), x, weight))
 
 
 def _build_seeded(builder: Builder, args: Args, constants: Constants) -> Value:

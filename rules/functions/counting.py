@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from feeds.tick import BoolArray, FloatArray, IntArray
+from rules.errors import RuleError
 from rules.functions.function import Args, Builder, Constants, Function, Param, ParamKind, Value, call_key, window
 from rules.functions.references import earlier
 from rules.functions.values import NumberNode, TruthNode, true_at
@@ -274,6 +275,8 @@ def _build_every(builder: Builder, args: Args, constants: Constants) -> Value:
 
 def _build_last(builder: Builder, args: Args, constants: Constants) -> Value:
     far, near = int(constants[0]), int(constants[1])
+    if far < near:
+        raise RuleError(f"LAST(COND,A,B): A is the bar further back, and must be at least B = {near}, not {far}")
     return earlier(builder, every(builder, args[0], far - near + 1), near)
 
 
@@ -302,7 +305,7 @@ COUNTING: Final = (
     ),
     Function(
         name="LAST", params=(COND, window("A", 0), window("B", 0)), result=Kind.TRUTH, build=_build_last, oracle="LAST",
-        first=lambda constants: int(constants[0]) + 1, meaning="COND was true on each bar from A bars ago to B bars ago",
+        first=lambda constants: int(constants[0]) + 1, meaning="COND was true on each bar from A to B bars ago",
     ),
     Function(
         name="BARSLAST", params=(COND,), result=Kind.NUMBER, build=_build_barslast, oracle="BARSLAST", on_tick=True,

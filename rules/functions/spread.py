@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from feeds.tick import FloatArray, IntArray
+from feeds.tick import IntArray
 from rules.functions.arithmetic import TOLERANCE
 from rules.functions.function import Args, Builder, Constants, Function, Param, Value, call_key, window
 from rules.functions.values import NumberNode, true_at
@@ -77,24 +77,24 @@ class SquaredDeviations(NumberNode):
 class Spread(NumberNode):
     """STD, VAR, STDP or VARP, of the shared squared deviations."""
 
-    __slots__ = ("_deviations", "_divisor", "_rooted")
+    __slots__ = ("_deviations", "_rooted", "_share")
 
     def __init__(self, key: str, deviations: NumberNode, divisor: int, *, rooted: bool) -> None:
         super().__init__(key, period=deviations.period, args=(deviations,), warmup=deviations.warmup)
         self._deviations = deviations
-        self._divisor = float(divisor)
+        self._share = 1.0 / divisor
         self._rooted = rooted
 
     def peek(self, at: Selection) -> None:
         out = self.room(at)
-        np.divide(self._deviations.value, self._divisor, out=out)
+        np.multiply(self._deviations.value, self._share, out=out)
         if self._rooted:
             np.sqrt(out, out=out)
         self.value = out
 
 
 class MeanDeviation(NumberNode):
-    """AVEDEV: mean of |x − mean| over N bars. The forming bar moves the mean, so every pass reads the N−1 closed bars."""
+    """AVEDEV: mean of |x − mean| over N bars. The forming bar moves the mean, so every pass reads the closed bars."""
 
     __slots__ = ("_n", "_x")
 

@@ -72,44 +72,46 @@ class TruthNode(Node):
 
 
 class Constant(NumberNode):
-    """A number, as a column of stride 0."""
+    """A number, as a column of stride 0, or written out (`dense`) where a reader is faster so."""
 
-    __slots__ = ("number",)
+    __slots__ = ("dense", "number")
 
     def __init__(self, key: str, number: float, *, period: str) -> None:
         super().__init__(key, period=period)
         self.number = number
+        self.dense = False
 
     def peek(self, at: Selection) -> None:
         n = self._state.n if isinstance(at, slice) else at.size
         if self.value.size != n or n == 0:
-            self.value = np.broadcast_to(np.float64(self.number), (n,))
+            column = np.broadcast_to(np.float64(self.number), (n,))
+            self.value = column.copy() if self.dense else column
 
 
 class Field(NumberNode):
     """A column of the market: a view for all symbols, a copy for some."""
 
-    __slots__ = ("_column",)
+    __slots__ = ("column",)
 
     def __init__(self, key: str, column: Column, *, period: str) -> None:
         super().__init__(key, period=period)
-        self._column = column
+        self.column = column
 
     def peek(self, at: Selection) -> None:
-        self.value = self._column.array[at]
+        self.value = self.column.array[at]
 
 
 class TruthField(TruthNode):
     """A column of the market that holds 1, 0 and NaN."""
 
-    __slots__ = ("_column",)
+    __slots__ = ("column",)
 
     def __init__(self, key: str, column: Column, *, period: str) -> None:
         super().__init__(key, period=period)
-        self._column = column
+        self.column = column
 
     def peek(self, at: Selection) -> None:
-        raw = self._column.array[at]
+        raw = self.column.array[at]
         out = self.room(at)
         np.greater(raw, 0.0, out=out.t)
         np.less_equal(raw, 0.0, out=out.f)

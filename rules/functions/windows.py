@@ -188,8 +188,9 @@ class ExtremeBars(NumberNode):
 def total(builder: Builder, x: Value, n: int) -> NumberNode:
     """Return the node of SUM(x, n), n ≥ 1."""
     number = builder.number(x)
+    key = call_key("SUM", (number,), (float(n),))
     ring = builder.ring(number, n - 1)
-    node = builder.share(Sum(call_key("SUM", (number,), (float(n),)), number, n, ring=ring, warmup=number.warmup + n - 1))
+    node = builder.share(Sum(key, number, n, ring=ring, warmup=number.warmup + n - 1))
     assert isinstance(node, NumberNode)
     return node
 

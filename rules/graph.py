@@ -1,0 +1,373 @@
+"""`Graph`: all formulas as one graph of columnar nodes, per period, over all symbols.
+
+Equal sub-expressions are one node, so cost grows with distinct sub-expressions, not with rules. A node's key is its
+expression in one spelling: names inlined, synonyms resolved, every operation in parentheses, commutative operands in
+one order, six comparisons as two. Nodes are kept in the order they were made, which puts arguments first.
+
+All state (rings, bar counts, what nodes carry) lies in the `StateTable`: its dump is a whole checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, Protocol
+
+import numpy as np
+
+from feeds.tick import FloatArray, IntArray
+from rules.errors import RuleError
+from rules.functions import arithmetic
+from rules.functions.function import Args, Function, Value, number_key
+from rules.functions.registry import FUNCTIONS
+from rules.functions.values import Constant, Field, NumberNode, TruthField, TruthNode
+from rules.language.tree import (
+    Binary,
+    Call,
+    Compare,
+    CrossPeriod,
+    CrossReference,
+    Expr,
+    Formula,
+    Logic,
+    Name,
+    Negate,
+    Not,
+    Number,
+    Text,
+)
+from rules.node import ALL, Node, Selection
+from rules.rings import Ring, Rings
+from rules.state import Column, StateTable
+
+BAR_FIELDS: Final = ("C", "O", "H", "L", "V", "AMO")
+TRUTH_WORDS: Final = frozenset({"SEALUP", "SEALDOWN", "SEALED", "VALID"})
+SYNONYMS: Final = {"CLOSE": "C", "OPEN": "O", "HIGH": "H", "LOW": "L", "VOL": "V", "AMOUNT": "AMO"}
+LONGEST_KEY: Final = 400
+"""Characters from which on a key is replaced by its hash: names that use names twice double a key at each step."""
+
+
+class FieldSource(Protocol):
+    """Where the graph finds the market's columns."""
+
+    def column(self, period: str, word: str) -> Column:
+        """Return the (n,) float64 column of a canonical word.
+
+        C O H L V AMO are the forming bar of `period` (on "tick" C is LAST); now words are the same for every period;
+        truth words hold 1, 0 or NaN. Raises RuleError for a word it does not know.
+        """
+
+
+class Plan:
+    """The nodes that some nodes need, arguments first, all of one period."""
+
+    __slots__ = ("_peeks", "nodes")
+
+    def __init__(self, nodes: tuple[Node, ...]) -> None:
+        self.nodes = nodes
+        self._peeks = tuple(node.peek for node in nodes)
+
+    def peek(self, at: Selection) -> None:
+        """Evaluate every node once for the selected symbols; state stays as it is."""
+        with np.errstate(all="ignore"):
+            for peek in self._peeks:
+                peek(at)
+
+
+class Layer:
+    """The nodes and rings of one period; what a function's `build` sees of the graph."""
+
+    def __init__(self, state: StateTable, source: FieldSource, period: str, *, window: int) -> None:
+        self.period = period
+        self.nodes: dict[str, Value] = {}
+        self.rings = Rings(state, period)
+        self._state = state
+        self._source = source
+        self._stateful: tuple[Node, ...] = ()
+        self._plan: Plan | None = None
+        self._late: set[str] = set()
+        self.history: dict[str, Ring] = {}
+        if period != "tick":
+            self.history = {word: self.rings.make(self.word(word), window) for word in BAR_FIELDS}
+
+    def share(self, node: Value) -> Value:
+        """Return the node of the same key if there is one, else take this one in and open it."""
+        if len(node.key) > LONGEST_KEY:
+            node.key = f"#{hashlib.blake2b(node.key.encode(), digest_size=12).hexdigest()}"
+        known = self.nodes.get(node.key)
+        if known is not None:
+            return known
+        node.open(self._state)
+        self.nodes[node.key] = node
+        self._plan = None
+        if self.rings.counts.array.any():
+            self._late.update(self._state.columns(f"{self.period}/{node.key}/"))
+        return node
+
+    def word(self, word: str) -> Value:
+        """Return the node of a canonical word of the market."""
+        known = self.nodes.get(word)
+        if known is not None:
+            return known
+        make = TruthField if word in TRUTH_WORDS else Field
+        return self.share(make(word, self._source.column(self.period, word), period=self.period))
+
+    def ring(self, node: Value, depth: int) -> Ring:
+        before = self.rings.names()
+        ring = self.rings.of(node, depth)
+        if ring.name not in before and self.rings.counts.array.any():
+            self._late.add(ring.name)
+        return ring
+
+    def counts(self, period: str) -> Column:
+        return self.rings.counts
+
+    def number(self, node: Value) -> NumberNode:
+        return node if isinstance(node, NumberNode) else arithmetic.as_number(self, node)
+
+    def truth(self, node: Value) -> TruthNode:
+        return node if isinstance(node, TruthNode) else arithmetic.as_truth(self, node)
+
+    def constant(self, value: float, period: str) -> Constant:
+        node = self.share(Constant(number_key(value), value, period=period))
+        assert isinstance(node, Constant)
+        return node
+
+    def arithmetic(self, op: str, left: Value, right: Value) -> Value:
+        return arithmetic.arithmetic(self, op, left, right)
+
+    def compare(self, op: str, left: Value, right: Value) -> TruthNode:
+        return arithmetic.compare(self, op, left, right)
+
+    def commit(self, at: IntArray) -> None:
+        """Close the bar of symbols `at`; afterwards every node's value is that of the closed bar."""
+        plan = self._settled()
+        whole = at.size == self._state.n and bool((at == np.arange(at.size)).all())
+        plan.peek(ALL if whole else at)
+        self.rings.close(at, whole=whole)
+        with np.errstate(all="ignore"):
+            for node in self._stateful:
+                node.commit(at)
+        self.rings.done()
+
+    def warm(self, bars: Mapping[str, FloatArray]) -> None:
+        """Give nodes made since bars were committed the state they would have, had they seen these bars.
+
+        The bars run through the whole period from an empty state, as arguments of a new node may be old ones; then
+        everything but the state of the new nodes is put back.
+        """
+        late, self._late = self._late, set()
+        if not late:
+            return
+        mine = self._state.columns(f"{self.period}/")
+        market = {id(f.column): f.column for f in self.nodes.values() if isinstance(f, (Field, TruthField))}
+        kept = {name: column.array for name, column in mine.items() if name not in late}
+        seen = {key: column.array for key, column in market.items()}
+        for column in mine.values():
+            column.array = np.full_like(column.array, column.fill)
+        for column in market.values():
+            column.array = np.full_like(column.array, np.nan)
+        there = ~np.isnan(bars["C"])
+        self.rings.counts.array[:] = kept[f"{self.period}/bars/count"] - there.sum(axis=0)
+        for row in np.flatnonzero(there.any(axis=1)):
+            self._lay(bars, int(row))
+            self.commit(np.flatnonzero(there[row]))
+        for name, array in kept.items():
+            mine[name].array = array
+        for key, array in seen.items():
+            market[key].array = array
+
+    def _lay(self, bars: Mapping[str, FloatArray], row: int) -> None:
+        """Put one row of bars into the market's columns; of the now words bars give LAST alone."""
+        for field in self.nodes.values():
+            word = "C" if field.key == "LAST" else field.key
+            if isinstance(field, Field) and word in bars:
+                field.column.array[:] = bars[word][row]
+
+    def keep(self, nodes: set[Node]) -> None:
+        """Drop every node but these, their state and their rings; the history of bar fields stays."""
+        for key, node in list(self.nodes.items()):
+            if node not in nodes:
+                del self.nodes[key]
+                self._state.release(f"{self.period}/{key}/")
+        used = {node.ring for node in self.nodes.values() if node.ring is not None}
+        self.rings.keep(used | set(self.history.values()))
+        self._late &= set(self._state.names())
+        self._plan = None
+
+    def _settled(self) -> Plan:
+        """Return the plan of all nodes, made anew after nodes came or went."""
+        if self._plan is None:
+            self._plan = Plan(tuple(self.nodes.values()))
+            self._stateful = tuple(node for node in self.nodes.values() if type(node).commit is not Node.commit)
+        return self._plan
+
+
+class Graph:
+    """Every formula's nodes. Not safe for concurrent use: one thread owns it.
+
+    window: how many bars of the raw fields C O H L V AMO each bar period keeps, for windows over them and for `warm`.
+    """
+
+    def __init__(self, state: StateTable, source: FieldSource, *, window: int = 250) -> None:
+        self._state = state
+        self._source = source
+        self._window = window
+        self._layers: dict[str, Layer] = {}
+
+    def add(self, expr: Expr, *, period: str, names: Mapping[str, Expr] | None = None) -> Node:
+        """Compile an expression to its node, sharing what is there; `names` are the formula's local names.
+
+        Raises RuleError for what can't be compiled.
+        """
+        return Compiler(self._layer(period), names or {}).node(expr)
+
+    def add_formula(self, formula: Formula, *, period: str) -> tuple[Node, dict[str, Node]]:
+        """Compile a formula: its condition as a TRUTH node, and its named outputs by the name as written."""
+        layer = self._layer(period)
+        compiler = Compiler(layer, {})
+        values: list[Value] = []
+        outputs: dict[str, Node] = {}
+        for statement in formula.statements:
+            value = compiler.node(statement.expr)
+            values.append(value)
+            if statement.name:
+                compiler.locals[statement.name] = value
+        for statement in formula.outputs:
+            outputs[statement.written] = compiler.locals[statement.name]
+        return layer.truth(values[formula.condition]), outputs
+
+    def plan(self, nodes: Iterable[Node]) -> Plan:
+        """Return what these nodes of one period need, arguments first."""
+        wanted = reach(nodes)
+        periods = {node.period for node in wanted}
+        if len(periods) > 1:
+            raise RuleError(f"a plan is of one period, not of {', '.join(sorted(periods))}")
+        return Plan(tuple(node for period in periods for node in self._layers[period].nodes.values() if node in wanted))
+
+    def commit(self, period: str, at: IntArray) -> None:
+        """Close the bar of `period` for symbols `at`, each at most once, with the forming columns as its final values.
+
+        Evaluates every node of the period first, so until the next pass each `value` is that of the closed bar.
+        """
+        layer = self._layers.get(period)
+        if layer is not None and at.size:
+            layer.commit(at)
+
+    def remove_unused(self, keep: Iterable[Node]) -> None:
+        """Drop the nodes that none of these reads; the others keep their state."""
+        kept = reach(keep)
+        for layer in self._layers.values():
+            layer.keep(kept | {ring.node for ring in layer.history.values()})
+
+    def warmup(self, node: Node) -> int:
+        """Return the committed bars needed before the first valid value of this node."""
+        return node.warmup
+
+    def nodes(self, period: str) -> tuple[Node, ...]:
+        """Return the nodes of a period, arguments first."""
+        layer = self._layers.get(period)
+        return () if layer is None else tuple(layer.nodes.values())
+
+    def warm(self, period: str, bars: Mapping[str, FloatArray] | None = None) -> None:
+        """Catch up nodes that were added while `period` already had bars; call it before the next commit.
+
+        bars: C O H L V AMO, each (k, n) oldest first, the newest row being each symbol's last committed bars, NaN in C
+        where a symbol has no such bar. None: the bars kept here (`history`). Older nodes keep their state.
+        """
+        layer = self._layers.get(period)
+        if layer is not None:
+            layer.warm(bars if bars is not None else self.history(period) if layer.history else {})
+
+    def history(self, period: str) -> dict[str, FloatArray]:
+        """Return the kept bars of a period by field, each (window, n) oldest first, NaN where there was no bar."""
+        layer = self._layers[period]
+        return {word: np.stack(list(ring.rows(ALL, ring.depth))) for word, ring in layer.history.items()}
+
+    def _layer(self, period: str) -> Layer:
+        if period not in self._layers:
+            self._layers[period] = Layer(self._state, self._source, period, window=self._window)
+        return self._layers[period]
+
+
+class Compiler:
+    """Turns expressions into nodes of one layer; `locals` are the names already compiled."""
+
+    def __init__(self, layer: Layer, names: Mapping[str, Expr]) -> None:
+        self._layer = layer
+        self._names = names
+        self._open: list[str] = []
+        self.locals: dict[str, Value] = {}
+
+    def node(self, expr: Expr) -> Value:
+        """Return the node of an expression."""
+        layer = self._layer
+        match expr:
+            case Number(value=value):
+                return layer.constant(value, layer.period)
+            case Name(name=name):
+                return self._named(name)
+            case Call():
+                return self._call(expr)
+            case Binary(op=op, left=left, right=right):
+                return layer.arithmetic(op, self.node(left), self.node(right))
+            case Compare(op=op, left=left, right=right):
+                return layer.compare(op, self.node(left), self.node(right))
+            case Logic(op=op, operands=operands):
+                return arithmetic.logic(layer, op, tuple(map(self.node, operands)))
+            case Not(operand=operand):
+                return arithmetic.invert(layer, self.node(operand))
+            case Negate(operand=operand):
+                return arithmetic.negate(layer, self.node(operand))
+            case CrossPeriod(name=name, period=period):
+                raise RuleError(f"{name}#{period}: values of another period can't be evaluated")
+            case CrossReference(target=target):
+                raise RuleError(f'"{target}": values of another symbol or formula can\'t be evaluated')
+            case Text(value=value):
+                raise RuleError(f"'{value}' is a text where a value is needed")
+
+    def _named(self, name: str) -> Value:
+        if name in self.locals:
+            return self.locals[name]
+        if name not in self._names:
+            return self._layer.word(SYNONYMS.get(name, name))
+        if name in self._open:
+            raise RuleError(f"{' → '.join([*self._open, name])}: a name is made of itself")
+        self._open.append(name)
+        self.locals[name] = self.node(self._names[name])
+        self._open.pop()
+        return self.locals[name]
+
+    def _call(self, call: Call) -> Value:
+        function = FUNCTIONS.get(call.name)
+        if function is None:
+            raise RuleError(f"unknown function {call.name!r}")
+        if len(call.args) != len(function.params):
+            raise RuleError(f"{function.signature()} takes {len(function.params)} arguments, not {len(call.args)}")
+        values = tuple(map(self.node, call.args))
+        constants = tuple(self._constants(function, values))
+        series: Args = tuple(v for v, param in zip(values, function.params, strict=True) if not param.is_constant)
+        return function.build(self._layer, series, constants)
+
+    def _constants(self, function: Function, values: Args) -> Iterator[float]:
+        for value, param in zip(values, function.params, strict=True):
+            if not param.is_constant:
+                continue
+            if not isinstance(value, Constant):
+                raise RuleError(f"{function.signature()}: {param.name} must be a constant")
+            fault = param.fault(value.number)
+            if fault is not None:
+                raise RuleError(f"{function.signature()}: {fault}")
+            yield value.number
+
+
+def reach(nodes: Iterable[Node]) -> set[Node]:
+    """Return these nodes and all they read."""
+    found: set[Node] = set()
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        if node not in found:
+            found.add(node)
+            stack.extend(node.args)
+    return found
