@@ -1,0 +1,415 @@
+"""`Decoder`: the vendor's dicts of ticks → one `TickBatch`.
+
+A whole market comes as 5,500 dicts, and taking numbers out of dicts costs more than all indicators together. So only
+the nine core fields are taken at once, all symbols in one pass of C code; the book waits in the kept payload until
+somebody asks for it. If a single tick is irregular, that pass fails as a whole, and the payload is read again tick by
+tick, so that the bad one is counted and the others are used.
+
+Prices carry the vendor's float noise (11.370000000000001) and are rounded to 0.001 yuan, the finest tick of any board:
+what was 11.37 is the float 11.37 again. A price of 0 means none and becomes NaN.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from itertools import chain, compress
+from math import isfinite, nan
+from operator import itemgetter
+from threading import Lock
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+
+from feeds.instruments import Board, board_of, lot_of, tick_of
+from feeds.sessions import SHANGHAI_MS
+from feeds.tick import LEVELS, BoolArray, FloatArray, TickBatch
+from feeds.universe import is_symbol
+
+Payload: TypeAlias = Mapping[str, Any]
+"""{symbol: tick} of a whole-quote push, or {symbol: [tick, …]} of single subscriptions; a tick is a dict."""
+
+PRICE_GRID: Final = 1000
+"""Prices are rounded to 1/PRICE_GRID yuan."""
+
+REASONS: Final = (
+    "bad_payload",  # a push that is no dict
+    "bad_symbol",  # a key that is no code of SH, SZ or BJ
+    "other_board",  # well-formed, of a board that is not watched
+    "not_a_tick",  # a value that is no dict
+    "missing_field",
+    "not_a_number",
+    "nonfinite",  # NaN or infinite
+    "bad_time",  # outside of 2000..2099
+    "negative",
+    "out_of_range",  # a number no market has
+    "wrong_units",  # amount / volume is over ten times off the day's prices
+    "bad_book",  # the tick is used, without its book
+)
+"""Why a tick, its book or a whole push is not used; each tick is counted under one of them at most."""
+
+_FIELDS: Final = ("time", "lastPrice", "open", "high", "low", "lastClose", "amount", "volume", "openInt")
+_SPELLINGS: Final = {"time": "timetag", "lastClose": "lastLose"}
+"""Field → how some builds of the vendor's terminal spell it."""
+_AMOUNT, _VOLUME, _STATUS = 6, 7, 8
+_PRICES: Final = slice(1, 6)
+_HIGH, _LOW = 3, 4
+
+_FIRST_MS: Final = 946_684_800_000 - SHANGHAI_MS
+_END_MS: Final = 4_102_444_800_000 - SHANGHAI_MS
+_LEAST: Final = (_FIRST_MS, *[0.0] * 8)
+_MOST: Final = (_END_MS - 1, *[1e7] * 5, 1e17, 1e13, 32767.0)
+_LEAST_COLUMN: Final = np.array(_LEAST, np.float64)[:, None]
+_MOST_COLUMN: Final = np.array(_MOST, np.float64)[:, None]
+_TIME_TEXT: Final = re.compile(r"[0-9]{8} [0-9]{2}:[0-9]{2}:[0-9]{2}")
+
+_BOOK: Final = {"bidPrice": "bid_price", "bidVol": "bid_lots", "askPrice": "ask_price", "askVol": "ask_lots"}
+_BOOK_FIELDS: Final = tuple(_BOOK)
+_NO_LEVELS: Final = (0.0,) * LEVELS
+_UNITS_FACTOR: Final = 10.0
+
+_BAD_SYMBOL: Final = -2.0
+_OTHER_BOARD: Final = -1.0
+_KNOWN_SYMBOLS: Final = 200_000
+_REMEMBERED: Final = 4
+
+
+class _BadTick(Exception):
+    """One tick cannot be used; its text is one of REASONS."""
+
+
+class _Plan(NamedTuple):
+    """What is known of a list of symbols before looking at its ticks.
+
+    symbols: those that are watched. watched: which of the list, None = all. shares_per_lot: (n watched,) float64, NaN =
+    not proven. dropped: how many are not watched, by reason.
+    """
+
+    symbols: tuple[str, ...]
+    watched: list[bool] | None
+    shares_per_lot: FloatArray
+    dropped: Mapping[str, int]
+
+
+class _Scales(dict[Any, float]):
+    """Symbol → shares per lot (NaN = not proven), or why it is not watched; asks once per symbol."""
+
+    __slots__ = ("_ask",)
+
+    def __init__(self, ask: Callable[[object], float]) -> None:
+        self._ask = ask
+
+    def __missing__(self, symbol: object) -> float:
+        scale = self._ask(symbol)
+        if len(self) < _KNOWN_SYMBOLS:  # a vendor gone mad must not fill the memory with symbols
+            self[symbol] = scale
+        return scale
+
+
+class Decoder:
+    """Decodes payloads and counts what cannot be used.
+
+    `decode` and `trust` belong to one thread at a time; `counters` and the lazy columns of a batch to any.
+    """
+
+    __slots__ = ("_boards", "_counts", "_lock", "_plans", "_proven", "_scales")
+
+    def __init__(self, *, boards: Collection[Board] | None = None, proven: Collection[Board] = ()) -> None:
+        """Watch only these boards (None = every code); `proven` boards are held to their units from the start."""
+        self._boards = None if boards is None else frozenset(boards)
+        self._proven = frozenset(proven)
+        self._counts: Counter[str] = Counter()
+        self._lock = Lock()
+        self._scales = _Scales(self._scale_of)
+        self._plans: deque[tuple[tuple[str, ...], _Plan]] = deque(maxlen=_REMEMBERED)
+
+    def decode(self, payload: Payload, *, recv_ms: int) -> TickBatch:
+        """Return the usable ticks in the payload's order, every other one counted by its reason; it never raises.
+
+        Keeps the payload's dicts until the batch is gone or its book was read: nobody may change them meanwhile.
+        """
+        if not isinstance(payload, Mapping):
+            self._count("bad_payload")
+            return _batch((), [], np.empty((len(_FIELDS), 0)), recv_ms, self._count)
+        symbols, ticks = _pairs(payload)
+        plan = self._plan(symbols)
+        for reason, count in plan.dropped.items():
+            self._count(reason, count)
+        watched = ticks if plan.watched is None else list(compress(ticks, plan.watched))
+        block, usable = self._read(watched, plan.shares_per_lot)
+        symbols = plan.symbols
+        if usable is not None:
+            symbols, watched = tuple(compress(symbols, usable)), list(compress(watched, usable))
+        self._count("ticks", len(symbols))
+        return _batch(symbols, watched, block, recv_ms, self._count)
+
+    def trust(self, boards: Iterable[Board]) -> None:
+        """Hold these boards to their units from now on: `prove_units` has shown what they are."""
+        self._proven |= frozenset(boards)
+        self._scales.clear()
+        self._plans.clear()
+
+    def counters(self) -> Mapping[str, int]:
+        """Return `ticks` (used) and the count of each reason that occurred."""
+        with self._lock:
+            return dict(self._counts)
+
+    def _count(self, reason: str, count: int = 1) -> None:
+        with self._lock:  # the vendor's thread decodes while the engine's reads books
+            self._counts[reason] += count
+
+    def _scale_of(self, symbol: object) -> float:
+        if not is_symbol(symbol):
+            return _BAD_SYMBOL
+        board = board_of(symbol)
+        if self._boards is not None and board not in self._boards:
+            return _OTHER_BOARD
+        return float(lot_of(board)) if board in self._proven else nan
+
+    def _plan(self, symbols: tuple[str, ...]) -> _Plan:
+        for known, plan in self._plans:
+            if known == symbols:
+                return plan
+        scales = np.fromiter(map(self._scales.__getitem__, symbols), np.float64, count=len(symbols))
+        dropped = {"bad_symbol": int((scales == _BAD_SYMBOL).sum()), "other_board": int((scales == _OTHER_BOARD).sum())}
+        dropped = {reason: count for reason, count in dropped.items() if count}
+        plan = _Plan(symbols, None, scales, dropped)
+        if dropped:
+            watched = (~(scales < 0)).tolist()
+            plan = _Plan(tuple(compress(symbols, watched)), watched, scales[~(scales < 0)], dropped)
+        self._plans.appendleft((symbols, plan))
+        return plan
+
+    def _read(self, ticks: Sequence[Any], shares_per_lot: FloatArray) -> tuple[FloatArray, list[bool] | None]:
+        """Return the (9, n usable) block of core fields and which ticks are usable (None = all)."""
+        block = _read_at_once(ticks)
+        usable: BoolArray | None = None
+        if block is None:
+            rows = [self._row_or_none(tick) for tick in ticks]
+            usable = np.array([row is not None for row in rows], np.bool_)
+            found = np.array([row for row in rows if row is not None], np.float64).reshape(-1, len(_FIELDS))
+            block, shares_per_lot = np.ascontiguousarray(found.T), shares_per_lot[usable]
+        wrong = _wrong_units(block, shares_per_lot)
+        if wrong.any():
+            self._count("wrong_units", int(wrong.sum()))
+            usable = np.ones(len(ticks), np.bool_) if usable is None else usable
+            usable[np.flatnonzero(usable)[wrong]] = False
+            block = block[:, ~wrong]
+        return block, None if usable is None else usable.tolist()
+
+    def _row_or_none(self, tick: Any) -> list[float] | None:
+        try:
+            return _row(tick)
+        except _BadTick as bad:
+            self._count(str(bad))
+            return None
+
+
+def _pairs(payload: Payload) -> tuple[tuple[str, ...], Sequence[Any]]:
+    """Return symbols and ticks side by side; a list of ticks of one symbol becomes that many of both."""
+    ticks = list(payload.values())
+    if not isinstance(next((tick for tick in ticks if isinstance(tick, (dict, list))), None), list):
+        return tuple(payload), ticks
+    flat = [
+        (symbol, tick)
+        for symbol, of_one in payload.items()
+        for tick in (of_one if isinstance(of_one, list) else [of_one])
+    ]
+    return tuple(symbol for symbol, _ in flat), [tick for _, tick in flat]
+
+
+def _read_at_once(ticks: Sequence[Any]) -> FloatArray | None:
+    """Return the (9, n) block of core fields in one pass; None if any tick is not as it should be."""
+    pick = itemgetter(*_spelled(ticks[0])) if ticks else None
+    try:
+        values = chain.from_iterable(map(pick, ticks)) if pick is not None else ()
+        flat = np.fromiter(values, np.float64, count=len(ticks) * len(_FIELDS))
+    except (KeyError, TypeError, ValueError, OverflowError, IndexError, AttributeError):
+        return None
+    block = np.ascontiguousarray(flat.reshape(-1, len(_FIELDS)).T)
+    # NaN compares false, so it fails here too (fromiter reads None as NaN).
+    return block if bool(((block >= _LEAST_COLUMN) & (block <= _MOST_COLUMN)).all()) else None
+
+
+def _spelled(tick: Any) -> tuple[str, ...]:
+    """Return the names of the core fields as this tick spells them."""
+    if not isinstance(tick, Mapping):
+        return _FIELDS
+    return tuple(_SPELLINGS[name] if name not in tick and _SPELLINGS.get(name) in tick else name for name in _FIELDS)
+
+
+def _row(tick: Any) -> list[float]:
+    """Return the core fields of one tick; raises _BadTick with the reason."""
+    if not isinstance(tick, Mapping):
+        raise _BadTick("not_a_tick")
+    names = _spelled(tick)
+    if not all(name in tick for name in names):
+        raise _BadTick("missing_field")
+    row = [_time_ms(tick[names[0]]), *(_number(tick[name]) for name in names[1:])]
+    if not all(map(isfinite, row)):
+        raise _BadTick("nonfinite")
+    if not _FIRST_MS <= row[0] < _END_MS:
+        raise _BadTick("bad_time")
+    if min(row) < 0:
+        raise _BadTick("negative")
+    if any(value > most for value, most in zip(row, _MOST, strict=True)):
+        raise _BadTick("out_of_range")
+    return row
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise _BadTick("not_a_number") from None
+
+
+def _time_ms(value: Any) -> float:
+    """Return the Unix ms of a tick's time: a number, or Shanghai text such as ``20230201 09:30:00``."""
+    if not (isinstance(value, str) and _TIME_TEXT.fullmatch(value)):
+        return _number(value)
+    try:
+        return datetime.strptime(value + "+0800", "%Y%m%d %H:%M:%S%z").timestamp() * 1000
+    except ValueError:
+        raise _BadTick("bad_time") from None
+
+
+def _wrong_units(block: FloatArray, shares_per_lot: FloatArray) -> BoolArray:
+    """Tell which ticks have an average price of the day that is over ten times off its range."""
+    traded, amount = block[_VOLUME] * shares_per_lot, block[_AMOUNT]
+    above, below = amount > _UNITS_FACTOR * traded * block[_HIGH], amount * _UNITS_FACTOR < traded * block[_LOW]
+    wrong: BoolArray = (above | below) & (traded > 0) & (amount > 0) & (block[_HIGH] > 0)
+    return wrong
+
+
+def _batch(
+    symbols: tuple[str, ...],
+    ticks: Sequence[Mapping[str, Any]],
+    block: FloatArray,
+    recv_ms: int,
+    count: Callable[[str, int], None],
+) -> TickBatch:
+    prices = _on_grid(block[_PRICES])
+    columns = dict(zip(("last", "open", "high", "low", "prev_close"), prices, strict=True))
+    columns["volume_lots"], columns["amount_cny"] = block[_VOLUME], block[_AMOUNT]
+    return TickBatch(
+        symbols,
+        block[0].astype(np.int64),
+        columns=columns,
+        recv_ms=np.full(len(symbols), recv_ms, np.int64),
+        status=block[_STATUS].astype(np.int16),
+        load=lambda: _rest(ticks, count),
+    )
+
+
+def _on_grid(prices: FloatArray) -> FloatArray:
+    """Round to the price grid; 0 becomes NaN."""
+    rounded: FloatArray = np.rint(prices * PRICE_GRID) / PRICE_GRID
+    rounded[rounded == 0] = nan
+    return rounded
+
+
+# ── the book, read when asked for ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _rest(ticks: Sequence[Mapping[str, Any]], count: Callable[[str, int], None]) -> Mapping[str, FloatArray]:
+    """Return the columns of the book and the number of trades; a tick with a bad book has none and is counted."""
+    book = _books_at_once(ticks)
+    if book is None:
+        books = [_book_of(tick) for tick in ticks]
+        bad = sum(levels is None for levels in books)
+        if bad:
+            count("bad_book", bad)
+        book = np.array([[_NO_LEVELS] * len(_BOOK) if one is None else one for one in books], np.float64)
+    columns: dict[str, FloatArray] = {}
+    for field, (_, name) in enumerate(_BOOK.items()):
+        levels = np.ascontiguousarray(book[:, field].T)
+        levels = _on_grid(levels) if name.endswith("price") else levels
+        columns |= {f"{name}_{level + 1}": levels[level] for level in range(LEVELS)}
+    columns["trades"] = np.fromiter(map(_trades_of, ticks), np.float64, count=len(ticks))
+    return columns
+
+
+def _books_at_once(ticks: Sequence[Mapping[str, Any]]) -> FloatArray | None:
+    """Return the (n, 4, 5) block of bid prices, bid lots, ask prices, ask lots; None if any book is irregular."""
+    pick = itemgetter(*_BOOK_FIELDS)
+    try:
+        sides = list(chain.from_iterable(map(pick, ticks)))
+        if set(map(len, sides)) - {LEVELS}:
+            return None
+        flat = np.fromiter(chain.from_iterable(sides), np.float64, count=len(sides) * LEVELS)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    regular = bool(((flat >= 0) & (flat <= _MOST[_VOLUME])).all())
+    return flat.reshape(-1, len(_BOOK), LEVELS) if regular else None
+
+
+def _book_of(tick: Mapping[str, Any]) -> list[list[float]] | None:
+    """Return the four sides of one book, five levels each; missing levels are 0; None if a level cannot be read."""
+    try:
+        sides = [[_number(value) for value in (tick.get(field) or ())][:LEVELS] for field in _BOOK_FIELDS]
+    except (_BadTick, TypeError):
+        return None
+    if not all(0 <= value <= _MOST[_VOLUME] for side in sides for value in side):
+        return None
+    return [side + [0.0] * (LEVELS - len(side)) for side in sides]
+
+
+def _trades_of(tick: Mapping[str, Any]) -> float:
+    trades = tick.get("transactionNum")
+    known = isinstance(trades, (int, float)) and isfinite(trades) and trades >= 0
+    return float(trades) if known and trades is not None else -1.0
+
+
+# ── proof of units ────────────────────────────────────────────────────────────────────────────────────────────────
+
+_PROOF_LOTS: Final = 10
+"""With fewer lots traded, rounding to whole lots hides what the units are."""
+_PROOF_TICKS: Final = 5
+"""So many ticks of a board are a proof."""
+
+
+class UnitProof(NamedTuple):
+    """How many ticks of a board agree that volume is in lots and amount in yuan; `ratio` is that of the last batch.
+
+    ratio: median of amount / (shares traded x price); near 1 if the units are right, 100 if volume is in 10,000 shares.
+    """
+
+    agree: int = 0
+    disagree: int = 0
+    ratio: float = nan
+
+    @property
+    def holds(self) -> bool | None:
+        """True: proven; False: a majority disagrees; None: too few ticks to tell."""
+        if self.agree + self.disagree < _PROOF_TICKS:
+            return None
+        return self.disagree <= self.agree
+
+    def with_more(self, more: UnitProof) -> UnitProof:
+        """Return the proof of both."""
+        return UnitProof(self.agree + more.agree, self.disagree + more.disagree, more.ratio)
+
+
+def prove_units(batch: TickBatch) -> dict[Board, UnitProof]:
+    """Return, for each board with ticks to judge, how many of them have their day's average price within low..high.
+
+    The average price is amount / (volume_lots x shares per lot), with one tick and one lot to spare: volumes are
+    rounded to lots. Indices, codes of no board and ticks of under ten lots are not judged.
+    """
+    boards = np.array([board_of(symbol) for symbol in batch.symbols], object)
+    amount, volume = batch.column("amount_cny"), batch.column("volume_lots")
+    high, low = batch.column("high"), batch.column("low")
+    judged = (volume >= _PROOF_LOTS) & (amount > 0) & (low > 0)
+    proofs = {}
+    for board in sorted(set(boards[judged]) - {Board.INDEX, Board.UNKNOWN}):
+        rows = np.flatnonzero(judged & (boards == board))
+        lot, tick = lot_of(board), tick_of(board)
+        most = (volume[rows] + 1) * lot * (high[rows] + tick)
+        least = (volume[rows] - 1) * lot * (low[rows] - tick)
+        agree = int(((amount[rows] <= most) & (amount[rows] >= least)).sum())
+        ratio = float(np.median(amount[rows] / (volume[rows] * lot * (high[rows] + low[rows]) / 2)))
+        proofs[board] = UnitProof(agree, len(rows) - agree, ratio)
+    return proofs
