@@ -29,12 +29,14 @@ class ReplayFeed:
     def __init__(
         self, *, inputs: Sequence[str | Path], speed: float | None = None, symbols: Collection[str] | None = None
     ) -> None:
-        """Take the files in the order that breaks ties; `speed` 1 is real time, None or 0 as fast as inputs are taken.
+        """Take the files in the order that breaks ties, and the symbols to keep (None or none: all).
+
+        `speed` 1 is real time, None or 0 as fast as inputs are taken.
 
         Raises FeedError for a negative speed, or for a file that cannot be read.
         """
         self._paths = tuple(Path(path) for path in inputs)
-        self._symbols = None if symbols is None else frozenset(symbols)
+        self._symbols = frozenset(symbols) if symbols else None
         self._pace = Pace(speed)
         self.paced = self._pace.is_real
         self.source_id = f"replay:{fingerprint(self._paths, self._symbols)}"
