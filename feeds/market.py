@@ -1,7 +1,7 @@
 """One trading day of the simulated market: where every price goes, and the ticks that tell of it.
 
-Each stock has a pressure: a price without limits that walks from the day's open to a target drawn beforehand, a Brownian
-bridge with a U-shaped variance. The last price is the pressure rounded and held within the price limits, so a
+Each stock has a pressure: a price without limits that walks from the day's open to a target drawn beforehand, a
+Brownian bridge with a U-shaped variance. The last price is the pressure rounded and held within the price limits, so a
 stock whose pressure goes beyond its limit is sealed there, and the seal breaks when the pressure comes back. The close
 is the target held within the limits, whatever the way there, so closes form a chain that needs no intraday path.
 """
