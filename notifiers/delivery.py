@@ -230,10 +230,12 @@ class Delivery:
 
     async def enable(self) -> None:
         """Switch the receiver on, its failures forgotten."""
+        await self._restore()
         await self._keep(HEALTHY)
 
     async def disable(self, reason: str) -> None:
         """Switch the receiver off: alerts become dead letters with this reason, pending deliveries wait."""
+        await self._restore()
         await self._keep(replace(self._state, disabled=reason))
 
     async def replay(self, delivery_ids: Sequence[int] | None = None) -> int:

@@ -12,7 +12,7 @@ import socket
 from asyncio import timeout
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
-from urllib.parse import unquote
+from urllib.parse import quote, quote_plus, unquote
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -133,9 +133,9 @@ class Redactor:
     def __init__(self, url: URL, secrets: Iterable[str] = ()) -> None:
         parts = {str(url), url.path_qs, url.raw_path_qs, url.query_string, url.raw_query_string, url.path, url.raw_path}
         parts |= {part for part in (url.user, url.password) if part}
-        parts |= {part for part in (*url.parts, *url.query.keys(), *url.query.values()) if len(part) >= 4}
+        parts |= {*url.parts, *url.raw_parts, *url.query.keys(), *url.query.values()}
         parts |= set(secrets) | {secret.removeprefix("whsec_") for secret in secrets}
-        parts |= {unquote(part) for part in parts}
+        parts |= {spell(part) for part in tuple(parts) for spell in (unquote, quote, quote_plus)}
         self._parts = sorted((part for part in parts if len(part) >= 4), key=len, reverse=True)
 
     def __call__(self, text: str) -> str:

@@ -9,55 +9,45 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import structlog
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
+from notifiers.channel import Client, Names, connect_to
 from notifiers.consumer import BLOCK_MS, CLAIM_AFTER_MS, GroupEntry
 from notifiers.errors import BrokerUnavailable
 
 log = structlog.get_logger()
 
-ALERT_STREAM: Final = "mon:{alerts}:stream"
 SOCKET_TIMEOUT_S: Final = 5.0
 """Above BLOCK_MS: a blocking read longer than the socket's timeout would never return."""
 
 
-def consumer_client(url: str) -> Redis:
-    """Return a client for one AlertConsumer: one connection, timeouts above BLOCK_MS, no silent retries.
+def consumer_client(url: str) -> Client:
+    """Return a client for one AlertConsumer: timeouts above BLOCK_MS, no silent second tries.
 
-    A connection is never shared between tasks that can be cancelled: the reply of one would go to the other.
+    Raises DeliveryError for a url that is none.
     """
-    client: Redis = Redis.from_url(
-        url,
-        max_connections=1,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=2.0,
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=False,
-    )
-    return client
+    return connect_to(url, timeout_s=SOCKET_TIMEOUT_S)
 
 
 class AlertConsumer:
     """The group `notify:<receiver>` and its one consumer: a GroupReader.
 
-    The client must return bytes and be used by nothing else. Several processes with one receiver need different
+    The client must return bytes and be used by nothing else: a connection is never shared between tasks that can be
+    cancelled, or the reply of one would go to the other. Several processes with one receiver need different
     consumer names; each then gets a share of the stream, and takes over what another left unacknowledged.
     """
 
     def __init__(
         self,
-        client: Redis,
+        client: Client,
         receiver: str,
         *,
-        stream: str = ALERT_STREAM,
+        names: Names | None = None,
         consumer: str = "monitord",
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
-        self._stream = stream
+        self._stream = (names or Names()).stream
         self._group = f"notify:{receiver}"
         self._consumer = consumer
         self._monotonic = monotonic

@@ -87,7 +87,9 @@ class WebhookNotifier:
                 asyncio.timeout(self.options.total_timeout_s),
                 self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as response,
             ):
-                excerpt = self._redact((await read_limited(response)).decode("utf-8", "replace"))
+                body_read = await read_limited(response)
+                encoded = "Content-Encoding" in response.headers
+                excerpt = "" if encoded else self._redact(body_read.decode("utf-8", "replace"))
                 return judge(response.status, response.headers.get("Retry-After"), excerpt, notification.now_ms)
         except TimeoutError:
             return Outcome(verdict=Verdict.RETRY, text=f"no answer from {self.host} in time")
@@ -174,8 +176,10 @@ def parse_retry_after(text: str | None, now_ms: int) -> float | None:
 
 
 def refused_or_retry(error: Exception, host: str) -> Outcome:
-    """Return the outcome of a request that got no answer: a refused address is final, all else is tried again."""
+    """Return the outcome of a request without an answer: a refused or unusable address is final, all else is retried."""
     if isinstance(getattr(error, "os_error", error), EgressRefused):
         text = f"{host} is not a public address; add its network to allow_networks to permit it"
         return Outcome(verdict=Verdict.PERMANENT, text=text)
+    if isinstance(error, aiohttp.InvalidURL):
+        return Outcome(verdict=Verdict.PERMANENT, text=f"{host} is not a host name or address that can be used")
     return Outcome(verdict=Verdict.RETRY, text=f"{host}: {describe(error)}")
