@@ -6,6 +6,7 @@ the language is case-insensitive; `Output.written` keeps the spelling.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
@@ -119,6 +120,28 @@ class CrossReference:
 
 
 Expr: TypeAlias = Number | Text | Name | Call | Binary | Compare | Logic | Not | Negate | CrossPeriod | CrossReference
+
+
+def children(expr: Expr) -> tuple[Expr, ...]:
+    """Return the direct operands and arguments, left to right."""
+    match expr:
+        case Binary(left=left, right=right) | Compare(left=left, right=right):
+            return left, right
+        case Logic(operands=parts) | Call(args=parts) | CrossReference(args=parts):
+            return parts
+        case Not(operand=operand) | Negate(operand=operand):
+            return (operand,)
+        case _:
+            return ()
+
+
+def walk(expr: Expr) -> Iterator[Expr]:
+    """Yield the expression and everything in it, outermost first, left to right; does not recurse."""
+    stack = [expr]
+    while stack:
+        here = stack.pop()
+        yield here
+        stack.extend(reversed(children(here)))
 
 
 class Binding(StrEnum):
