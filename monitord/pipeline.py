@@ -12,55 +12,40 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
-from numpy.typing import NDArray
 
 from feeds.feed import Feed
 from feeds.inputs import Control, ControlKind, FeedInput, Input, Mark, MarkKind
 from feeds.instruments import encode_table
 from feeds.journal import Journal
+from feeds.sessions import date_text
 from feeds.tick import TickBatch
+from monitord.checkpoint import Checkpoint, CheckpointFolder
 from rules.alert import Alert
-from rules.engine import Engine
+from rules.engine import CHECKPOINT_VERSION, Engine
 from rules.rule import RuleSet
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-OFFSET_EVERY_S = 1.0
+STATE_FORMAT: Final = CHECKPOINT_VERSION
+OFFSET_EVERY_S: Final = 1.0
 """How often the input offset is committed when there are no events."""
 
 
 class Outbox(Protocol):
     """What the pipeline needs of the store."""
 
-    async def commit(self, alerts: Sequence[Alert], *, source: str, offset: int) -> int:
+    async def commit(self, alerts: Sequence[Alert], *, offset: int, source_id: str) -> int:
         """Store events and input offset in one transaction; return how many events were new."""
 
-    async def offset(self, source: str) -> int:
+    async def offset(self, *, source_id: str) -> int:
         """Return the last committed input offset of this source, -1 if there is none."""
 
-    async def counters(self) -> Mapping[tuple[str, str, str, str], int]:
-        """Return (rule, leg or "", symbol, trade date) → highest episode."""
-
-
-class Checkpoints(Protocol):
-    """What the pipeline needs of the checkpoint folder."""
-
-    def newest(self, source_id: str) -> Checkpoint | None:
-        """Return the newest readable checkpoint of this source."""
-
-    def write(self, arrays: Mapping[str, NDArray[Any]], *, meta: Mapping[str, Any], source_id: str) -> None:
-        """Write one atomically and keep the last two."""
-
-
-class Checkpoint(Protocol):
-    """A checkpoint as read back."""
-
-    arrays: Mapping[str, NDArray[Any]]
-    meta: Mapping[str, Any]
+    async def episodes(self, *, since_date: str) -> Mapping[tuple[str, str, str, str], int]:
+        """Return (rule, leg or "", symbol or "", trade date) → greatest episode, of trade dates from `since_date` on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +69,7 @@ class Pipeline:
         *,
         journal: Journal,
         store: Outbox,
-        checkpoints: Checkpoints,
+        checkpoints: CheckpointFolder,
         load_rules: Callable[[], RuleSet],
         on_alerts: Callable[[Sequence[Alert]], None],
         on_step: Callable[[Outcome], None] = lambda outcome: None,
@@ -129,7 +114,7 @@ class Pipeline:
         rules = await asyncio.to_thread(self._load_rules)
         source = self._feed.source_id
         await self._in_engine(self._restore)
-        stored = await self._store.offset(source)
+        stored = await self._store.offset(source_id=source)
         if self._feed.has_offsets:
             await self._in_engine(self._queue_controls)
             self._settled_at = max(stored, self._journal.newest_follows)
@@ -141,7 +126,7 @@ class Pipeline:
         log.info("recovered", source=source, offset=self._engine.offset, run_again_to=self._settled_at)
 
     def _restore(self) -> None:
-        kept = self._checkpoints.newest(self._feed.source_id)
+        kept = self._checkpoints.newest(self._feed.source_id, state_format=STATE_FORMAT)
         if kept is not None:
             self._engine = Engine.restore(kept.arrays, kept.meta["engine"])
             self._journal_read = kept.meta["journal"]
@@ -172,7 +157,8 @@ class Pipeline:
 
     async def _settle(self, rules: RuleSet) -> None:
         """End recovery: number episodes above what the store holds, then put today's instruments and rules in force."""
-        counts = await self._store.counters()
+        date_ms = self._engine.market.clock_ms
+        counts = await self._store.episodes(since_date=date_text(date_ms) if date_ms else "")
         await self._in_engine(lambda: self._engine.raise_episodes(counts))
         instruments = encode_table(await self._feed.instruments())
         if instruments != self._engine.market.instruments_source:
@@ -206,10 +192,12 @@ class Pipeline:
         """Write a checkpoint of the state after the last committed input."""
         async with self._turn:
             # Every event up to the engine's offset is committed: turns end with their commit.
-            (arrays, header), journal_end = await self._in_engine(lambda: (self._engine.checkpoint(), self._journal_read))
+            arrays, header = await self._in_engine(self._engine.checkpoint)
+            journal_end = self._journal_read
             trim_before, self._trim_before = self._trim_before, journal_end + 1
         meta = {"engine": header, "journal": journal_end}
-        await asyncio.to_thread(self._checkpoints.write, arrays, meta=meta, source_id=self._feed.source_id)
+        checkpoint = Checkpoint(self._feed.source_id, header["offset"], STATE_FORMAT, meta, arrays)
+        await asyncio.to_thread(self._checkpoints.write, checkpoint)
         # The older of the two checkpoints kept still needs its journal.
         await self._in_engine(lambda: self._journal.trim(before=trim_before))
 
@@ -278,7 +266,7 @@ class Pipeline:
         if not alerts and now < self._offset_due:
             return
         self._offset_due = now + OFFSET_EVERY_S
-        await self._store.commit(alerts, source=self._feed.source_id, offset=offset)
+        await self._store.commit(alerts, offset=offset, source_id=self._feed.source_id)
         if alerts:
             self._on_alerts(alerts)
 
