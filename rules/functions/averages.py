@@ -183,30 +183,30 @@ def _n_bars(constants: Constants) -> int:
 
 AVERAGES: Final = (
     Function(
-        name="MA", params=(Param("X"), window()), result=Kind.NUMBER, build=_build_ma, oracle="MA", first=_n_bars,
+        name="MA", params=(Param("X"), window()), result=Kind.NUMBER, build=_build_ma, oracle="MyTT", first=_n_bars,
         meaning="mean of the last N bars",
     ),
     Function(
-        name="EMA", params=(Param("X"), window()), result=Kind.NUMBER, build=_build_ema, oracle="EMA",
+        name="EMA", params=(Param("X"), window()), result=Kind.NUMBER, build=_build_ema, oracle="MyTT",
         history=lambda constants: forgetting(2 / (constants[0] + 1)),
         meaning="exponential average with weight 2/(N+1), started by the first value",
     ),
     Function(
         name="SMA", params=(Param("X"), window(), Param("M", ParamKind.CONSTANT, 0)), result=Kind.NUMBER,
-        build=_build_sma, oracle="SMA", history=lambda constants: forgetting(constants[1] / constants[0]),
+        build=_build_sma, oracle="MyTT", history=lambda constants: forgetting(constants[1] / constants[0]),
         meaning="exponential average with weight M/N, started by the first value",
     ),
     Function(
-        name="EXPMEMA", params=(Param("X"), window()), result=Kind.NUMBER, build=_build_seeded, oracle="EXPMEMA",
+        name="EXPMEMA", params=(Param("X"), window()), result=Kind.NUMBER, build=_build_seeded, oracle="TA-Lib",
         first=_n_bars, history=lambda constants: int(constants[0]) + forgetting(2 / (constants[0] + 1)),
         meaning="exponential average with weight 2/(N+1), started by the mean of the first N values",
     ),
     Function(
-        name="DMA", params=(Param("X"), Param("A")), result=Kind.NUMBER, build=_build_dma, oracle="DMA",
+        name="DMA", params=(Param("X"), Param("A")), result=Kind.NUMBER, build=_build_dma, oracle="MyTT",
         meaning="exponential average with weight A, which may change from bar to bar",
     ),
     Function(
-        name="WMA", params=(Param("X"), window()), result=Kind.NUMBER, build=build_weighted, oracle="WMA",
+        name="WMA", params=(Param("X"), window()), result=Kind.NUMBER, build=build_weighted, oracle="TA-Lib",
         first=_n_bars, meaning="mean of the last N bars, weighted 1 … N, the newest most",
     ),
 )  # fmt: skip

@@ -137,14 +137,13 @@ class Exists(TruthNode):
 class Every(TruthNode):
     """EVERY: true on each of the last N bars. Unknown until there are N bars, and where one is unknown and none false.
 
-    State: age of the last bar that was not true, and of the last that was false; N = 0 is all bars so far.
+    State: age of the last bar that was not true, and of the last that was false.
     """
 
     __slots__ = ("_condition", "_counts", "_false", "_n", "_untrue")
 
     def __init__(self, key: str, condition: TruthNode, n: int, counts: Column) -> None:
-        warmup = condition.warmup + max(n - 1, 0)
-        super().__init__(key, period=condition.period, args=(condition,), warmup=warmup)
+        super().__init__(key, period=condition.period, args=(condition,), warmup=condition.warmup + n - 1)
         self._condition = condition
         self._n = n
         self._counts = counts
@@ -155,12 +154,11 @@ class Every(TruthNode):
         self._false = self.claim("false")
 
     def peek(self, at: Selection) -> None:
-        truth, out = self._condition.value, self.room(at)
+        out = self.room(at)
         untrue, false = self._ages(at)
-        within = float(self._n) if self._n > 0 else np.inf
         full = self._counts.array[at] + 1 >= self._n
-        np.copyto(out.f, (false < within) & full)
-        np.copyto(out.t, ~(untrue < within) & full & truth.t)
+        np.logical_and(false < self._n, full, out=out.f)
+        np.logical_and(~(untrue < self._n), full, out=out.t)
         self.value = out
 
     def commit(self, at: IntArray) -> None:
@@ -292,39 +290,39 @@ def _n_bars(constants: Constants) -> int:
 COND: Final = Param("COND", ParamKind.TRUTH)
 COUNTING: Final = (
     Function(
-        name="COUNT", params=(COND, window(least=0)), result=Kind.NUMBER, build=_build_count, oracle="COUNT",
+        name="COUNT", params=(COND, window(least=0)), result=Kind.NUMBER, build=_build_count, oracle="MyTT",
         history=_n_bars, meaning="on how many of the last N bars COND is true, 0: of all",
     ),
     Function(
-        name="EXIST", params=(COND, window(least=0)), result=Kind.TRUTH, build=_build_exist, oracle="EXIST",
+        name="EXIST", params=(COND, window(least=0)), result=Kind.TRUTH, build=_build_exist, oracle="MyTT",
         history=_n_bars, meaning="COND is true on one of the last N bars",
     ),
     Function(
-        name="EVERY", params=(COND, window(least=0)), result=Kind.TRUTH, build=_build_every, oracle="EVERY",
+        name="EVERY", params=(COND, window()), result=Kind.TRUTH, build=_build_every, oracle="MyTT",
         first=_n_bars, meaning="COND is true on each of the last N bars",
     ),
     Function(
-        name="LAST", params=(COND, window("A", 0), window("B", 0)), result=Kind.TRUTH, build=_build_last, oracle="LAST",
+        name="LAST", params=(COND, window("A", 0), window("B", 0)), result=Kind.TRUTH, build=_build_last, oracle="MyTT",
         first=lambda constants: int(constants[0]) + 1, meaning="COND was true on each bar from A to B bars ago",
     ),
     Function(
-        name="BARSLAST", params=(COND,), result=Kind.NUMBER, build=_build_barslast, oracle="BARSLAST", on_tick=True,
+        name="BARSLAST", params=(COND,), result=Kind.NUMBER, build=_build_barslast, oracle="MyTT", on_tick=True,
         meaning="bars since COND was last true; unknown until it was",
     ),
     Function(
-        name="BARSSINCE", params=(COND,), result=Kind.NUMBER, build=_build_barssince, oracle="BARSSINCE",
+        name="BARSSINCE", params=(COND,), result=Kind.NUMBER, build=_build_barssince, oracle="loop",
         meaning="bars since COND was first true; unknown until it was",
     ),
     Function(
-        name="BARSLASTCOUNT", params=(COND,), result=Kind.NUMBER, build=_build_run, oracle="BARSLASTCOUNT",
+        name="BARSLASTCOUNT", params=(COND,), result=Kind.NUMBER, build=_build_run, oracle="MyTT",
         meaning="bars in a row on which COND is true, 0 where it is not; unknown until it first was",
     ),
     Function(
-        name="BARSCOUNT", params=(Param("X"),), result=Kind.NUMBER, build=_build_barscount, oracle="BARSCOUNT",
+        name="BARSCOUNT", params=(Param("X"),), result=Kind.NUMBER, build=_build_barscount, oracle="loop",
         meaning="bars from the first on which X is known, which is 1",
     ),
     Function(
-        name="FILTER", params=(COND, window()), result=Kind.TRUTH, build=_build_filter, oracle="FILTER", on_tick=True,
+        name="FILTER", params=(COND, window()), result=Kind.TRUTH, build=_build_filter, oracle="MyTT", on_tick=True,
         meaning="COND, but false on the N bars after each time it was true",
     ),
 )  # fmt: skip

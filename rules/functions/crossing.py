@@ -80,12 +80,12 @@ def _build_longcross(builder: Builder, args: Args, constants: Constants) -> Valu
 
 CROSSING: Final = (
     Function(
-        name="CROSS", params=numbers("A", "B"), result=Kind.TRUTH, build=_build_cross, oracle="CROSS", on_tick=True,
+        name="CROSS", params=numbers("A", "B"), result=Kind.TRUTH, build=_build_cross, oracle="MyTT", on_tick=True,
         meaning="A rises above B on this bar, having been at or below it on the bar before",
     ),
     Function(
         name="LONGCROSS", params=(*numbers("A", "B"), window()), result=Kind.TRUTH, build=_build_longcross,
-        oracle="LONGCROSS", meaning="A is above B on this bar, having been below it on the N bars before",
+        oracle="MyTT", meaning="A is above B on this bar, having been below it on the N bars before",
         history=lambda constants: int(constants[0]) + 1,
     ),
 )  # fmt: skip

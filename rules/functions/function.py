@@ -91,10 +91,9 @@ class Function:
 
     result   kind of its value; None = the kind of its ANY arguments (truth only if all of them are)
     build    (builder, series arguments, constants) → node; constants are the WINDOW and CONSTANT arguments in order
-    key      the name of this function and its arguments as the graph keys them, made by `call_key`
     first    bars until the first value, as a function of the constants: MA(X,5) → 5, EMA → 1
     history  bars until the value is within 1e-9 of one with endless history; None = `first`
-    oracle   what it is tested against: a key of ORACLES in tests/rules/functions/oracles.py
+    oracle   who else computes it: the source named by one of its oracles in tests/rules/functions/oracles.py
     on_tick  may be used on period `tick`, where windows of bars mean nothing
     """
 

@@ -87,11 +87,11 @@ def _build_valuewhen(builder: Builder, args: Args, constants: Constants) -> Valu
 
 REFERENCES: Final = (
     Function(
-        name="REF", params=(Param("X", ParamKind.ANY), window(least=0)), result=None, build=_build_ref, oracle="REF",
+        name="REF", params=(Param("X", ParamKind.ANY), window(least=0)), result=None, build=_build_ref, oracle="MyTT",
         first=lambda constants: int(constants[0]) + 1, meaning="X of N bars ago", on_tick=True,
     ),
     Function(
         name="VALUEWHEN", params=(Param("COND", ParamKind.TRUTH), Param("X", ParamKind.ANY)), result=None,
-        build=_build_valuewhen, oracle="VALUEWHEN", meaning="X on the last bar on which COND was true",
+        build=_build_valuewhen, oracle="MyTT", meaning="X on the last bar on which COND was true",
     ),
 )  # fmt: skip

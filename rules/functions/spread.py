@@ -150,7 +150,7 @@ def _spread(name: str, meaning: str, *, sample: int, rooted: bool) -> Function:
         return builder.share(Spread(key, shared, n - sample, rooted=rooted))
 
     return Function(
-        name=name, params=(Param("X"), window(least=1 + sample)), result=Kind.NUMBER, build=build, oracle=name,
+        name=name, params=(Param("X"), window(least=1 + sample)), result=Kind.NUMBER, build=build, oracle="exact windows",
         first=_n_bars, meaning=meaning,
     )  # fmt: skip
 
@@ -161,11 +161,11 @@ SPREAD: Final = (
     _spread("VAR", "variance of N bars, divisor N-1", sample=1, rooted=False),
     _spread("VARP", "variance of N bars, divisor N", sample=0, rooted=False),
     Function(
-        name="DEVSQ", params=(Param("X"), window()), result=Kind.NUMBER, build=_build_devsq, oracle="DEVSQ",
+        name="DEVSQ", params=(Param("X"), window()), result=Kind.NUMBER, build=_build_devsq, oracle="exact windows",
         first=_n_bars, meaning="sum of the squared deviations from the mean of N bars",
     ),
     Function(
-        name="AVEDEV", params=(Param("X"), window()), result=Kind.NUMBER, build=_build_avedev, oracle="AVEDEV",
+        name="AVEDEV", params=(Param("X"), window()), result=Kind.NUMBER, build=_build_avedev, oracle="exact windows",
         first=_n_bars, meaning="mean of the absolute deviations from the mean of N bars",
     ),
 )  # fmt: skip

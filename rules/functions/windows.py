@@ -219,7 +219,7 @@ def _extreme(name: str, pick: Callable[..., Any], meaning: str) -> Function:
         return builder.share(Extreme(key, number, n, ring=builder.ring(number, n - 1), pick=pick))
 
     return Function(
-        name=name, params=(Param("X"), window(least=0)), result=Kind.NUMBER, build=build, oracle=name, meaning=meaning,
+        name=name, params=(Param("X"), window(least=0)), result=Kind.NUMBER, build=build, oracle="TA-Lib", meaning=meaning,
         history=_whole_window,
     )  # fmt: skip
 
@@ -232,7 +232,7 @@ def _extreme_bars(name: str, reaches: Callable[..., Any], meaning: str) -> Funct
         return builder.share(ExtremeBars(key, number, n, ring=ring, reaches=reaches))
 
     return Function(
-        name=name, params=(Param("X"), window(least=0)), result=Kind.NUMBER, build=build, oracle=name, meaning=meaning,
+        name=name, params=(Param("X"), window(least=0)), result=Kind.NUMBER, build=build, oracle="exact windows", meaning=meaning,
         history=_whole_window,
     )  # fmt: skip
 
@@ -243,7 +243,7 @@ def _whole_window(constants: Constants) -> int:
 
 WINDOWS: Final = (
     Function(
-        name="SUM", params=(Param("X"), window(least=0)), result=Kind.NUMBER, build=_build_sum, oracle="SUM",
+        name="SUM", params=(Param("X"), window(least=0)), result=Kind.NUMBER, build=_build_sum, oracle="MyTT",
         first=_whole_window, meaning="sum of N bars; with N = 0 of all bars so far, bars without a value left out",
     ),
     _extreme("HHV", np.fmax, "highest value of the last N bars, 0: of all"),
