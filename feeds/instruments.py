@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import lru_cache
 from itertools import pairwise
 from math import isnan, nan
 from typing import Any, Final, TypeAlias
@@ -82,6 +83,7 @@ _TICKS: Final = {Board.B_SHARE: 0.001, Board.ETF: 0.001, Board.BOND: 0.001, Boar
 _LOTS: Final = {Board.BOND: 10}
 
 
+@lru_cache(maxsize=65536)
 def board_of(symbol: str) -> Board:
     """Return the board of a code such as ``600519.SH``; UNKNOWN for a code of none of them."""
     code, _, exchange = symbol.partition(".")
