@@ -176,7 +176,7 @@ def parse_retry_after(text: str | None, now_ms: int) -> float | None:
 
 
 def refused_or_retry(error: Exception, host: str) -> Outcome:
-    """Return the outcome of a request without an answer: a refused or unusable address is final, all else is retried."""
+    """Return the outcome of a request without an answer: an address refused or unusable is final, all else retried."""
     if isinstance(getattr(error, "os_error", error), EgressRefused):
         text = f"{host} is not a public address; add its network to allow_networks to permit it"
         return Outcome(verdict=Verdict.PERMANENT, text=text)
