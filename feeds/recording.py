@@ -48,9 +48,15 @@ SILENT_AFTER_MS: Final = 10_000
 FUTURE_MS: Final = 10_000
 """The engine drops a tick that is further ahead of its arrival than this, so it must not move the clock here either."""
 
+_TUPLES: Final = 4096
+"""Lists of symbols remembered, so that equal ones are one object and their rows are found at a glance."""
+
 _TICK, _HEARTBEAT, _CONTROL = "tick", "heartbeat", "control"
 _MARKS: Final = {str(kind): kind for kind in MarkKind}
-_KINDS: Final = (_TICK, _HEARTBEAT, _CONTROL, *_MARKS)
+_KINDS: Final = (_TUPLES: Final = 4096
+"""Lists of symbols remembered, so that equal ones are one object and their rows are found at a glance."""
+
+_TICK, _HEARTBEAT, _CONTROL, *_MARKS)
 
 _WHOLE: Final = {"ts_event": pa.int64(), "recv_ms": pa.int64(), "trades": pa.int64(), "status": pa.int16()}
 _TEXT: Final = ("symbol", "kind", "text")
@@ -312,6 +318,7 @@ class Cutter:
         """Keep only ticks of `symbols` (None: all); judge silence unless a recording brings marks of its own."""
         self._symbols = None if symbols is None else np.array(sorted(symbols), object)
         self._judges_silence = not any(recording.has_marks for recording in recordings)
+        self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._clock_ms: int | None = None
         self._next = 0
 
@@ -322,7 +329,9 @@ class Cutter:
         ticks = kinds == _TICK
         kept = ticks if self._symbols is None else ticks & np.isin(_texts(passage, "symbol", ""), self._symbols)
         rows_kept = np.concatenate(([0], np.cumsum(kept)))
-        ticks_kept = _Ticks(passage if kept.all() else passage.filter(pa.array(kept)))
+        if len(self._tuples) > _TUPLES:
+            self._tuples.clear()
+        ticks_kept = _Ticks(passage if kept.all() else passage.filter(pa.array(kept)), self._tuples)
         edges = _edges(clock, ticks)
         for start, end in pairwise(edges):
             yield from self._silence(int(clock[start]))
@@ -375,10 +384,10 @@ def _edges(clock: IntArray, ticks: BoolArray) -> list[int]:
 class _Ticks:
     """Tick rows as arrays, of which batches are slices; a lazy column is decoded once for all of them."""
 
-    def __init__(self, table: Any) -> None:
+    def __init__(self, table: Any, tuples: dict[tuple[str, ...], tuple[str, ...]]) -> None:
         self._table = table
         self._symbols = _texts(table, "symbol", "").tolist()
-        self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._tuples = tuples
         self._ts_ms: IntArray = table["ts_event"].to_numpy()
         self._recv_ms = _recv(table, self._ts_ms)
         self._status = (
@@ -394,7 +403,7 @@ class _Ticks:
         symbols = tuple(self._symbols[start:end])
         rows = slice(start, end)
         return TickBatch(
-            self._tuples.setdefault(symbols, symbols),  # an equal tuple is the same one, so rows are found at a glance
+            self._tuples.setdefault(symbols, symbols),
             self._ts_ms[rows],
             columns={name: array[rows] for name, array in self._core.items()},
             recv_ms=self._recv_ms[rows],
