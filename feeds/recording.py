@@ -53,10 +53,7 @@ _TUPLES: Final = 4096
 
 _TICK, _HEARTBEAT, _CONTROL = "tick", "heartbeat", "control"
 _MARKS: Final = {str(kind): kind for kind in MarkKind}
-_KINDS: Final = (_TUPLES: Final = 4096
-"""Lists of symbols remembered, so that equal ones are one object and their rows are found at a glance."""
-
-_TICK, _HEARTBEAT, _CONTROL, *_MARKS)
+_KINDS: Final = (_TICK, _HEARTBEAT, _CONTROL, *_MARKS)
 
 _WHOLE: Final = {"ts_event": pa.int64(), "recv_ms": pa.int64(), "trades": pa.int64(), "status": pa.int16()}
 _TEXT: Final = ("symbol", "kind", "text")
