@@ -1,0 +1,150 @@
+"""The pump: carries committed events from the store's outbox to the alert channel, in store order, until each is there.
+
+An event is published only after it was committed, and is taken out of the outbox only after the broker acknowledged it;
+what is published twice in between, the channel's script gives its first offset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from monitord.store import OutboxRow, Store
+from notifiers.channel import AlertChannel, Behind, ChannelDown, Outgoing
+
+BATCH_ROWS: Final = 256
+CHECK_S: Final = 5.0
+"""How often an idle pump asks the broker whether it still has what it acknowledged."""
+FIRST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Pump:
+    """Publishes the outbox of one store on one channel. Event-loop thread; one `run` at a time.
+
+    The outbox is its queue: it grows while the broker is away, bounded by the disk, and nothing in it is ever dropped.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        channel: AlertChannel,
+        *,
+        batch_rows: int = BATCH_ROWS,
+        check_s: float = CHECK_S,
+        random_share: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """random_share gives the jitter, uniform in [0, 1); sleep waits between tries while closing."""
+        self._store, self._channel = store, channel
+        self._batch_rows, self._check_s = batch_rows, check_s
+        self._random_share, self._sleep = random_share, sleep
+        self._closing = asyncio.Event()
+        self._finished = asyncio.Event()
+        self._pause_s = FIRST_PAUSE_S
+        self._counters = dict.fromkeys(("published", "duplicates", "redrives", "failures"), 0)
+        self.up = False
+        """Whether the broker took the last thing offered (for readiness)."""
+
+    def counters(self) -> Mapping[str, int]:
+        """Return counts since the start: published, duplicates, redrives, failures; and lag_rows as it is now."""
+        return {**self._counters, "lag_rows": self._store.lag_rows}
+
+    async def run(self) -> None:
+        """Publish until `drain` finds the outbox empty.
+
+        Raises Fenced when another publisher took over, StoreError when the store fails. Cancelling loses nothing: what
+        was not marked sent is published again by the next run.
+        """
+        self._finished.clear()
+        try:
+            while not await self._step():
+                pass
+        finally:
+            self._finished.set()
+
+    async def drain(self, deadline_s: float) -> int:
+        """Let `run` end as soon as the outbox is empty; return how many rows are left at the deadline."""
+        self._closing.set()
+        self._store.committed.set()  # wakes an idle run; it finds the outbox empty and sees that we close
+        with suppress(TimeoutError):
+            async with asyncio.timeout(deadline_s):
+                await self._finished.wait()
+        return self._store.lag_rows
+
+    async def _step(self) -> bool:
+        """Publish one batch, or wait for one; return whether this was the last."""
+        self._store.committed.clear()  # before looking: a commit from here on wakes the wait below
+        rows = await self._store.pending(limit=self._batch_rows)
+        if not rows and self._closing.is_set():
+            return True
+        try:
+            await self._publish(rows)
+            self.up, self._pause_s = True, FIRST_PAUSE_S
+        except Behind as error:
+            log.warning("broker_behind", why=str(error))
+            await self._redrive()
+        except ChannelDown as error:
+            await self._back_off(error)
+        else:
+            if not rows:
+                await self._wait_for_commit()
+        return False
+
+    async def _publish(self, rows: list[OutboxRow]) -> None:
+        """Publish a batch and mark it sent; an empty one only asks whether the broker has all it acknowledged."""
+        epoch, acked = await self._store.acked()
+        if not rows:
+            head = await self._channel.head()
+            if head.epoch != epoch or head.top < acked:
+                raise Behind(f"the broker has epoch {head.epoch!r} top {head.top}, not {epoch!r} {acked}")
+            return
+        batch = [Outgoing(row.id, row.record, row.symbol, row.rule, row.severity) for row in rows]
+        receipts = await self._channel.publish(batch, epoch=epoch, acked=acked)
+        await self._store.mark_sent(
+            [(row.seq, receipt.off) for row, receipt in zip(rows, receipts, strict=True)], epoch=epoch
+        )
+        duplicates = sum(receipt.duplicate for receipt in receipts)
+        self._counters["duplicates"] += duplicates
+        self._counters["published"] += len(receipts) - duplicates
+
+    async def _redrive(self) -> None:
+        """Begin a new epoch and put everything kept back into the outbox.
+
+        The broker first: should we die in between, the store's old epoch makes the next publish `behind` once more.
+        """
+        _, acked = await self._store.acked()
+        try:
+            epoch, base = await self._channel.begin_epoch(acked=acked)
+        except ChannelDown as error:
+            await self._back_off(error)
+            return
+        waiting = await self._store.begin_epoch(epoch, base=base)
+        self._counters["redrives"] += 1
+        log.warning("redrive", epoch=epoch, base=base, rows=waiting)
+
+    async def _wait_for_commit(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._check_s):
+                await self._store.committed.wait()
+
+    async def _back_off(self, error: ChannelDown) -> None:
+        """Wait before the next try: 0.1 to 5 s, half of it by chance; closing cuts it short, then keeps to 0.1 s."""
+        self.up = False
+        self._counters["failures"] += 1
+        pause_s = self._pause_s * (0.5 + 0.5 * self._random_share())
+        self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
+        log.warning("channel_down", why=str(error), lag_rows=self._store.lag_rows, retry_s=round(pause_s, 3))
+        if self._closing.is_set():
+            await self._sleep(FIRST_PAUSE_S)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._closing.wait()

@@ -1,0 +1,107 @@
+"""The store's tables and how an older file becomes the newest: one script per version, never changed once released."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from monitord.errors import StoreError
+
+_VERSION_1: Final = """
+CREATE TABLE events (
+    seq          INTEGER PRIMARY KEY AUTOINCREMENT,  -- the order of deciding, publishing and redriving
+    id           TEXT NOT NULL UNIQUE,
+    event        TEXT NOT NULL,
+    rule         TEXT NOT NULL,
+    rev          TEXT NOT NULL,
+    leg          TEXT,
+    symbol       TEXT,
+    "group"      TEXT,
+    severity     TEXT NOT NULL,
+    trade_date   TEXT NOT NULL,
+    episode      INTEGER NOT NULL,
+    ts_event_ms  INTEGER NOT NULL,
+    record       BLOB NOT NULL,                      -- the JSON bytes that go to Redis, sockets and webhooks
+    committed_ms INTEGER NOT NULL,
+    sent_ms      INTEGER,                            -- NULL: in the outbox
+    epoch        TEXT,
+    off          INTEGER
+) STRICT;
+CREATE INDEX events_outbox ON events (seq) WHERE sent_ms IS NULL;
+CREATE INDEX events_sent ON events (sent_ms) WHERE sent_ms IS NOT NULL;
+CREATE INDEX events_by_date ON events (trade_date, rule, symbol);
+CREATE INDEX events_by_symbol ON events (symbol, seq);
+CREATE INDEX events_by_rule ON events (rule, seq);
+CREATE INDEX events_by_time ON events (ts_event_ms);
+
+CREATE TABLE inputs (                                -- the newest input whose events are all here
+    source_id TEXT PRIMARY KEY,
+    offset    INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE channel (                               -- what the broker has acknowledged: one row
+    only  INTEGER PRIMARY KEY CHECK (only = 1),
+    epoch TEXT NOT NULL,
+    acked INTEGER NOT NULL
+) STRICT;
+INSERT INTO channel VALUES (1, '', 0);
+
+CREATE TABLE deliveries (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,    -- the order of sending
+    receiver   TEXT NOT NULL,
+    alert_id   TEXT NOT NULL,
+    record     BLOB NOT NULL,
+    state      TEXT NOT NULL CHECK (state IN ('pending', 'delivered', 'dead')),
+    failures   INTEGER NOT NULL DEFAULT 0,           -- since it was recorded or replayed
+    due_ms     INTEGER,                              -- NULL unless pending
+    reason     TEXT,                                 -- why it is dead
+    created_ms INTEGER NOT NULL,
+    UNIQUE (receiver, alert_id)
+) STRICT;
+CREATE INDEX deliveries_due ON deliveries (receiver, due_ms) WHERE state = 'pending';
+CREATE INDEX deliveries_by_alert ON deliveries (alert_id);
+CREATE INDEX deliveries_by_state ON deliveries (state, id);
+
+CREATE TABLE attempts (
+    delivery_id INTEGER NOT NULL REFERENCES deliveries (id) ON DELETE CASCADE,
+    n           INTEGER NOT NULL,
+    at_ms       INTEGER NOT NULL,
+    latency_ms  INTEGER NOT NULL,
+    verdict     TEXT NOT NULL,
+    code        INTEGER,
+    text        TEXT NOT NULL,
+    PRIMARY KEY (delivery_id, n)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE receivers (
+    name             TEXT PRIMARY KEY,
+    failures         INTEGER NOT NULL,
+    failing_since_ms INTEGER,
+    hold_until_ms    INTEGER NOT NULL,
+    disabled         TEXT
+) STRICT;
+
+CREATE TABLE positions (                             -- how far each consumer of the channel has read
+    consumer TEXT PRIMARY KEY,
+    epoch    TEXT NOT NULL,
+    off      INTEGER NOT NULL
+) STRICT;
+"""
+
+MIGRATIONS: Final = (_VERSION_1,)
+"""Script n makes version n + 1 of version n."""
+
+
+def migrate(db: sqlite3.Connection, path: str) -> None:
+    """Bring an open file to the newest version, each step in one transaction.
+
+    Raises StoreError for a file of a newer program.
+    """
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"store {path} has schema version {version}, this program knows up to {len(MIGRATIONS)}; "
+            "it was written by a newer monitord: use that one, or another state directory"
+        )
+    for number in range(version, len(MIGRATIONS)):
+        db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")

@@ -1,0 +1,366 @@
+"""The store: events (outbox and history), the input offset, what the broker acknowledged, deliveries. One SQLite file.
+
+All SQL runs on one thread over one connection, because two connections can lose commits on older SQLite and because a
+queue of calls needs no busy handling. Every call is one transaction: durable when it returns, undone when it raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from monitord.deliveries import Deliveries
+from monitord.errors import StoreError
+from monitord.paging import Page, check_page
+from monitord.schema import migrate
+from rules.alert import Alert
+
+REDRIVE_MS: Final = 24 * 3_600_000
+"""How long a sent row is kept for publishing it again, should the broker lose it."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """An event that is to be published; record: the bytes of `Alert.to_json`."""
+
+    seq: int
+    id: str
+    record: bytes
+    symbol: str | None
+    rule: str
+    severity: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAlert:
+    """An event of the history; epoch and off are None until it is published."""
+
+    seq: int
+    id: str
+    record: bytes
+    epoch: str | None
+    off: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryFilter:
+    """What to list; None lets all pass. since_ms ≤ ts_event_ms < until_ms (Unix ms); trade_date "2023-02-01"."""
+
+    rule: str | None = None
+    symbol: str | None = None
+    severity: str | None = None
+    event: str | None = None
+    trade_date: str | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeCounter:
+    """What a trade date has seen of one (rule, rev, leg, symbol or group): enough to count on after a lost checkpoint.
+
+    episode: greatest number given; fires: sent ones; last_fire_ms: Unix ms, None = none; suppressed: fires held back
+    since the last one sent.
+    """
+
+    rule: str
+    rev: str
+    leg: str | None
+    symbol: str | None
+    group: str | None
+    episode: int
+    fires: int
+    last_fire_ms: int | None
+    suppressed: int
+
+
+class Store:
+    """One open store file. Methods are called on the event loop; any number may wait at the same time.
+
+    Calls wait in the thread's queue, as many as there are callers. Cancelling a call does not undo it: it still runs,
+    and only its answer is lost. Every method raises StoreError when SQLite refuses (disk full, damaged file).
+
+    committed  is set whenever a commit brought new events; whoever waits for it clears it.
+    lag_rows   events committed and not marked sent.
+    """
+
+    def __init__(self, path: Path, *, clock_ms: Callable[[], int]) -> None:
+        """Use `open`."""
+        self.path = path
+        self.committed = asyncio.Event()
+        self.lag_rows = 0
+        self.duplicates = 0
+        self.deliveries = Deliveries(self._run, clock_ms=clock_ms)
+        self._clock_ms = clock_ms
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._lock = -1
+        self._db: sqlite3.Connection | None = None
+
+    @classmethod
+    async def open(cls, path: Path, *, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> Store:
+        """Open or create the store and bring it to the newest schema.
+
+        Raises StoreError: another process has it open (with its pid), a newer program wrote it, it is damaged or can't
+        be written.
+        """
+        store = cls(path, clock_ms=clock_ms)
+        try:
+            await asyncio.get_running_loop().run_in_executor(store._thread, store._open)
+        except BaseException:
+            store._thread.shutdown(wait=False)
+            raise
+        return store
+
+    async def close(self) -> None:
+        """Finish the calls that wait, close the file and give it free for others; idempotent."""
+        if self._db is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+            self._thread.shutdown()
+
+    async def commit(self, alerts: Sequence[Alert], *, offset: int, source_id: str = "") -> int:
+        """Put events into the outbox and move the input offset, in one transaction; return how many events were new.
+
+        An event whose id is here already is a duplicate: it was decided before from the same inputs. The offset never
+        goes back. Encodes each alert once, on the store's thread.
+        """
+        added = await self._run(lambda db: self._commit(db, alerts, offset, source_id))
+        self.lag_rows += added
+        self.duplicates += len(alerts) - added
+        if added:
+            self.committed.set()
+        return added
+
+    async def offset(self, *, source_id: str = "") -> int:
+        """Return the newest committed input offset of the source, -1 if there is none."""
+        row = await self._one("SELECT offset FROM inputs WHERE source_id = ?", source_id)
+        return -1 if row is None else int(row[0])
+
+    async def pending(self, *, limit: int) -> list[OutboxRow]:
+        """Return the first `limit` events of the outbox in store order."""
+        rows = await self._all(
+            "SELECT seq, id, record, symbol, rule, severity FROM events WHERE sent_ms IS NULL ORDER BY seq LIMIT ?",
+            limit,
+        )
+        return [OutboxRow(*row) for row in rows]
+
+    async def mark_sent(self, receipts: Sequence[tuple[int, int]], *, epoch: str) -> None:
+        """Take (seq, stream offset) pairs out of the outbox and remember the greatest offset as acknowledged."""
+        self.lag_rows -= await self._run(lambda db: self._mark_sent(db, receipts, epoch))
+
+    async def acked(self) -> tuple[str, int]:
+        """Return (epoch, greatest offset the broker acknowledged in it), ("", 0) before the first epoch."""
+        epoch, off = await self._one("SELECT epoch, acked FROM channel") or ("", 0)
+        return epoch, off
+
+    async def begin_epoch(self, epoch: str, *, base: int) -> int:
+        """Put all events sent within the last 24 h back into the outbox for a new epoch; return how many wait there."""
+        self.lag_rows = await self._run(lambda db: self._begin_epoch(db, epoch, base))
+        return self.lag_rows
+
+    async def prune(self, *, sent_before_ms: int) -> int:
+        """Delete history sent before that time, but nothing a redrive may need; return how many events."""
+        limit_ms = min(sent_before_ms, self._clock_ms() - REDRIVE_MS)
+        return await self._run(lambda db: db.execute("DELETE FROM events WHERE sent_ms < ?", (limit_ms,)).rowcount)
+
+    async def history(self, wanted: HistoryFilter, *, page: int = 1, page_size: int = 100) -> Page[StoredAlert]:
+        """Return a page of the events that pass, newest first; page_size is at most 1000."""
+        check_page(page, page_size)
+        where, values = _where(wanted)
+        return await self._run(
+            lambda db: Page(
+                tuple(
+                    StoredAlert(*row)
+                    for row in db.execute(
+                        f"SELECT seq, id, record, epoch, off FROM events {where} ORDER BY seq DESC LIMIT ? OFFSET ?",
+                        (*values, page_size, (page - 1) * page_size),
+                    )
+                ),
+                db.execute(f"SELECT count(*) FROM events {where}", values).fetchone()[0],
+                page,
+                page_size,
+            )
+        )
+
+    async def alert(self, alert_id: str) -> StoredAlert | None:
+        """Return the event of this id, None if there is none."""
+        row = await self._one("SELECT seq, id, record, epoch, off FROM events WHERE id = ?", alert_id)
+        return None if row is None else StoredAlert(*row)
+
+    async def counters(self, trade_date: str) -> list[EpisodeCounter]:
+        """Return what that trade date ("2023-02-01") has seen, per (rule, rev, leg, symbol or group)."""
+        rows = await self._all(_COUNTERS, trade_date)
+        return [
+            EpisodeCounter(
+                rule=rule, rev=rev, leg=leg, symbol=symbol, group=group,
+                episode=episode, fires=fires, last_fire_ms=last_ms, suppressed=held,
+            )
+            for rule, rev, leg, symbol, group, episode, fires, last_ms, held in rows
+        ]  # fmt: skip
+
+    async def position(self, consumer: str) -> tuple[str, int] | None:
+        """Return (epoch, offset) up to which a consumer of the channel has read, None for a new one."""
+        row = await self._one("SELECT epoch, off FROM positions WHERE consumer = ?", consumer)
+        return None if row is None else (row[0], row[1])
+
+    async def set_position(self, consumer: str, *, epoch: str, off: int) -> None:
+        """Remember how far a consumer of the channel has read."""
+        await self._run(
+            lambda db: db.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", (consumer, epoch, off))
+        )
+
+    async def _all(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        return await self._run(lambda db: db.execute(sql, values).fetchall())
+
+    async def _one(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
+        return next(iter(await self._all(sql, *values)), None)
+
+    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in a transaction on the store's thread."""
+        if self._db is None:
+            raise StoreError(f"store {self.path} is closed")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
+
+    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        db = self._db
+        if db is None:
+            raise StoreError(f"store {self.path} is closed")
+        with _sqlite_errors(self.path):
+            db.execute("BEGIN")
+            try:
+                result = work(db)
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:  # SQLite has already rolled back after some errors, a full disk among them
+                    db.execute("ROLLBACK")
+                raise
+        return result
+
+    def _open(self) -> None:
+        with _sqlite_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = _take_lock(self.path)
+            try:
+                self._db = db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=True)
+                for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+                    db.execute(f"PRAGMA {setting}").fetchall()
+                migrate(db, str(self.path))
+                (self.lag_rows,) = db.execute("SELECT count(*) FROM events WHERE sent_ms IS NULL").fetchone()
+            except BaseException:
+                self._close()
+                raise
+        if self.lag_rows:
+            self.committed.set()
+
+    def _close(self) -> None:
+        db, self._db = self._db, None
+        if db is not None:
+            db.close()
+        os.close(self._lock)
+
+    def _commit(self, db: sqlite3.Connection, alerts: Sequence[Alert], offset: int, source_id: str) -> int:
+        now_ms = self._clock_ms()
+        added = sum(
+            db.execute(
+                "INSERT INTO events (id, event, rule, rev, leg, symbol, \"group\", severity, trade_date, episode, "
+                "ts_event_ms, record, committed_ms) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO NOTHING",
+                (
+                    alert.id, str(alert.event), alert.rule, alert.rev, alert.leg, alert.symbol, alert.group,
+                    alert.severity, alert.trade_date, alert.episode, alert.ts_event_ms, alert.to_json(), now_ms,
+                ),
+            ).rowcount
+            for alert in alerts
+        )  # fmt: skip
+        db.execute(
+            "INSERT INTO inputs VALUES (?, ?) "
+            "ON CONFLICT (source_id) DO UPDATE SET offset = max(offset, excluded.offset)",
+            (source_id, offset),
+        )
+        return added
+
+    def _mark_sent(self, db: sqlite3.Connection, receipts: Sequence[tuple[int, int]], epoch: str) -> int:
+        now_ms = self._clock_ms()
+        marked = sum(
+            db.execute(
+                "UPDATE events SET sent_ms = ?, epoch = ?, off = ? WHERE seq = ? AND sent_ms IS NULL",
+                (now_ms, epoch, off, seq),
+            ).rowcount
+            for seq, off in receipts
+        )
+        top = max((off for _, off in receipts), default=0)
+        db.execute("UPDATE channel SET acked = max(acked, ?) WHERE epoch = ?", (top, epoch))
+        return marked
+
+    def _begin_epoch(self, db: sqlite3.Connection, epoch: str, base: int) -> int:
+        db.execute("UPDATE channel SET epoch = ?, acked = ?", (epoch, base))
+        db.execute(
+            "UPDATE events SET sent_ms = NULL, epoch = NULL, off = NULL WHERE sent_ms >= ?",
+            (self._clock_ms() - REDRIVE_MS,),
+        )
+        (waiting,) = db.execute("SELECT count(*) FROM events WHERE sent_ms IS NULL").fetchone()
+        return int(waiting)
+
+
+_COUNTERS: Final = """
+WITH day AS (SELECT * FROM events WHERE trade_date = ?),
+fired AS (
+    SELECT rule, rev, leg, symbol, "group", count(*) AS fires, max(ts_event_ms) AS last_ms, max(seq) AS last_seq
+    FROM day WHERE event = 'fire' GROUP BY rule, rev, leg, symbol, "group"
+)
+SELECT day.rule, day.rev, day.leg, day.symbol, day."group", max(day.episode), coalesce(max(fires), 0), max(last_ms),
+       sum(day.event = 'suppressed' AND day.seq > coalesce(last_seq, 0))
+FROM day LEFT JOIN fired
+    ON fired.rule = day.rule AND fired.rev = day.rev AND fired.leg IS day.leg
+    AND fired.symbol IS day.symbol AND fired."group" IS day."group"
+GROUP BY day.rule, day.rev, day.leg, day.symbol, day."group"
+ORDER BY min(day.seq)
+"""
+
+
+def _where(wanted: HistoryFilter) -> tuple[str, tuple[Any, ...]]:
+    tests = {
+        "rule = ?": wanted.rule,
+        "symbol = ?": wanted.symbol,
+        "severity = ?": wanted.severity,
+        "event = ?": wanted.event,
+        "trade_date = ?": wanted.trade_date,
+        "ts_event_ms >= ?": wanted.since_ms,
+        "ts_event_ms < ?": wanted.until_ms,
+    }
+    asked = {test: value for test, value in tests.items() if value is not None}
+    return f"WHERE {' AND '.join(asked)}" if asked else "", tuple(asked.values())
+
+
+def _take_lock(path: Path) -> int:
+    """Return a descriptor holding the lock beside the store; raises StoreError that names the process holding it."""
+    lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(lock, 20).decode(errors="replace").strip() or "unknown"
+        os.close(lock)
+        raise StoreError(
+            f"store {path} is already open by pid {holder}; stop that process or use another state directory"
+        ) from None
+    os.ftruncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
+    return lock
+
+
+@contextmanager
+def _sqlite_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the file system raise into StoreError."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise StoreError(f"store {path}: {error}; check the disk's space and the file") from error
