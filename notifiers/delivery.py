@@ -336,13 +336,15 @@ class Delivery:
         return Arrival(alert_id=alert_id, record=record, dead=why)
 
     async def _send_due(self) -> int:
-        """Attempt what is due, oldest first, until the receiver has to be left alone; return how many."""
+        """Attempt what is due, oldest first, until the receiver has to be left alone; return how many.
+
+        While the breaker is open a failed attempt closes the door again, so each one is a probe.
+        """
         now_ms = self._clock.now_ms()
         if self._resting(now_ms):
             return 0
-        limit = 1 if self._state.tripped else SEND_BATCH
         attempts = 0
-        for delivery in await self._store.due(self.name, now_ms, limit=limit):
+        for delivery in await self._store.due(self.name, now_ms, limit=SEND_BATCH):
             await self._send(delivery)
             attempts += 1
             if self._resting(self._clock.now_ms()):

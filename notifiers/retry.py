@@ -58,7 +58,7 @@ class ReceiverState:
 
     @property
     def tripped(self) -> bool:
-        """Return whether the breaker is open or half open: only one attempt at a time, as a probe."""
+        """Return whether the breaker is open (until `hold_until_ms`) or half open: the next attempt is a probe."""
         return self.failures >= BREAKER_FAILURES
 
 

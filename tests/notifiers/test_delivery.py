@@ -362,6 +362,30 @@ async def test_a_broker_that_is_away_at_the_start_is_waited_for(
     assert [alert_id for _, alert_id in notifier.sent] == ["al_1"]
 
 
+async def test_each_outage_of_the_broker_is_told_once_and_begins_with_short_pauses(
+    new_delivery: Any, clock: Any, reader: Any
+) -> None:
+    delivery, _ = new_delivery()
+    failures = []
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(2):
+            before = delivery.counters()["broker_failures"]
+            reader.down = True
+            clock.horizon_ms = clock.ms + 2 * S
+
+            def back() -> None:
+                reader.down = False
+                clock.horizon_ms = clock.ms + 30 * S
+                clock.at_horizon = lambda: delivery.stop(5)
+
+            clock.at_horizon = back
+            await asyncio.wait_for(delivery.run(), 10)
+            failures.append(delivery.counters()["broker_failures"] - before)
+            delivery._stopping, delivery._deadline_at_s = False, None
+    assert [e["event"] for e in logs] == ["delivery_broker_away"] * 2
+    assert failures[0] == failures[1] == 5  # after 100, 200, 400, 800 and 1600 ms
+
+
 async def test_a_new_receiver_begins_at_the_end_and_a_known_one_at_what_is_left(
     new_delivery: Any, clock: Any, reader: Any, store: Any
 ) -> None:
