@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Final, Protocol
 
 import numpy as np
@@ -21,14 +22,17 @@ from rules.functions import arithmetic
 from rules.functions.function import Args, Function, Value, number_key
 from rules.functions.registry import FUNCTIONS
 from rules.functions.values import Constant, Field, NumberNode, TruthField, TruthNode
+from rules.language.parser import parse
 from rules.language.tree import (
     Binary,
+    Binding,
     Call,
     Compare,
     CrossPeriod,
     CrossReference,
     Expr,
     Formula,
+    Kind,
     Logic,
     Name,
     Negate,
@@ -36,13 +40,12 @@ from rules.language.tree import (
     Number,
     Text,
 )
+from rules.language.words import DYNAINFO, SPELLINGS
 from rules.node import ALL, Node, Selection
 from rules.rings import Ring, Rings
 from rules.state import Column, StateTable
 
 BAR_FIELDS: Final = ("C", "O", "H", "L", "V", "AMO")
-TRUTH_WORDS: Final = frozenset({"SEALUP", "SEALDOWN", "SEALED", "VALID"})
-SYNONYMS: Final = {"CLOSE": "C", "OPEN": "O", "HIGH": "H", "LOW": "L", "VOL": "V", "AMOUNT": "AMO"}
 LONGEST_KEY: Final = 400
 """Characters from which on a key is replaced by its hash: names that use names twice double a key at each step."""
 
@@ -105,12 +108,13 @@ class Layer:
         return node
 
     def word(self, word: str) -> Value:
-        """Return the node of a canonical word of the market."""
-        known = self.nodes.get(word)
-        if known is not None:
-            return known
-        make = TruthField if word in TRUTH_WORDS else Field
-        return self.share(make(word, self._source.column(self.period, word), period=self.period))
+        """Return the node of a word of the market, in any of its spellings."""
+        known = SPELLINGS.get(word)
+        name = word if known is None else known.name
+        if name in self.nodes:
+            return self.nodes[name]
+        make = TruthField if known is not None and known.kind is Kind.TRUTH else Field
+        return self.share(make(name, self._source.column(self.period, name), period=self.period))
 
     def ring(self, node: Value, depth: int) -> Ring:
         before = self.rings.names()
@@ -216,25 +220,27 @@ class Graph:
         self._layers: dict[str, Layer] = {}
 
     def add(self, expr: Expr, *, period: str, names: Mapping[str, Expr] | None = None) -> Node:
-        """Compile an expression to its node, sharing what is there; `names` are the formula's local names.
+        """Compile an expression to its node, sharing what is there.
+
+        names: the local names it may use, in the order of their statements, each using earlier ones alone.
 
         Raises RuleError for what can't be compiled.
         """
-        return Compiler(self._layer(period), names or {}).node(expr)
+        compiler = Compiler(self._layer(period))
+        for name in _needed(expr, names or {}):
+            compiler.name(name, (names or {})[name])
+        return compiler.node(expr)
 
     def add_formula(self, formula: Formula, *, period: str) -> tuple[Node, dict[str, Node]]:
         """Compile a formula: its condition as a TRUTH node, and its named outputs by the name as written."""
         layer = self._layer(period)
-        compiler = Compiler(layer, {})
-        values: list[Value] = []
-        outputs: dict[str, Node] = {}
-        for statement in formula.statements:
-            value = compiler.node(statement.expr)
-            values.append(value)
-            if statement.name:
-                compiler.locals[statement.name] = value
-        for statement in formula.outputs:
-            outputs[statement.written] = compiler.locals[statement.name]
+        compiler = Compiler(layer)
+        values = [compiler.name(statement.name, statement.expr) for statement in formula.statements]
+        outputs: dict[str, Node] = {
+            statement.written: value
+            for statement, value in zip(formula.statements, values, strict=True)
+            if statement.binding is Binding.OUTPUT
+        }
         return layer.truth(values[formula.condition]), outputs
 
     def plan(self, nodes: Iterable[Node]) -> Plan:
@@ -291,13 +297,18 @@ class Graph:
 
 
 class Compiler:
-    """Turns expressions into nodes of one layer; `locals` are the names already compiled."""
+    """Turns expressions into nodes of one layer, knowing the local names compiled so far."""
 
-    def __init__(self, layer: Layer, names: Mapping[str, Expr]) -> None:
+    def __init__(self, layer: Layer) -> None:
         self._layer = layer
-        self._names = names
-        self._open: list[str] = []
-        self.locals: dict[str, Value] = {}
+        self._locals: dict[str, Value] = {}
+
+    def name(self, name: str, expr: Expr) -> Value:
+        """Return the node of a statement's expression; later expressions know it by this name, unless that is ""."""
+        value = self.node(expr)
+        if name:
+            self._locals[name] = value
+        return value
 
     def node(self, expr: Expr) -> Value:
         """Return the node of an expression."""
@@ -306,7 +317,7 @@ class Compiler:
             case Number(value=value):
                 return layer.constant(value, layer.period)
             case Name(name=name):
-                return self._named(name)
+                return self._locals[name] if name in self._locals else layer.word(name)
             case Call():
                 return self._call(expr)
             case Binary(op=op, left=left, right=right):
@@ -326,19 +337,9 @@ class Compiler:
             case Text(value=value):
                 raise RuleError(f"'{value}' is a text where a value is needed")
 
-    def _named(self, name: str) -> Value:
-        if name in self.locals:
-            return self.locals[name]
-        if name not in self._names:
-            return self._layer.word(SYNONYMS.get(name, name))
-        if name in self._open:
-            raise RuleError(f"{' → '.join([*self._open, name])}: a name is made of itself")
-        self._open.append(name)
-        self.locals[name] = self.node(self._names[name])
-        self._open.pop()
-        return self.locals[name]
-
     def _call(self, call: Call) -> Value:
+        if call.name == "DYNAINFO":
+            return self._dynamic(call)
         function = FUNCTIONS.get(call.name)
         if function is None:
             raise RuleError(f"unknown function {call.name!r}")
@@ -348,6 +349,13 @@ class Compiler:
         constants = tuple(self._constants(function, values))
         series: Args = tuple(v for v, param in zip(values, function.params, strict=True) if not param.is_constant)
         return function.build(self._layer, series, constants)
+
+    def _dynamic(self, call: Call) -> Value:
+        """Return the node of the expression that DYNAINFO(n) stands for."""
+        number = call.args[0] if len(call.args) == 1 else None
+        if not isinstance(number, Number) or number.value not in DYNAINFO:
+            raise RuleError(f"DYNAINFO takes one of {', '.join(map(str, DYNAINFO))}")
+        return Compiler(self._layer).node(parse(DYNAINFO[int(number.value)]).statements[0].expr)
 
     def _constants(self, function: Function, values: Args) -> Iterator[float]:
         for value, param in zip(values, function.params, strict=True):
@@ -359,6 +367,22 @@ class Compiler:
             if fault is not None:
                 raise RuleError(f"{function.signature()}: {fault}")
             yield value.number
+
+
+def _needed(expr: Expr, names: Mapping[str, Expr]) -> list[str]:
+    """Return the names that an expression uses, and those these use, in the order of `names`."""
+    found: set[str] = set()
+    stack: list[object] = [expr]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, tuple):
+            stack.extend(part)
+        elif isinstance(part, Name) and part.name in names and part.name not in found:
+            found.add(part.name)
+            stack.append(names[part.name])
+        elif is_dataclass(part):
+            stack.extend(getattr(part, field.name) for field in fields(part))
+    return [name for name in names if name in found]
 
 
 def reach(nodes: Iterable[Node]) -> set[Node]:
