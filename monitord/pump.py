@@ -103,7 +103,7 @@ class Pump:
         epoch, acked = await self._store.acked()
         if not rows:
             head = await self._channel.head()
-            if head.epoch != epoch or head.top < acked:
+            if epoch == "" or head.epoch != epoch or head.top < acked:
                 raise Behind(f"the broker has epoch {head.epoch!r} top {head.top}, not {epoch!r} {acked}")
             return
         batch = [Outgoing(row.id, row.record, row.symbol, row.rule, row.severity) for row in rows]

@@ -156,7 +156,8 @@ class Store:
 
     async def mark_sent(self, receipts: Sequence[tuple[int, int]], *, epoch: str) -> None:
         """Take (seq, stream offset) pairs out of the outbox and remember the greatest offset as acknowledged."""
-        self.lag_rows -= await self._run(lambda db: self._mark_sent(db, receipts, epoch))
+        marked = await self._run(lambda db: self._mark_sent(db, receipts, epoch))
+        self.lag_rows -= marked  # not in one statement: the old value would be read before the await
 
     async def acked(self) -> tuple[str, int]:
         """Return (epoch, greatest offset the broker acknowledged in it), ("", 0) before the first epoch."""
@@ -165,8 +166,9 @@ class Store:
 
     async def begin_epoch(self, epoch: str, *, base: int) -> int:
         """Put all events sent within the last 24 h back into the outbox for a new epoch; return how many wait there."""
-        self.lag_rows = await self._run(lambda db: self._begin_epoch(db, epoch, base))
-        return self.lag_rows
+        waiting = await self._run(lambda db: self._begin_epoch(db, epoch, base))
+        self.lag_rows = waiting
+        return waiting
 
     async def prune(self, *, sent_before_ms: int) -> int:
         """Delete history sent before that time, but nothing a redrive may need; return how many events."""

@@ -14,7 +14,7 @@ end
 
 local meta = redis.call('HMGET', KEYS[1], 'epoch', 'top', 'base')
 local epoch, top, base = meta[1] or '', tonumber(meta[2] or '0'), tonumber(meta[3] or '0')
-if epoch ~= ARGV[1] or top < tonumber(ARGV[2]) then
+if epoch == '' or epoch ~= ARGV[1] or top < tonumber(ARGV[2]) then
   return redis.error_reply('BEHIND epoch ' .. epoch .. ' top ' .. string.format('%.0f', top))
 end
 
