@@ -43,13 +43,15 @@ MAX_DEPTH: Final = 100
 """How deep expressions may nest; a sum of n terms nests n deep, as it is added from the left."""
 
 STYLES: Final = (
-    "NODRAW", "STICK", "STICKTYPE", "VOLSTICK", "LINESTICK", "COLORSTICK", "CROSSDOT", "CIRCLEDOT", "POINTDOT", "DOTLINE",
-    "LINEDASH", "LINEDOT", "LINEDASHDOT", "NOTEXT", "NOTITLE", "NOFRAME", "NOIMAGE", "DRAWABOVE", "DRAWBELOW",
+    "NODRAW", "STICK", "STICKTYPE", "VOLSTICK", "LINESTICK", "COLORSTICK", "CROSSDOT", "CIRCLEDOT",
+    "POINTDOT", "DOTLINE", "LINEDASH", "LINEDOT", "LINEDASHDOT", "NOTEXT", "NOTITLE", "NOFRAME", "NOIMAGE", "DRAWABOVE", "DRAWBELOW",
     "DRAWCENTER", "ALIGN", "VALIGN", "PRECIS", "PXDN", "MOVE", "SHIFT", "LAYER", "RGBX", "DRAWNULL", "AXISDEPTH",
 )  # fmt: skip
 """Words that may follow a statement's value after a comma: how to draw it. Ignored."""
 _STYLE = re.compile(rf"(?:COLOR\w*|LINETHICK[0-9]*|LAYER[0-9]+|RGBX?\w*|PRECIS[0-9]*|{'|'.join(STYLES)})")
-_DRAWING = re.compile(r"DRAW\w*|STICKLINE\w*|POLYLINE|VERTLINE|HORLINE|EXPLAIN|PARTLINE|FILLRGN|FLOATRGN|TIPTEXT|PLOYLINE")
+_DRAWING = re.compile(
+    r"DRAW\w*|STICKLINE\w*|POLYLINE|VERTLINE|HORLINE|EXPLAIN|PARTLINE|FILLRGN|FLOATRGN|TIPTEXT|PLOYLINE"
+)
 _COMPARISONS: Final = {"!=": "<>", "==": "="}
 
 
@@ -92,15 +94,15 @@ def _statements(source: Source, text: str) -> list[Statement | None]:
             if len(kinds) > MAX_TOKENS:
                 start = token.start_pos or 0
                 raise source.refuse(start, start + 1, f"the formula has more than {MAX_TOKENS} words and signs")
-        statements: list[Statement | None] = machine.feed_eof(token)
+        statements: list[Statement | None] = machine.feed_eof(token)  # type: ignore[no-untyped-call]
     except UnexpectedCharacters as error:
-        raise unexpected_character(source, error.pos_in_stream) from None
+        raise unexpected_character(source, error.pos_in_stream or 0) from None
     except UnexpectedToken as error:
         ending = error.token.type == "$END"
         end = len(text.rstrip())
         place = (end, end) if ending else (error.token.start_pos or 0, error.token.end_pos or 0)
         before = kinds if ending else kinds[:-1]
-        expected = machine.accepts()
+        expected = machine.accepts()  # type: ignore[no-untyped-call]
         raise unexpected_token(source, place, kind=error.token.type, before=before, expected=expected) from None
     if len(statements) > MAX_STATEMENTS:
         raise source.refuse(0, 1, f"the formula has {len(statements)} statements, more than {MAX_STATEMENTS}")
@@ -115,7 +117,9 @@ def _condition(source: Source, statements: tuple[Statement, ...]) -> int:
     end = len(source.text.rstrip())
     hint = "end with the condition itself, as in A:=MA(C,5); C>A"
     if statements:
-        raise source.refuse(statements[-1].span.start, end, "the formula has no condition, only := assignments", hint=hint)
+        raise source.refuse(
+            statements[-1].span.start, end, "the formula has no condition, only := assignments", hint=hint
+        )
     raise source.refuse(0, end, "the formula has no condition, only drawing", hint=hint)
 
 
@@ -149,7 +153,9 @@ class _Builder(Transformer[Token, Any]):
 
     def style(self, name: Token, *parts: Any) -> None:
         if not _STYLE.fullmatch(upper(name)):
-            hint = did_you_mean(upper(name), STYLES) or "after a comma stands how to draw a line; join conditions with AND"
+            hint = (
+                did_you_mean(upper(name), STYLES) or "after a comma stands how to draw a line; join conditions with AND"
+            )
             raise _Refusal(*_place(name), f"unknown drawing style {str(name)!r}", hint)
 
     def args(self, *args: Expr) -> tuple[Expr, ...]:
@@ -247,9 +253,9 @@ def _place(token: Token) -> tuple[int, int]:
 
 
 def _span(token: Token) -> Span:
-    assert token.line is not None and token.column is not None
-    assert token.end_line is not None and token.end_column is not None
-    return Span(token.line, token.column, token.end_line, token.end_column, *_place(token))
+    # lark gives every token of a text all of these; its annotations allow for tokens made by hand.
+    line, column = token.line or 1, token.column or 1
+    return Span(line, column, token.end_line or line, token.end_column or column + 1, *_place(token))
 
 
 def _join(first: Span, last: Span) -> Span:

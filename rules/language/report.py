@@ -23,7 +23,9 @@ def render(finding: Finding) -> str:
         source, column = _window(finding.source.expandtabs(1), finding.column)
         width = max(1, min(finding.width, len(source) - column + 1))
         lines.append(source)
-        lines.append(" " * _columns(source[: column - 1]) + "^" * max(1, _columns(source[column - 1 : column - 1 + width])))
+        lines.append(
+            " " * _columns(source[: column - 1]) + "^" * max(1, _columns(source[column - 1 : column - 1 + width]))
+        )
     if finding.hint is not None:
         lines.append(f"    hint: {finding.hint}")
     return "\n".join(lines)

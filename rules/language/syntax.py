@@ -35,16 +35,14 @@ class Source:
     file: str
     first_line: int = 1
 
-    def finding(
-        self, span: Span, message: str, *, hint: str | None = None, severity: str = "error"
-    ) -> Finding:
+    def finding(self, span: Span, message: str, *, hint: str | None = None, severity: str = "error") -> Finding:
         """Return a finding whose carets stand under `span` (under its first line where it has several)."""
         lines = self.text.split("\n")
         line = lines[span.line - 1] if span.line <= len(lines) else ""
         end = span.end_column if span.end_line == span.line else len(line) + 1
         return Finding(
-            file=self.file, line=span.line + self.first_line - 1, column=span.column, message=message, severity=severity,
-            source=line.rstrip("\r"), width=max(1, end - span.column), hint=hint,
+            file=self.file, line=span.line + self.first_line - 1, column=span.column, message=message,
+            severity=severity, source=line.rstrip("\r"), width=max(1, end - span.column), hint=hint,
         )  # fmt: skip
 
     def span(self, start: int, end: int) -> Span:
@@ -125,7 +123,10 @@ def unexpected_token(
     elif wanted >= _OPERAND:
         message, hint = f"{found} where a value is needed", "a number, a word, a function call or ( … ) goes here"
     elif kind == "_ASSIGN" or kind == "_COLON":
-        message, hint = f"{found}: only a name can be given a value", "write NAME:=… or NAME:… at the start of a statement"
+        message, hint = (
+            f"{found}: only a name can be given a value",
+            "write NAME:=… or NAME:… at the start of a statement",
+        )
     elif kind in _AFTER_OPERAND and last in _AFTER_OPERAND:
         message, hint = f"{found} right after a value", "put an operator, AND, OR, a comma or ; between them"
     else:

@@ -112,7 +112,7 @@ class CrossPeriod:
 
 @dataclass(frozen=True, slots=True)
 class CrossReference:
-    """"SH000001$CLOSE" or "MACD.DIF"(12,26,9): another symbol's or a shipped formula's value."""
+    """ "SH000001$CLOSE" or "MACD.DIF"(12,26,9): another symbol's or a shipped formula's value."""
 
     target: str
     args: tuple[Expr, ...] = ()

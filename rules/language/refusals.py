@@ -1,0 +1,80 @@
+"""What the language knows and refuses, each with its reason.
+
+FUTURE and UNAVAILABLE stay refused. What is named LATER or CROSS parses, but is not evaluated by this
+version; evaluating it means removing its line here. A function that is registered is never looked up here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_CHANGES: Final = "looks into the future: its value on a bar changes after the bar has closed"
+
+FUTURE: Final = frozenset(
+    {
+        "ZIG", "ZIGA", "PEAK", "PEAKA", "PEAKBARS", "PEAKBARSA", "TROUGH", "TROUGHA", "TROUGHBARS", "TROUGHBARSA",
+        "BACKSET", "BACKSETX", "REFX", "REFXV", "FILTERX", "BARSNEXT", "XMA", "ISLASTBAR", "CURRBARSCOUNT",
+        "TOTALBARSCOUNT", "FLATZIG", "FLATZIGA", "DRAWLAST", "CONST",
+    }
+)  # fmt: skip
+UNAVAILABLE: Final[dict[str, str]] = {
+    **dict.fromkeys(
+        ("WINNER", "LWINNER", "PWINNER", "COST", "COSTEX", "PPART"), "needs the cost distribution of holders"
+    ),
+    **dict.fromkeys(("FINANCE", "FINVALUE", "FINONE", "FINPER", "GPJYVALUE", "GPONEDAT"), "needs company reports"),
+    **dict.fromkeys(("CAPITAL", "TOTALCAPITAL", "HSL"), "needs the number of shares"),
+    **dict.fromkeys(("L2_AMO", "L2_VOL", "L2_VOLNUM", "LARGEINTRDVOL", "BIGVOL"), "needs Level-2 orders"),
+    **dict.fromkeys(
+        ("INBLOCK", "HORCALC", "EXTERNVALUE", "EXTDATA_USER", "SIGNALS_SYS"), "needs the vendor's own tables"
+    ),
+}
+UNAVAILABLE_DYNAINFO: Final[dict[int, str]] = {
+    17: "the volume ratio is not evaluated by this version",
+    37: "turnover needs the number of shares, which is unavailable",
+}
+NOT_YET: Final = "is not evaluated by this version"
+
+LATER_WORDS: Final[dict[str, str]] = dict.fromkeys(
+    ("ENTRY", "QTY", "PEAK", "PNL"), "positions come with rules over positions"
+)
+LATER_FUNCTIONS: Final[dict[str, str]] = {
+    "ON": f"ON(PERIOD,…): another period inside a formula {NOT_YET}",
+    **{name: f"{name} {NOT_YET}" for name in ("RISE", "HIGHS", "LOWS", "VRATIO", "BIGTICK")},
+    **{name: f"{name} {NOT_YET}" for name in ("SAR", "SLOPE", "FORCAST", "COVAR", "RELATE", "BARSSINCEN")},
+}
+CROSS_PERIOD: Final[str | None] = f"a value of another period {NOT_YET}"
+CROSS_REFERENCE: Final[str | None] = f"a value of another symbol or formula {NOT_YET}"
+
+LATER_FIELDS: Final[dict[str, str]] = {
+    "for": "needs state mode, which comes later",
+    "keep_firing": "needs state mode, which comes later",
+    "confirm": "provisional alerts come later",
+    "over": "rules over groups of symbols come later",
+    "agg": "rules over groups of symbols come later",
+    "min_valid": "rules over groups of symbols come later",
+    "cap": "windows that vary from bar to bar come later",
+}
+"""Fields of a rule that this version does not act on."""
+LATER_CHOICES: Final[dict[tuple[str, str], str]] = {
+    ("mode", "state"): "this version runs mode: edge only",
+    ("freq", "once_per_session"): "use once_per_day with a cooldown",
+    ("freq", "{step: …}"): "use always with a cooldown",
+    ("period", "1w"): "use 1d",
+    ("period", "1mon"): "use 1d",
+    ("gap", "suppress"): "this version has gap: tag only",
+    ("flap", "{…}"): "this version has flap: off only",
+    ("select", "positions"): "positions come with rules over positions",
+}
+"""Values of a field that this version does not act on, with what to use."""
+
+_LEVEL_2 = re.compile(r"L2_\w+")
+
+
+def function_refusal(name: str) -> str | None:
+    """Return why a call of this function is refused, None if it is not refused."""
+    if name in FUTURE:
+        return f"{name} {_CHANGES}"
+    if name in UNAVAILABLE or _LEVEL_2.fullmatch(name):
+        return f"{name} is unavailable: it {UNAVAILABLE.get(name, 'needs Level-2 orders')}"
+    return None

@@ -1,0 +1,62 @@
+"""`Selector`: which instruments a rule watches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from feeds.instruments import Board, Instrument
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selector:
+    """A choice of instruments: of each kind of condition that is given, one entry has to match.
+
+    every: nothing has to match. globs are of symbols (`60*.SH`), names of instrument names (`*ST*`); both hold upper
+    and lower case apart. exclude: what one of its kinds of condition matches is left out.
+    An instrument nothing is known of has no board, name or sector, so only `every`, `symbols` and `globs` reach it.
+    """
+
+    every: bool = False
+    symbols: frozenset[str] = frozenset()
+    globs: tuple[str, ...] = ()
+    boards: frozenset[Board] = frozenset()
+    names: tuple[str, ...] = ()
+    sectors: frozenset[str] = frozenset()
+    exclude: Selector | None = None
+
+    def covers(self, instrument: Instrument) -> bool:
+        """Tell whether the rule watches this instrument."""
+        verdicts = self._verdicts(instrument)
+        if not (self.every or verdicts) or not all(verdicts):
+            return False
+        return self.exclude is None or not any(self.exclude._verdicts(instrument))
+
+    def _verdicts(self, instrument: Instrument) -> list[bool]:
+        """Judge each kind of condition that is given."""
+        verdicts: list[bool] = []
+        if self.symbols:
+            verdicts.append(instrument.symbol in self.symbols)
+        if self.globs:
+            verdicts.append(any(fnmatchcase(instrument.symbol, glob) for glob in self.globs))
+        if self.boards:
+            verdicts.append(instrument.board in self.boards)
+        if self.names:
+            name = instrument.name
+            verdicts.append(name is not None and any(fnmatchcase(name, pattern) for pattern in self.names))
+        if self.sectors:
+            verdicts.append(not self.sectors.isdisjoint(instrument.sectors))
+        return verdicts
+
+    def text(self) -> str:
+        """Return the selection in one spelling, for a rule's `rev`: equal selectors give equal texts."""
+        parts = [
+            "all" * self.every,
+            ",".join(sorted(self.symbols)),
+            ",".join(sorted(self.globs)),
+            ",".join(sorted(self.boards)),
+            ",".join(sorted(self.names)),
+            ",".join(sorted(self.sectors)),
+            "" if self.exclude is None else f"({self.exclude.text()})",
+        ]
+        return "|".join(parts)
