@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from config.errors import Complaint, ConfigError
 from config.origins import (
+    DEFAULT,
     PREFIX,
     Layer,
     Path,
@@ -45,7 +46,7 @@ class Loaded:
     def rows(self) -> list[tuple[str, str, str]]:
         """Return (setting, value, origin) of every setting in order; secrets are masked."""
         return [
-            (dotted(path), shown(value_at(self.settings, path)), origin_of(self.origins, path))
+            (dotted(path), shown(value_at(self.settings, path)), self.origins.get(path, DEFAULT))
             for path in settable(Settings)
         ]
 

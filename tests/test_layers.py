@@ -15,7 +15,7 @@ PACKAGES = ("monitord", "notifiers", "rules", "feeds", "config")
 ONLY_IN = {
     "redis": {"notifiers/channel.py", "notifiers/group.py", "feeds/remote.py", "monitord/broker.py"},
     "xtquant": {"feeds/xt.py"},
-    "sqlite3": {"monitord/store.py"},
+    "sqlite3": {"monitord/store.py", "monitord/schema.py", "monitord/deliveries.py"},
     "pydantic_settings": {"config/settings.py", "config/loading.py"},
 }
 """Package → the only files that may import it."""
@@ -93,16 +93,17 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
     assert not parts & BANNED_NAMES
 
 
-def test_broad_except_names_its_reason() -> None:
-    """`except Exception` stands only where a comment on its line says why (a task's top)."""
-    bare = []
-    for name, tree in sources():
-        lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
-        for node in ast.walk(tree):
-            if not isinstance(node, ast.ExceptHandler):
-                continue
-            broad = node.type is None or ast.unparse(node.type) in ("Exception", "BaseException")
-            around = "\n".join(lines[max(0, node.lineno - 2) : node.lineno + 1])
-            if broad and "#" not in around:
-                bare.append(f"{name}:{node.lineno}")
-    assert bare == []
+def test_a_broad_except_swallows_nothing() -> None:
+    """`except Exception` (at a task's top, around a vendor) raises again or logs."""
+    silent = {
+        f"{name}:{node.lineno}"
+        for name, tree in sources()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ExceptHandler)
+        and (node.type is None or ast.unparse(node.type) in ("Exception", "BaseException"))
+        and not any(
+            isinstance(inner, ast.Raise) or (isinstance(inner, ast.Call) and ast.unparse(inner.func).startswith("log."))
+            for inner in ast.walk(node)
+        )
+    }
+    assert silent == set()

@@ -28,8 +28,9 @@ def _text(file: Path) -> str:
 
 def load_rules(files: Sequence[Path]) -> RuleSet:
     """Load rule files that must be good; raises CommandError with every finding."""
-    from rules.errors import RuleError
     from rules.rulefile import load
+
+    from rules.errors import RuleError
 
     try:
         return load(read_texts(files))

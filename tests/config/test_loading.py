@@ -241,3 +241,13 @@ def test_a_value_where_a_section_belongs_is_an_error_even_with_a_stronger_source
         text = complaints(*overrides)
         assert "gateway (from monitord.toml): is a section, not a value" in text
         assert "gateway.host" in text
+
+
+def test_an_unknown_section_is_an_error_even_when_it_is_empty() -> None:
+    Path("monitord.toml").write_text("[gatway]\n")
+    assert "gatway (from monitord.toml: gatway): there is no such setting" in complaints()
+
+
+def test_an_empty_section_sets_nothing() -> None:
+    Path("monitord.toml").write_text("[gateway]\n")
+    assert {origin for _, _, origin in load().rows()} == {"default"}
