@@ -210,6 +210,15 @@ class Store:
             for rule, rev, leg, symbol, group, episode, fires, last_ms, held in rows
         ]  # fmt: skip
 
+    async def episodes(self, *, since_date: str) -> dict[tuple[str, str, str, str], int]:
+        """Return (rule, leg or "", symbol or "", trade date) → greatest episode, of dates from `since_date` on."""
+        rows = await self._all(
+            "SELECT rule, coalesce(leg, ''), coalesce(symbol, ''), trade_date, max(episode) FROM events "
+            "WHERE trade_date >= ? GROUP BY 1, 2, 3, 4",
+            since_date,
+        )
+        return {(rule, leg, symbol, date): episode for rule, leg, symbol, date, episode in rows}
+
     async def position(self, consumer: str) -> tuple[str, int] | None:
         """Return (epoch, offset) up to which a consumer of the channel has read, None for a new one."""
         row = await self._one("SELECT epoch, off FROM positions WHERE consumer = ?", consumer)

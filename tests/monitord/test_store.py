@@ -183,6 +183,18 @@ async def test_counters_tell_episodes_fires_and_what_was_held_back_since(store: 
     assert await store.counters("2023-02-03") == []
 
 
+async def test_episodes_are_the_greatest_of_each_date_from_the_one_asked_for(store: Store) -> None:
+    dates = {1: "2023-01-31", 2: "2023-02-01", 3: "2023-02-01", 4: "2023-02-02"}
+    await store.commit([alert(n, trade_date=date) for n, date in dates.items()], offset=1)
+    await store.commit([alert(5, symbol=None, leg="up", rev="r2", episode=2), alert(6, rev="r2", episode=1)], offset=2)
+    assert await store.episodes(since_date="2023-02-01") == {
+        ("brk", "", "600519.SH", "2023-02-01"): 3,
+        ("brk", "", "600519.SH", "2023-02-02"): 4,
+        ("brk", "up", "", "2023-02-01"): 2,
+    }
+    assert len(await store.episodes(since_date="")) == 4
+
+
 async def test_a_second_opener_is_told_who_has_the_file(store: Store) -> None:
     with pytest.raises(StoreError, match=f"already open by pid {os.getpid()}; stop that process"):
         await Store.open(store.path)
