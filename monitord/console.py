@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -19,6 +20,8 @@ from rich.text import Text
 from rules.alert import Alert, Event, shanghai_iso
 
 REDRAW_S: Final = 0.2
+RATE_OVER_S: Final = 6.0
+"""Two rounds of a whole market: over less, the rate would jump with every batch."""
 LOG_EVERY_S: Final = 60.0
 _COLOURS: Final = {"critical": "bold white on red", "error": "bold red", "warning": "yellow", "info": "cyan"}
 _MARKS: Final = {
@@ -99,12 +102,13 @@ class LiveConsole:
         self._screen = screen
         self._clock = clock
         self._live = Live(console=screen, auto_refresh=False, transient=True)
-        self._drawn: tuple[float, int] = (clock(), 0)
-        """When the line was drawn last, and the ticks until then: the difference is the rate."""
+        self._drawn: deque[tuple[float, int]] = deque([(clock(), 0)])
+        """When the line was drawn within the last RATE_OVER_S, and the ticks until then: the difference is the rate."""
 
     def start(self, address: str) -> None:
         self._screen.print(Text.assemble("monitord ", ("listens on ", "dim"), (address, "bold underline")))
         self._screen.print(Text("Ctrl-C stops", "dim"))
+        self._drawn = deque([(self._clock(), 0)])
         self._live.start()
 
     def alert_fired(self, alert: Alert) -> None:
@@ -113,13 +117,15 @@ class LiveConsole:
 
     def progress(self, *, ticks: int, symbols: int, clock_ms: int, lag_ms: float, alerts: int) -> None:
         now_s = self._clock()
-        since_s, before = now_s - self._drawn[0], self._drawn[1]
-        if since_s < REDRAW_S:
+        if now_s - self._drawn[-1][0] < REDRAW_S:
             return
-        self._drawn = (now_s, ticks)
+        self._drawn.append((now_s, ticks))
+        while len(self._drawn) > 2 and now_s - self._drawn[0][0] > RATE_OVER_S:
+            self._drawn.popleft()
+        first_s, before = self._drawn[0]
         line = status_line(
             ticks=ticks,
-            rate=(ticks - before) / since_s,
+            rate=(ticks - before) / (now_s - first_s),
             symbols=symbols,
             clock_ms=clock_ms,
             lag_ms=lag_ms,

@@ -98,7 +98,7 @@ def configure(*, format: str = "auto", level: str = "info", secrets: Collection[
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=not console, key="ts"),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console, key="ts"),
         structlog.processors.format_exc_info,
         Redaction(secrets),
     ]

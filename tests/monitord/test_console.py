@@ -10,6 +10,7 @@ from rich.console import Console as Screen
 from monitord import log
 from monitord.console import (
     LOG_EVERY_S,
+    RATE_OVER_S,
     REDRAW_S,
     LiveConsole,
     LogConsole,
@@ -117,19 +118,32 @@ def test_before_the_first_tick_the_status_line_shows_no_time() -> None:
     assert "--:--:--" in status_line(ticks=0, rate=0, symbols=0, clock_ms=0, lag_ms=0, alerts=0).plain
 
 
-def test_the_line_is_redrawn_at_most_five_times_a_second_with_the_rate_since_then() -> None:
+COUNTS = {"symbols": 1, "clock_ms": AT_MS, "lag_ms": 0.0, "alerts": 0}
+
+
+def test_the_line_is_redrawn_at_most_five_times_a_second() -> None:
     console, stream, clock = live()
     console.start("http://127.0.0.1:8710")
-    counts = {"symbols": 1, "clock_ms": AT_MS, "lag_ms": 0.0, "alerts": 0}
-    console.progress(ticks=100, **counts)  # type: ignore[arg-type]
+    console.progress(ticks=100, **COUNTS)  # type: ignore[arg-type]
     clock.now_s += REDRAW_S / 2
-    console.progress(ticks=200, **counts)  # type: ignore[arg-type]
+    console.progress(ticks=200, **COUNTS)  # type: ignore[arg-type]
     assert "ticks" not in stream.getvalue()
-    clock.now_s += REDRAW_S * 4.5
-    console.progress(ticks=300, **counts)  # type: ignore[arg-type]
+    clock.now_s += REDRAW_S
+    console.progress(ticks=300, **COUNTS)  # type: ignore[arg-type]
     console.stop()
-    assert "300/s" in stream.getvalue()
-    assert "200 ticks" not in stream.getvalue()
+    assert "300 ticks" in stream.getvalue()
+
+
+def test_the_rate_is_that_of_the_last_seconds() -> None:
+    console, stream, clock = live()
+    console.start("http://127.0.0.1:8710")
+    for seconds, ticks in enumerate(
+        [1_000_000, 1_000_300, 1_000_300, 1_000_300, 1_000_600, 1_000_600, 1_000_600, 1_000_900]
+    ):
+        clock.now_s = 101.0 + seconds
+        console.progress(ticks=ticks, **COUNTS)  # type: ignore[arg-type]
+    console.stop()
+    assert stream.getvalue().rstrip().split("·")[-3].strip() == f"{600 / RATE_OVER_S:.0f}/s"
 
 
 def test_start_shows_the_address_and_stop_may_come_twice_or_first() -> None:
