@@ -1,0 +1,14 @@
+"""REST: one resource a file, one line here. Each file has its routes in `ROUTES`; everything else follows from them."""
+
+from __future__ import annotations
+
+from monitord.routes import alerts, health, quotes, rules, ticket
+from monitord.routes.route import Route
+
+ROUTES: tuple[Route, ...] = (
+    *health.ROUTES,
+    *rules.ROUTES,
+    *alerts.ROUTES,
+    *quotes.ROUTES,
+    *ticket.ROUTES,
+)

@@ -1,0 +1,134 @@
+"""Quotes: the latest tick of every symbol, and the tick channels that carry it, conflated per client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any, Protocol
+
+import orjson
+
+from feeds.tick import CORE, REST, TickBatch
+from monitord.gateway.outlet import Outlet
+from monitord.gateway.protocol import Burst, Dialect
+
+Quote = Mapping[str, Any]
+
+
+class QuoteSource(Protocol):
+    """Where the latest ticks are (`QuoteBoard`)."""
+
+    def quote(self, symbol: str, *, book: bool = False) -> Quote | None:
+        """Return the columns of the symbol's latest tick, the lazy ones too if `book`; None before its first."""
+
+    def watch(self, changed: Callable[[Collection[str]], None]) -> None:
+        """Call `changed(symbols)` on the event loop whenever these symbols have newer ticks."""
+
+
+class QuoteBoard:
+    """The latest tick of every symbol, by reference into its batch: nothing is copied until somebody asks.
+
+    Event loop only. `update` comes when the engine is through with the batch: the lazy columns of a batch are decoded
+    without a lock, so two threads must not ask for them at once.
+    """
+
+    def __init__(self) -> None:
+        self._latest: dict[str, tuple[TickBatch, int]] = {}
+        self._watchers: list[Callable[[Collection[str]], None]] = []
+
+    def update(self, batch: TickBatch) -> None:
+        """Take note of a batch; of a symbol that appears twice the later tick counts."""
+        self._latest.update(zip(batch.symbols, zip(repeat(batch), range(len(batch)), strict=False), strict=True))
+        for changed in self._watchers:
+            changed(batch.symbols)
+
+    def watch(self, changed: Callable[[Collection[str]], None]) -> None:
+        self._watchers.append(changed)
+
+    def quote(self, symbol: str, *, book: bool = False) -> Quote | None:
+        found = self._latest.get(symbol)
+        if found is None:
+            return None
+        batch, row = found
+        columns = (*CORE, *(name for name in REST if batch.has(name))) if book else CORE
+        times = {"ts_event_ms": int(batch.ts_event_ms[row]), "recv_ms": int(batch.recv_ms[row])}
+        prices = {name: float(batch.column(name)[row]) for name in columns}
+        return {"symbol": symbol, **times, "status": int(batch.status[row]), **prices}
+
+
+@dataclass(eq=False, slots=True)
+class _Watch:
+    """One client's interest in one symbol."""
+
+    outlet: Outlet
+    interval_s: float
+    next_s: float = 0.0
+    timer: asyncio.TimerHandle | None = None
+
+
+class Conflator:
+    """Sends the tick channels: per client and symbol at most one tick an interval, always the latest. Event loop only.
+
+    The first tick after a quiet interval goes out at once; one that comes too early waits for the interval's end and is
+    replaced by newer ones. A client that is behind gets the latest when it has caught up (`Outlet.offer`).
+    """
+
+    def __init__(self, source: QuoteSource) -> None:
+        self._source = source
+        self._watches: dict[str, dict[Outlet, _Watch]] = {}
+        self._bursts: dict[tuple[str, int], Burst] = {}
+        source.watch(self._changed)
+
+    def follow(self, outlet: Outlet, symbol: str, *, interval_ms: int) -> None:
+        """Send this symbol's ticks, the latest one now if there is one."""
+        watch = _Watch(outlet, interval_ms / 1000)
+        self._watches.setdefault(symbol, {})[outlet] = watch
+        self._send(symbol, watch)
+
+    def unfollow(self, outlet: Outlet, symbol: str) -> None:
+        """Stop this symbol's ticks; also one that waits."""
+        watches = self._watches.get(symbol, {})
+        watch = watches.pop(outlet, None)
+        if not watches:
+            self._watches.pop(symbol, None)
+        if watch is not None and watch.timer is not None:
+            watch.timer.cancel()
+        outlet.retract(_channel(symbol))
+
+    def _changed(self, symbols: Collection[str]) -> None:
+        if not self._watches:
+            return
+        self._bursts.clear()
+        now = asyncio.get_running_loop().time()
+        for symbol in self._watches.keys() & set(symbols):
+            for watch in self._watches[symbol].values():
+                if watch.timer is not None:
+                    continue  # it will send the latest there is then
+                if now >= watch.next_s:
+                    self._send(symbol, watch)
+                else:
+                    watch.timer = asyncio.get_running_loop().call_at(watch.next_s, self._send, symbol, watch)
+
+    def _send(self, symbol: str, watch: _Watch) -> None:
+        watch.timer = None
+        watch.next_s = asyncio.get_running_loop().time() + watch.interval_s
+        burst = self._burst(symbol, watch.outlet.dialect)
+        if burst is not None:
+            watch.outlet.offer(_channel(symbol), burst)
+
+    def _burst(self, symbol: str, dialect: Dialect) -> Burst | None:
+        """Encode the latest tick once for all clients; forgotten at the next change."""
+        key = (symbol, id(dialect))
+        if key not in self._bursts:
+            quote = self._source.quote(symbol)
+            if quote is None:
+                return None
+            text = dialect.plain(_channel(symbol), orjson.dumps(quote))  # orjson writes NaN as null
+            self._bursts[key] = dialect.burst([text])
+        return self._bursts[key]
+
+
+def _channel(symbol: str) -> str:
+    return f"tick:{symbol}"

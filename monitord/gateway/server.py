@@ -1,0 +1,327 @@
+"""The gateway: one aiohttp server with the WebSocket, server-sent events, REST and the page."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.resources import files
+from typing import Any, Final
+
+import orjson
+import structlog
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from monitord.gateway import sse
+from monitord.gateway.auth import Gate, Grant, has_credentials
+from monitord.gateway.client import Client, Floor
+from monitord.gateway.hub import AlertSource, Hub
+from monitord.gateway.options import GatewayError, GatewayOptions
+from monitord.gateway.outlet import Ending, Outlet
+from monitord.gateway.protocol import (
+    WEBSOCKET,
+    CloseCode,
+    ErrorCode,
+    RequestError,
+    Want,
+    error_reply,
+    notice,
+    query_wants,
+)
+from monitord.gateway.quotes import Conflator, QuoteSource
+from monitord.routes import ROUTES
+from monitord.routes.openapi import document
+from monitord.routes.route import (
+    GRANT,
+    SOURCES,
+    ApiError,
+    HealthSource,
+    History,
+    Route,
+    RulesControl,
+    Sources,
+    json_response,
+)
+
+log = structlog.get_logger(__name__)
+
+SHUTDOWN_S: Final = 3.0
+"""How long connections may take to end at a stop before they are cut."""
+PAGE_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
+        "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+REFUSALS: Final = {
+    ErrorCode.UNAUTHORIZED: (401, "unauthorized"),
+    ErrorCode.PERMISSION_DENIED: (403, "permission_denied"),
+    ErrorCode.UNRECOVERABLE_POSITION: (409, "unrecoverable_position"),
+    ErrorCode.INTERNAL: (503, "unavailable"),
+}
+"""How an error of the protocol is told over HTTP; any other is a 400."""
+
+Middleware = Callable[[web.Request, Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[Any]]
+
+
+class Gateway:
+    """Serves clients from `start` to `stop`; `run` takes alerts meanwhile and may be started again after it failed."""
+
+    def __init__(
+        self,
+        options: GatewayOptions,
+        *,
+        alerts: AlertSource,
+        history: History,
+        rules: RulesControl,
+        quotes: QuoteSource,
+        health: HealthSource,
+        metrics: Callable[[], bytes] = lambda: b"",
+    ) -> None:
+        """Make ready without listening. `metrics` renders the text of /metrics."""
+        gate = Gate(
+            options.tokens,
+            allow_loopback=options.allow_loopback_without_token,
+            origins=options.allowed_origins,
+            ticket_s=options.ticket_s,
+        )
+        self._options = options
+        self._health = health
+        self.hub = Hub(alerts, ring_size=options.ring_size)
+        self._floor = Floor(options, gate, self.hub, Conflator(quotes), self._health_json)
+        self._sources = Sources(history, rules, quotes, health, metrics, gate.issue_ticket, options.ticket_s)
+        self._runner: web.AppRunner | None = None
+        self._beat: asyncio.TimerHandle | None = None
+        self._stopping = False
+        self._address = ""
+
+    @property
+    def address(self) -> str:
+        """Where it listens, such as http://127.0.0.1:8710; empty before `start`."""
+        return self._address
+
+    @property
+    def clients(self) -> int:
+        """How many connections there are now, WebSocket and SSE."""
+        return len(self.hub.followers)
+
+    def counters(self) -> Mapping[str, int]:
+        """Return counts since the start: alerts, gaps, unreadable, bad_tokens, client_errors, closed_<code>."""
+        return {**self.hub.counters, "clients": self.clients}
+
+    async def start(self) -> None:
+        """Listen; raises GatewayError if the address cannot be had."""
+        self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=SHUTDOWN_S)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._options.host, self._options.port, backlog=1024)
+        try:
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            where = f"{self._options.host}:{self._options.port}"
+            reason = error.strerror or str(error)
+            raise GatewayError(f"cannot listen on {where}: {reason}; change gateway.host or gateway.port") from None
+        host, port = self._runner.addresses[0][:2]
+        self._address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        if not self._options.tokens and not self._options.allow_loopback_without_token:
+            log.warning("gateway_admits_nobody", hint="set gateway.tokens")
+        self._schedule_beat()
+
+    async def run(self) -> None:
+        """Take alerts and fan them out until cancelled; raises what the alert source raises."""
+        await self.hub.run()
+
+    async def stop(self, reconnect_in_ms: int = 1500) -> None:
+        """Tell every client when to come back, close with 1001, and stop listening. Idempotent."""
+        self._stopping = True
+        if self._beat is not None:
+            self._beat.cancel()
+        self.hub.flush()
+        for follower in self.hub.followers:
+            if follower.outlet.dialect is WEBSOCKET:
+                follower.outlet.say(notice("shutdown", reconnect_in_ms=reconnect_in_ms))
+            follower.outlet.end(Ending(CloseCode.SHUTDOWN, "shutting down"))
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
+
+    def tell_health(self) -> None:
+        """Send the health report to those who follow it now; heartbeats do it anyway."""
+        self.hub.tell_health(self._health_json())
+
+    # ── building ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _application(self) -> web.Application:
+        application = web.Application(middlewares=[self._guard])
+        application[SOURCES] = self._sources
+        router = application.router
+        router.add_get("/v1/ws", self._websocket)
+        router.add_get("/v1/sse", self._events)
+        router.add_get("/v1/openapi.json", _serving(document(ROUTES)))
+        router.add_get("/", _page_serving())
+        for route in ROUTES:
+            router.add_route(route.method, route.path, self._resource(route))
+        return application
+
+    def _resource(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Make the aiohttp handler of a route: authorise, parse the query, answer in JSON."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if not route.anyone:
+                request[GRANT] = self._authorised(request, route.needs)
+            reply = await route.handler(request, _query(route.query, request))
+            return json_response(reply.model_dump(mode="json")) if isinstance(reply, BaseModel) else reply
+
+        return handle
+
+    def _authorised(self, request: web.Request, needs: str | None) -> Grant:
+        grant = self._floor.gate.of_request(request)
+        if grant is None:
+            raise ApiError(401, "unauthorized", "send a token: Authorization: Bearer …")
+        if needs is not None and not grant.allows(needs):
+            raise ApiError(403, "permission_denied", f"this token may not use {needs}")
+        return grant
+
+    @web.middleware
+    async def _guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Turn every refusal into JSON; what is our own fault is logged and told as such."""
+        try:
+            if not self._floor.gate.admits_origin(request) and request.path != "/v1/ws":
+                raise ApiError(403, "forbidden_origin", "pages of this origin may not use the gateway")
+            return await handler(request)
+        except ApiError as error:
+            return json_response({"error": error.error}, status=error.status)
+        except RequestError as error:
+            status, code = REFUSALS.get(error.code, (400, "bad_request"))
+            return json_response({"error": {"code": code, "msg": error.msg, "field": None}}, status=status)
+        except web.HTTPException as error:
+            code = error.reason.lower().replace(" ", "_")
+            response = json_response({"error": {"code": code, "msg": error.reason, "field": None}}, status=error.status)
+            if "Allow" in error.headers:
+                response.headers["Allow"] = error.headers["Allow"]
+            return response
+        except Exception:  # the top of a request's task
+            log.exception("gateway_request_failed", method=request.method, path=request.path)
+            told = {"code": "internal", "msg": "internal error; it has been logged", "field": None}
+            return json_response({"error": told}, status=500)
+
+    # ── connections ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _websocket(self, request: web.Request) -> web.StreamResponse:
+        options = self._options
+        ws = web.WebSocketResponse(
+            compress=False,
+            max_msg_size=options.max_message_bytes,
+            heartbeat=options.ping_s,
+            timeout=options.close_timeout_s,
+        )
+        writer = await ws.prepare(request)
+        refusal: Ending | None = None
+        grant: Grant | None = None
+        wants: tuple[Want, ...] = ()
+        try:
+            wants = _checked_query(request)
+            grant = self._floor.gate.of_request(request)
+        except RequestError as error:
+            refusal = Ending(CloseCode.PROTOCOL, error.msg)
+            await ws.send_str(error_reply(error).decode())
+        if self._stopping:
+            refusal = Ending(CloseCode.SHUTDOWN, "shutting down")
+        elif not self._floor.gate.admits_origin(request):
+            refusal = Ending(CloseCode.FORBIDDEN_ORIGIN, "forbidden origin")
+        elif grant is None and has_credentials(request):
+            self.hub.counters["bad_tokens"] += 1
+            refusal = Ending(CloseCode.BAD_TOKEN, "bad token")
+        elif len(self.hub.followers) >= options.max_clients:
+            refusal = Ending(CloseCode.RATE, "too many connections")
+        if refusal is not None:
+            assert refusal.code is not None
+            log.info("gateway_client_refused", code=int(refusal.code), reason=refusal.reason)
+            await ws.close(code=refusal.code, message=refusal.reason.encode()[:120])
+        elif request.transport is not None:
+            outlet = Outlet(
+                request.transport,
+                writer.drain,
+                WEBSOCKET,
+                backlog_bytes=options.backlog_bytes,
+                send_timeout_s=options.send_timeout_s,
+            )
+            await Client(self._floor, ws, outlet).converse(grant, wants=wants)
+        return ws
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        wants = query_wants(_channels(request), sse.last_position(request))
+        sse.check(wants, self._options.max_channels)
+        grant = self._authorised(request, None)
+        for want in wants:
+            if not grant.allows(want.ch):
+                raise RequestError(ErrorCode.PERMISSION_DENIED, f"permission denied: {want.ch}")
+        if self._stopping or len(self.hub.followers) >= self._options.max_clients:
+            raise ApiError(503, "unavailable", "too many connections; try again later")
+        return await sse.serve(self._floor, request, wants)
+
+    # ── health ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _health_json(self) -> bytes:
+        reasons = self._health.reasons()
+        report = {**self._health.report(), "ready": not reasons, "reasons": reasons}
+        return orjson.dumps(report, default=str, option=orjson.OPT_NON_STR_KEYS)
+
+    def _schedule_beat(self) -> None:
+        self._beat = asyncio.get_running_loop().call_later(self._options.heartbeat_s, self._on_beat)
+
+    def _on_beat(self) -> None:
+        self._schedule_beat()
+        try:
+            self.hub.heartbeat()
+            self.tell_health()
+        except Exception:  # the top of a timer: the next beat must come
+            log.exception("gateway_heartbeat_failed")
+
+
+def _channels(request: web.Request) -> list[str]:
+    """Return the channels of the query: `ch` repeated, or several in one with commas."""
+    return [ch for value in request.query.getall("ch", []) for ch in value.split(",") if ch]
+
+
+def _checked_query(request: web.Request) -> tuple[Want, ...]:
+    if "token" in request.query:
+        msg = "no token in an address: it ends up in logs; send it as a header, as the first message, or fetch a ticket"
+        raise RequestError(ErrorCode.BAD_REQUEST, msg)
+    return query_wants(_channels(request), request.query.get("since"))
+
+
+def _query(model: type[BaseModel] | None, request: web.Request) -> BaseModel | None:
+    """Parse the query; raises ApiError that names the parameter."""
+    if model is None:
+        return None
+    twice = [name for name in request.query if len(request.query.getall(name)) > 1]
+    if twice:
+        raise ApiError(400, "bad_request", "given more than once", field=twice[0])
+    try:
+        return model.model_validate({name: value for name, value in request.query.items() if name != "ticket"})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or None
+        raise ApiError(400, "bad_request", first["msg"], field=field) from None
+
+
+def _serving(body: Any) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def serve(request: web.Request) -> web.StreamResponse:
+        return json_response(body)
+
+    return serve
+
+
+def _page_serving() -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    text = files("monitord").joinpath("page/index.html").read_bytes()
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=text, headers={"Content-Type": "text/html; charset=utf-8", **PAGE_HEADERS})
+
+    return serve

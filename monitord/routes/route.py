@@ -1,0 +1,125 @@
+"""What a route is: `Route`, the sources its handler may ask, and `ApiError`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel
+
+from monitord.gateway.auth import Grant
+from monitord.gateway.quotes import QuoteSource
+from monitord.paging import Page
+from monitord.store import HistoryFilter, StoredAlert
+
+if TYPE_CHECKING:
+    from rules.rule import RuleSet
+
+
+class History(Protocol):
+    """The stored events (`monitord.store.Store`)."""
+
+    async def history(self, wanted: HistoryFilter, *, page: int = 1, page_size: int = 100) -> Page[StoredAlert]:
+        """Return a page of the events that pass, newest first."""
+
+    async def alert(self, alert_id: str) -> StoredAlert | None:
+        """Return the event of this id, None if there is none."""
+
+
+class RulesControl(Protocol):
+    """The rules in force."""
+
+    def rules(self) -> RuleSet:
+        """Return the rules in force."""
+
+    async def reload(self) -> None:
+        """Read the rule files again and swap; raises RuleFileError with its findings and keeps the old ones if bad."""
+
+    async def indicators(self, symbol: str) -> Mapping[str, Mapping[str, float | None]]:
+        """Return rule id → named output → value now, of the rules that cover the symbol; None = unknown."""
+
+
+class HealthSource(Protocol):
+    """What the daemon knows about itself; both methods are quick."""
+
+    def reasons(self) -> list[str]:
+        """Return why the daemon is not ready, in words for people; empty when it is."""
+
+    def report(self) -> Mapping[str, Any]:
+        """Return the health report, JSON-able."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What handlers may ask."""
+
+    history: History
+    rules: RulesControl
+    quotes: QuoteSource
+    health: HealthSource
+    metrics: Callable[[], bytes]
+    """Renders the Prometheus text."""
+    ticket: Callable[[Grant], str]
+    """Makes a single-use ticket."""
+    ticket_s: float
+
+
+SOURCES: Final = web.AppKey("sources", Sources)
+GRANT: Final = "monitord_grant"
+"""The request's key of the grant it came in by."""
+Reply: TypeAlias = BaseModel | web.StreamResponse
+Handler: TypeAlias = Callable[[web.Request, Any], Awaitable[Reply]]
+
+
+class ApiError(Exception):
+    """A request that is refused; becomes {"error":{"code","msg","field"}} with this HTTP status."""
+
+    def __init__(self, status: int, code: str, msg: str, *, field: str | None = None, **details: Any) -> None:
+        super().__init__(msg)
+        self.status = status
+        self.error = {"code": code, "msg": msg, "field": field, **details}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One method of one path.
+
+    handler gets the request and the parsed query (None without a query model); a model it returns is sent as JSON.
+    needs: the resource the token's channel patterns must allow; None: any token will do, and the handler checks what
+    only it can know. errors: statuses it may answer with besides those that every route has.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    needs: str | None = None
+    query: type[BaseModel] | None = None
+    reply: type[BaseModel] | None = None
+    errors: tuple[int, ...] = ()
+    media: str = "application/json"
+    anyone: bool = False
+    """Open to all without a token."""
+
+
+def grant_of(request: web.Request) -> Grant:
+    """Return the grant of an authorised request."""
+    grant: Grant = request[GRANT]
+    return grant
+
+
+def require(request: web.Request, *resources: str) -> None:
+    """Raise ApiError 403 unless the token may read one of these."""
+    if not any(grant_of(request).allows(resource) for resource in resources):
+        raise ApiError(403, "permission_denied", f"this token may not read {resources[0]}")
+
+
+def json_response(body: Any, *, status: int = 200) -> web.Response:
+    """Encode with NaN as null; lone surrogates in an error's text are replaced."""
+    text = orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
+    return web.Response(
+        body=text, status=status, content_type="application/json", headers={"Cache-Control": "no-store"}
+    )
