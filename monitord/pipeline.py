@@ -45,7 +45,7 @@ class Outbox(Protocol):
         """Return the last committed input offset of this source, -1 if there is none."""
 
     async def episodes(self, *, since_date: str) -> Mapping[tuple[str, str, str, str], int]:
-        """Return (rule, leg or "", symbol or "", trade date) → greatest episode, of trade dates from `since_date` on."""
+        """Return (rule, leg or "", symbol or "", trade date) → greatest episode, of dates from `since_date` on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ class Outcome:
     """What one turn of the engine thread gave."""
 
     alerts: list[Alert]
+    ticks: int
     offset: int
     seconds: float
 
@@ -60,7 +61,8 @@ class Outcome:
 class Pipeline:
     """Runs one feed through one engine. `recover` once, then `run`; the other methods may be called from other tasks.
 
-    on_alerts: called on the loop with newly stored events, after their commit.
+    on_alerts, on_ticks, on_step: called on the loop with events after their commit, with every batch the engine has
+    taken, and with what each input gave.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Pipeline:
         checkpoints: CheckpointFolder,
         load_rules: Callable[[], RuleSet],
         on_alerts: Callable[[Sequence[Alert]], None],
+        on_ticks: Callable[[TickBatch], None] = lambda batch: None,
         on_step: Callable[[Outcome], None] = lambda outcome: None,
         window: int = 250,
         checkpoint_s: float = 60.0,
@@ -82,6 +85,7 @@ class Pipeline:
         self._checkpoints = checkpoints
         self._load_rules = load_rules
         self._on_alerts = on_alerts
+        self._on_ticks = on_ticks
         self._on_step = on_step
         self._window = window
         self._checkpoint_s = checkpoint_s
@@ -96,8 +100,6 @@ class Pipeline:
         self._trim_before = -1
         self.caught_up = asyncio.Event()
         """Set once recovery is over and today's rules are in force."""
-        self.latest_ticks: Callable[[TickBatch], None] = lambda batch: None
-        """Called on the loop with every batch that the engine has taken."""
 
     @property
     def engine(self) -> Engine:
@@ -210,6 +212,14 @@ class Pipeline:
                 await self._control(Control(ControlKind.RULES, rules.source))
         log.info("rules_loaded", rules=len(rules.rules))
 
+    def rules(self) -> RuleSet:
+        """Return the rules in force."""
+        return self._engine.rules
+
+    async def indicators(self, symbol: str) -> Mapping[str, Mapping[str, float | None]]:
+        """Return, per rule that watches the symbol, what it would report now; None = unknown."""
+        return await self.ask(lambda engine: engine.values(symbol))
+
     async def ask(self, question: Callable[[Engine], T]) -> T:
         """Answer a question about the engine's state between two inputs."""
         async with self._turn:
@@ -228,7 +238,7 @@ class Pipeline:
         outcome = await self._in_engine(lambda: self._evaluate(given))
         self._on_step(outcome)
         if isinstance(given.value, TickBatch):
-            self.latest_ticks(given.value)
+            self._on_ticks(given.value)
         await self._commit(outcome.alerts, outcome.offset)
 
     def _evaluate(self, given: FeedInput) -> Outcome:
@@ -245,7 +255,8 @@ class Pipeline:
         alerts += self._engine.step(given.value, offset=offset)
         if alerts and not self._feed.has_offsets:
             self._journal.sync()
-        return Outcome(_stamped(alerts, given.value), offset, time.perf_counter() - started)
+        ticks = len(given.value) if isinstance(given.value, TickBatch) else 0
+        return Outcome(_stamped(alerts, given.value), ticks, offset, time.perf_counter() - started)
 
     async def _control(self, control: Control) -> None:
         """Journal a control record behind the last input, sync it, and let it take effect."""

@@ -1,0 +1,341 @@
+"""The composition root: builds everything from settings, owns the one TaskGroup, and the order of start and stop.
+
+Start: store → broker → deliveries take their place → recovery → gateway → feed. Stop is upstream closes: feed → engine
+(the last input is committed) → pump → deliveries until their deadline → sockets 1001 → broker. A second signal forces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from config.settings import Settings, Webhook
+from feeds.errors import FeedError
+from feeds.feed import Feed, load_feed
+from feeds.journal import Journal
+from monitord.broker import Broker, EmbeddedBroker, ExternalBroker
+from monitord.checkpoint import CheckpointFolder
+from monitord.console import Console
+from monitord.errors import DaemonError
+from monitord.gateway.auth import Token
+from monitord.gateway.options import GatewayOptions
+from monitord.gateway.quotes import QuoteBoard
+from monitord.gateway.server import Gateway
+from monitord.health import Health
+from monitord.metrics import Metrics
+from monitord.pipeline import Outcome, Pipeline
+from monitord.pump import Pump
+from monitord.store import Store
+from monitord.systemd import notify
+from notifiers.channel import AlertChannel
+from notifiers.delivery import Delivery
+from notifiers.errors import DeliveryError
+from notifiers.group import AlertConsumer, consumer_client
+from notifiers.notifier import build_notifier
+from rules import rulefile
+from rules.alert import Alert, identity
+from rules.errors import RuleError
+from rules.rule import RuleSet
+
+log = structlog.get_logger(__name__)
+
+DRAIN_S: Final = 10.0
+"""How long the pump, and then the deliveries, may take to empty what is there at a stop."""
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 30.0
+RESTARTS, RESTARTS_WITHIN_S = 5, 60.0
+VITAL_SIGNS_S: Final = 0.25
+
+
+class StartError(DaemonError):
+    """The daemon cannot start; the text says what to change."""
+
+
+def main(settings: Settings, *, console: Console) -> int:
+    """Run the daemon until a signal or the end of its feed; return the exit code.
+
+    Raises StartError for what a person must mend first.
+    """
+    try:
+        return asyncio.run(App(settings, console=console).run())
+    except (DaemonError, FeedError, RuleError, DeliveryError, OSError) as error:
+        raise StartError(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a daemon is made of, built and not yet running."""
+
+    store: Store
+    broker: Broker
+    channel: AlertChannel
+    feed: Feed
+    pipeline: Pipeline
+    pump: Pump
+    deliveries: tuple[Delivery, ...]
+    gateway: Gateway
+    health: Health
+
+
+class App:
+    """One daemon. `run` is called once."""
+
+    def __init__(self, settings: Settings, *, console: Console) -> None:
+        self._settings = settings
+        self._console = console
+        self._metrics = Metrics()
+        self._stopping = asyncio.Event()
+        self._reload_wanted = asyncio.Event()
+        self._restarts: deque[float] = deque()
+        self._alerts = 0
+
+    async def run(self) -> int:
+        """Build, run, and take down in order; return 0 after a clean stop."""
+        async with AsyncExitStack() as cleanup:
+            parts = await self._build(cleanup)
+            await self._start(parts)
+            await self._serve(parts)
+        return 0
+
+    # ── building ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _build(self, cleanup: AsyncExitStack) -> Parts:
+        """Make the parts; what is open is closed by `cleanup`, last opened first."""
+        settings = self._settings
+        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
+        load_rules(settings)  # a bad rule file is said before anything is opened
+        feed = build_feed(settings)
+        store = await Store.open(settings.state_dir / "monitord.sqlite")
+        cleanup.push_async_callback(store.close)
+        broker = build_broker(settings)
+        await broker.start()
+        cleanup.push_async_callback(broker.stop)
+        channel = AlertChannel(broker.url)
+        cleanup.push_async_callback(channel.close)
+        cleanup.push_async_callback(feed.close)
+        quotes = QuoteBoard()
+        pipeline = self._pipeline(feed, store, quotes)
+        pump = Pump(store, channel)
+        deliveries = tuple(self._delivery(webhook, broker, store) for webhook in settings.notify.webhooks)
+        health = Health(feed, pipeline, store=store, pump=pump, deliveries=deliveries)
+        gateway = Gateway(
+            gateway_options(settings),
+            alerts=channel,
+            history=store,
+            rules=pipeline,
+            quotes=quotes,
+            health=health,
+            metrics=self._metrics.render,
+        )
+        return Parts(store, broker, channel, feed, pipeline, pump, deliveries, gateway, health)
+
+    def _pipeline(self, feed: Feed, store: Store, quotes: QuoteBoard) -> Pipeline:
+        settings = self._settings
+        self._metrics.watch_feed(feed.counters)
+        # Offsets mean nothing in another source, so each has a journal and checkpoints of its own.
+        folder = settings.state_dir / "sources" / identity(feed.source_id)
+        return Pipeline(
+            feed,
+            journal=Journal(folder / "journal", source_id=feed.source_id),
+            store=store,
+            checkpoints=CheckpointFolder(folder / "checkpoints"),
+            load_rules=lambda: load_rules(settings),
+            on_alerts=self._tell,
+            on_ticks=quotes.update,
+            on_step=self._count,
+            window=settings.engine.window,
+            checkpoint_s=settings.engine.checkpoint_s,
+        )
+
+    def _delivery(self, webhook: Webhook, broker: Broker, store: Store) -> Delivery:
+        options = {name: getattr(webhook, name) for name in type(webhook).model_fields}
+        options["url"] = webhook.url.get_secret_value()
+        options["secrets"] = tuple(secret.get_secret_value() for secret in webhook.secrets)
+        consumer = AlertConsumer(consumer_client(broker.url), webhook.name)
+        return Delivery(build_notifier("webhook", **options), consumer, store.deliveries)
+
+    # ── running ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _start(self, parts: Parts) -> None:
+        """Recover, and let everyone who is told take their place before the first event is."""
+        for delivery in parts.deliveries:
+            await delivery.open()
+        await parts.pipeline.recover()
+        await parts.gateway.start()
+        self._console.start(parts.gateway.address)
+        self._watch_signals()
+        notify("READY=1")
+
+    async def _serve(self, parts: Parts) -> None:
+        """Run until a signal or the end of the feed, then stop from upstream to downstream."""
+        async with asyncio.TaskGroup() as tasks:
+
+            def keep(name: str, run: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+                return tasks.create_task(self._restarting(name, run), name=name)
+
+            background = [
+                keep("broker", parts.broker.run),
+                keep("gateway", parts.gateway.run),
+                keep("checkpoints", parts.pipeline.run_checkpoints),
+                keep("reload", lambda: self._reload_on_signal(parts.pipeline)),
+                keep("vital_signs", lambda: self._take_vital_signs(parts)),
+            ]
+            pumping = keep("pump", parts.pump.run)
+            delivering = [keep(f"delivery:{delivery.name}", delivery.run) for delivery in parts.deliveries]
+            # Not begun again in place: after a failure the engine may be ahead of what is stored, and only recovery by
+            # a new process puts that right.
+            evaluating = tasks.create_task(parts.pipeline.run(), name="pipeline")
+            stopping = tasks.create_task(_until(self._stopping), name="stop")
+            await asyncio.wait([evaluating, stopping], return_when=asyncio.FIRST_COMPLETED)
+            await self._stop(parts, evaluating, pumping, delivering)
+            for task in (*background, stopping):
+                task.cancel()
+
+    async def _stop(
+        self,
+        parts: Parts,
+        evaluating: asyncio.Task[None],
+        pumping: asyncio.Task[None],
+        delivering: Sequence[asyncio.Task[None]],
+    ) -> None:
+        """Stop each stage once everything upstream of it has come through."""
+        notify("STOPPING=1")
+        log.info("stopping")
+        parts.health.stopping = True
+        await parts.feed.close()
+        await asyncio.wait([evaluating])
+        await parts.pipeline.close()
+        waiting = await parts.pump.drain(DRAIN_S)
+        pumping.cancel()
+        for delivery in parts.deliveries:
+            delivery.stop(DRAIN_S)
+        if delivering:
+            await asyncio.wait(delivering)
+        await parts.gateway.stop()
+        self._console.stop()
+        log.info("stopped", alerts=self._alerts, left_in_outbox=waiting)
+
+    async def _restarting(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Run a component, again after a failure; too many failures end the process, so that systemd takes over."""
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            try:
+                return await run()
+            except Exception:
+                log.exception("task_failed", task=name, retry_s=backoff_s)
+                if self._fails_too_often():
+                    raise
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
+
+    def _fails_too_often(self) -> bool:
+        now = time.monotonic()
+        self._restarts.append(now)
+        while now - self._restarts[0] > RESTARTS_WITHIN_S:
+            self._restarts.popleft()
+        return len(self._restarts) > RESTARTS
+
+    def _watch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
+
+    def _on_stop_signal(self) -> None:
+        if self._stopping.is_set():
+            # Everything told is durable, so there is nothing to lose but the wait.
+            log.warning("stop_forced")
+            signal.raise_signal(signal.SIGKILL)
+        self._stopping.set()
+
+    async def _reload_on_signal(self, pipeline: Pipeline) -> None:
+        """Reload the rules at SIGHUP; a bad file is reported and the rules in force stay."""
+        while True:
+            await self._reload_wanted.wait()
+            self._reload_wanted.clear()
+            try:
+                await pipeline.reload()
+            except (RuleError, OSError, UnicodeDecodeError) as error:
+                log.error("rules_rejected", why=str(error), kept=len(pipeline.rules().rules))
+
+    async def _take_vital_signs(self, parts: Parts) -> None:
+        """Measure how late the loop wakes, and keep the gauges of what stands and waits."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + VITAL_SIGNS_S
+            await asyncio.sleep(VITAL_SIGNS_S)
+            parts.health.lag_s = max(loop.time() - due, 0.0)
+            self._metrics.loop_lag.set(parts.health.lag_s)
+            self._metrics.outbox.set(parts.store.lag_rows)
+            self._metrics.clients.set(parts.gateway.clients)
+            self._show_progress(parts)
+
+    def _show_progress(self, parts: Parts) -> None:
+        market = parts.pipeline.engine.market
+        self._console.progress(
+            ticks=market.ticks,
+            symbols=len(market.universe),
+            clock_ms=market.clock_ms,
+            lag_ms=parts.health.lag_s * 1000,
+            alerts=self._alerts,
+        )
+
+    def _count(self, outcome: Outcome) -> None:
+        self._metrics.ticks.inc(outcome.ticks)
+        self._metrics.step.observe(outcome.seconds)
+
+    def _tell(self, alerts: Sequence[Alert]) -> None:
+        for alert in alerts:
+            self._metrics.alerts.labels(severity=alert.severity, event=alert.event).inc()
+            self._console.alert_fired(alert)
+        self._alerts += len(alerts)
+
+
+async def _until(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+def build_feed(settings: Settings) -> Feed:
+    """Make the chosen feed; raises FeedError."""
+    return load_feed(settings.feed.name)(**settings.feed.arguments())
+
+
+def build_broker(settings: Settings) -> Broker:
+    """Make the broker: an external one by its url, else our own under the state directory."""
+    section = settings.broker
+    if section.url is not None:
+        return ExternalBroker(section.url.get_secret_value())
+    return EmbeddedBroker(
+        settings.state_dir / "broker",
+        port=section.port,
+        socket=section.socket,
+        strict=section.strict,
+        password=None if section.password is None else section.password.get_secret_value(),
+    )
+
+
+def gateway_options(settings: Settings) -> GatewayOptions:
+    """Turn the settings into the gateway's options; of tokens only their hashes go on."""
+    section = settings.gateway
+    return GatewayOptions(
+        host=section.host,
+        port=section.port,
+        tokens=tuple(
+            Token.of(token.token.get_secret_value(), name=token.name, channels=token.channels)
+            for token in section.tokens
+        ),
+        allow_loopback_without_token=section.allow_loopback_without_token,
+        allowed_origins=section.allowed_origins,
+    )
+
+
+def load_rules(settings: Settings) -> RuleSet:
+    """Read and check every rule file; raises RuleFileError with all findings, or OSError."""
+    return rulefile.load(settings.rules.texts())

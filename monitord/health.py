@@ -1,0 +1,75 @@
+"""`Health`: what the daemon says of itself, to probes (ready or why not) and to people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from feeds.feed import Feed
+from monitord.pipeline import Pipeline
+from monitord.pump import Pump
+from monitord.store import Store
+from notifiers.delivery import Delivery
+
+LONGEST_LAG_S: Final = 2.0
+"""A loop that wakes this late serves nobody."""
+
+
+class Health:
+    """Reads the parts' own counters; every method is quick and is called on the event loop."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        pipeline: Pipeline,
+        *,
+        store: Store,
+        pump: Pump,
+        deliveries: tuple[Delivery, ...],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._feed, self._pipeline = feed, pipeline
+        self._store, self._pump, self._deliveries = store, pump, deliveries
+        self._monotonic = monotonic
+        self._started_s = monotonic()
+        self.lag_s = 0.0
+        """How late the loop woke last; set by whoever measures it."""
+        self.stopping = False
+
+    def reasons(self) -> list[str]:
+        """Return why the daemon is not ready, in words for people; empty when it is."""
+        reasons = []
+        if self.stopping:
+            reasons.append("stopping")
+        if not self._pipeline.caught_up.is_set():
+            reasons.append("recovering: the journal is being run again")
+        if not self._pump.up:
+            reasons.append(f"the broker takes nothing; {self._store.lag_rows} events wait in the outbox")
+        if self.lag_s > LONGEST_LAG_S:
+            reasons.append(f"the event loop is {self.lag_s:.1f} s late")
+        reasons += [
+            f"receiver {delivery.name} is switched off: {delivery.state.disabled}"
+            for delivery in self._deliveries
+            if delivery.state.disabled
+        ]
+        return reasons
+
+    def report(self) -> Mapping[str, Any]:
+        """Return the health report, JSON-able."""
+        engine = self._pipeline.engine
+        return {
+            "uptime_s": round(self._monotonic() - self._started_s, 1),
+            "feed": {"source": self._feed.source_id, **self._feed.counters()},
+            "engine": {
+                "ticks": engine.market.ticks,
+                "symbols": len(engine.market.universe),
+                "clock_ms": engine.market.clock_ms,
+                "offset": engine.offset,
+                "rules": len(engine.rules.rules),
+                "dropped": dict(engine.market.dropped),
+            },
+            "outbox": dict(self._pump.counters()),
+            "receivers": {delivery.name: dict(delivery.counters()) for delivery in self._deliveries},
+            "loop_lag_s": round(self.lag_s, 4),
+        }
