@@ -103,6 +103,8 @@ class XtFeed:
         if wrong or not self._codes:
             named = f"{wrong[0]!r} is neither" if wrong else "no symbols: name"
             raise FeedError(f"xt: {named} a code such as 600519.SH nor one of the markets {', '.join(MARKETS)}")
+        if 0 < len(set(self._codes) & set(MARKETS)) < len(set(self._codes)):
+            raise FeedError("xt: name markets or codes, not both: a market's push holds its codes already")
 
     # ── the life of the feed ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feeds import frame
+from feeds.errors import FeedError
+from feeds.tick import CORE, REST, TickBatch
+from feeds.universe import Universe
+
+doubles = st.floats(width=64, allow_nan=True, allow_infinity=True)
+symbols = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\n"), min_size=1, max_size=12)
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> TickBatch:
+    n = draw(st.integers(0, 6))
+
+    def column() -> np.ndarray:
+        return np.array(draw(st.lists(doubles, min_size=n, max_size=n)), np.float64)
+
+    def integers(dtype: type) -> np.ndarray:
+        limits = np.iinfo(dtype)
+        numbers = st.integers(int(limits.min), int(limits.max))
+        return np.array(draw(st.lists(numbers, min_size=n, max_size=n)), dtype)
+
+    rest = {name: column() for name in draw(st.sets(st.sampled_from(REST), max_size=5))}
+    return TickBatch(
+        tuple(draw(st.lists(symbols, min_size=n, max_size=n))),
+        integers(np.int64),
+        columns={name: column() for name in draw(st.sets(st.sampled_from(CORE)))},
+        recv_ms=integers(np.int64),
+        status=integers(np.int16),
+        load=(lambda: rest) if rest else None,
+    )
+
+
+def bits(batch: TickBatch) -> list[bytes]:
+    return [batch.ts_event_ms.tobytes(), batch.recv_ms.tobytes(), batch.status.tobytes()] + [
+        batch.column(name).tobytes() for name in (*CORE, *REST)
+    ]
+
+
+def market(n: int = 3) -> TickBatch:
+    return TickBatch(
+        tuple(f"{600000 + row}.SH" for row in range(n)),
+        np.arange(n, dtype=np.int64) + 1_675_215_000_000,
+        columns={name: np.linspace(1, 2, n) for name in CORE},
+        load=lambda: {"bid_price_1": np.linspace(3, 4, n), "trades": np.arange(n, dtype=np.float64)},
+    )
+
+
+@settings(max_examples=200)
+@given(batches())
+def test_a_batch_comes_back_bit_for_bit(batch: TickBatch) -> None:
+    present = {name: batch.has(name) for name in (*CORE, *REST)}
+    back = frame.decode(frame.encode(batch))
+    assert {name: back.has(name) for name in (*CORE, *REST)} == present
+    assert back.symbols == batch.symbols
+    assert bits(back) == bits(batch)
+
+
+@given(batches())
+def test_equal_batches_are_equal_bytes(batch: TickBatch) -> None:
+    encoded = frame.encode(batch)
+    assert frame.encode(frame.decode(encoded)) == encoded
+
+
+def test_core_alone_leaves_out_the_rest() -> None:
+    batch = market()
+    back = frame.decode(frame.encode(batch, columns="core"))
+    assert all(back.column(name).tobytes() == batch.column(name).tobytes() for name in CORE)
+    assert not any(back.has(name) for name in REST)
+
+
+def test_encoding_the_core_does_not_read_the_book() -> None:
+    def load() -> dict[str, np.ndarray]:
+        raise AssertionError("the book was read")
+
+    batch = TickBatch(("600000.SH",), np.array([1]), columns={"last": np.array([1.0])}, load=load)
+    assert frame.decode(frame.encode(batch, columns="core")).column("last").tolist() == [1.0]
+
+
+def test_columns_are_views_of_the_frame_and_read_only() -> None:
+    encoded = frame.encode(market())
+    back = frame.decode(encoded)
+    assert np.shares_memory(back.column("last"), np.frombuffer(encoded, np.uint8))
+    assert back.column("bid_price_1").flags.aligned
+    with pytest.raises(ValueError, match="read-only"):
+        back.column("last")[0] = 1
+
+
+def test_equal_symbol_lists_are_one_tuple_so_that_the_universe_knows_it() -> None:
+    one, other = frame.decode(frame.encode(market())), frame.decode(frame.encode(market()))
+    assert one.symbols is other.symbols
+    universe = Universe()
+    assert universe.rows(one.symbols) is universe.rows(other.symbols)
+
+
+def test_many_different_symbol_lists_do_not_pile_up() -> None:
+    for n in range(1, 60):
+        frame.decode(frame.encode(market(n)))
+    assert len(frame._tuples) <= frame._REMEMBERED
+
+
+def test_every_truncation_is_refused() -> None:
+    encoded = frame.encode(market())
+    for size in range(len(encoded)):
+        with pytest.raises(FeedError, match="truncated"):
+            frame.decode(encoded[:size])
+    with pytest.raises(FeedError, match="corrupt"):
+        frame.decode(encoded + b"12345678")
+
+
+def test_every_flipped_bit_is_refused() -> None:
+    encoded = frame.encode(market())
+    for place in range(len(encoded)):
+        for bit in range(8):
+            changed = bytearray(encoded)
+            changed[place] ^= 1 << bit
+            with pytest.raises(FeedError, match="tick frame"):
+                frame.decode(bytes(changed))
+
+
+def test_another_version_says_which_and_what_to_do() -> None:
+    encoded = bytearray(frame.encode(market()))
+    struct.pack_into("<H", encoded, 4, 9)
+    with pytest.raises(FeedError, match="version 9, this program reads 1; run the same release"):
+        frame.decode(bytes(encoded))
+
+
+def test_other_bytes_are_no_frame() -> None:
+    with pytest.raises(FeedError, match="not a tick frame"):
+        frame.decode(b"PAR1" * 20)
+
+
+@pytest.mark.parametrize("bad", ["", "600000.SH\n000001.SZ", "\ud800"])
+def test_a_symbol_that_cannot_be_written_is_refused(bad: str) -> None:
+    with pytest.raises(FeedError, match="cannot be written"):
+        frame.encode(TickBatch((bad, "600000.SH"), np.zeros(2, np.int64), columns={}))
