@@ -115,8 +115,8 @@ class Listing:
     per_yuan      (n,) float64, ticks to the yuan: 100 or 1000
     base_ticks    (n,) float64, price before the first day
     daily_move    (n,) float64, usual size of a day's return
-    frame_lots    (n,) float64, lots of one average trade report of 3 s
-    frame_trades  (n,) float64, trade reports in an average 3 s; below 1 for most
+    trade_lots    (n,) float64, lots of an average trade
+    frame_trades  (n,) float64, trades in an average 3 s
     sector        (n,) int64, number of the sector
     third         (n,) int64 1..3, in which third of an interval its ticks are stamped, counted from the end
     is_sh         (n,) bool, listed in Shanghai
@@ -127,7 +127,7 @@ class Listing:
     per_yuan: FloatArray
     base_ticks: FloatArray
     daily_move: FloatArray
-    frame_lots: FloatArray
+    trade_lots: FloatArray
     frame_trades: FloatArray
     sector: IntArray
     third: IntArray
@@ -266,7 +266,7 @@ def _with_character(
         per_yuan,
         base_ticks=np.maximum(np.rint(price * per_yuan), 20.0),
         daily_move=np.array([group.daily_move for group in groups]) * np.exp(0.35 * rng.standard_normal(n)),
-        frame_lots=turnover / (price * 100 * _FRAMES_A_DAY * np.minimum(trades, 1.0)),
+        trade_lots=turnover / (price * 100 * _FRAMES_A_DAY * trades),
         frame_trades=trades,
         sector=np.array([sectors.index(one.sectors[0]) for one in instruments]),
         third=rng.integers(1, 4, n),

@@ -96,7 +96,7 @@ def plan_day(listing: Listing, prev_close: FloatArray, *, seed: int, day: int, d
     own = 0.8 * listing.daily_move * np.clip(rng.standard_t(3, n), -12, 12)
     move = np.where(is_first_day, 0.5 + 4 * np.abs(own), sector[listing.sector] + own)
     gap = 0.3 * move + 0.003 * rng.standard_normal(n)
-    lots = np.ceil(40 * listing.frame_lots * rng.standard_exponential(n))
+    lots = np.ceil(40 * listing.trade_lots * rng.standard_exponential(n))
     return Plan(
         day=day,
         date=date,
@@ -214,7 +214,7 @@ class Day:
         # A uniform number below p is, over p, uniform again: one draw says whether and how much.
         size = -np.log((self._uniform[rows] + 1e-12) / trading[rows])
         size *= np.where(self._sealed[rows] != 0, _SEALED_TRADES, 1.0)
-        lots = np.ceil(self._listing.frame_lots[rows] * np.minimum(self._heat[rows], 3.0) * size) + 1
+        lots = np.ceil(self._listing.trade_lots[rows] * (1 + rate[rows]) * size) + 1  # rate / trading is 1 + rate
         odd = np.where(self._listing.has_odd_lots[rows], np.floor(self._uniform[rows] * 1e6 % 100), 0.0)
         self._report(rows, shares=lots * 100 + odd)
 
@@ -278,7 +278,7 @@ class Day:
             limit_up=up,
             limit_down=down,
             per_yuan=per_yuan,
-            depth=listing.frame_lots[rows],
+            depth=listing.trade_lots[rows],
             keys=rows,
             moment=self._place,
         )

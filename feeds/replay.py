@@ -60,7 +60,8 @@ class ReplayFeed:
     async def __aiter__(self) -> AsyncIterator[FeedInput]:
         """Yield inputs to the end of the last recording, or until `close`; raises FeedError from a row that cannot be.
 
-        Cancelling is safe; a stretch that is being read then is read to its end by the worker and forgotten.
+        Cancelling ends it for good: `open` again, behind the last offset taken, to go on. A stretch that is being read
+        then is read to its end by the worker and forgotten.
         """
         if self._cutter is None:
             raise FeedError("the replay feed was not opened; call open() before iterating")

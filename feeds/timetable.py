@@ -75,7 +75,7 @@ def _moments(interval_ms: int) -> Iterator[Moment]:
     yield from _stretch(Phase.QUIET, _clock(9, 25) + interval_ms, _clock(9, 30), interval_ms)
     yield from _stretch(Phase.TRADE, _clock(9, 30), _clock(11, 30), interval_ms)
     yield Moment(Phase.TRAIL, _clock(11, 30) + interval_ms)
-    yield Moment(Phase.QUIET, _clock(11, 30) + 15_000 + interval_ms)  # the morning's bars close
+    yield Moment(Phase.QUIET, _clock(11, 30) + interval_ms + max(15_000, interval_ms))  # the morning's bars close
     yield from _stretch(Phase.TRADE, _clock(13, 0), _clock(14, 57), interval_ms)
     yield from _stretch(Phase.CLOSE_CALL, _clock(14, 57), _clock(15, 0), interval_ms)
     yield Moment(Phase.CLOSE, _clock(15, 0) + interval_ms)

@@ -1,0 +1,210 @@
+"""What every feed promises, asked of each entry of FEEDS that can be opened without a vendor's terminal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from feeds.errors import FeedError
+from feeds.feed import FEEDS, Feed, load_feed
+from feeds.inputs import FeedInput, Heartbeat, Mark
+from feeds.instruments import Instrument, board_of
+from feeds.sessions import day_number, unix_ms
+from feeds.tick import CORE, REST, TickBatch
+from tests.virtual_time import run
+
+NEEDS_A_TERMINAL = {"xt"}
+"""Feeds whose source exists on the vendor's platform only; their own tests open them over a stand-in."""
+
+
+def replay(folder: Path, **settings: Any) -> Feed:
+    """Return a feed over two days of three stocks with a hole, written on the first use of the folder."""
+    path = folder / "two-days.csv"
+    if not path.exists():
+        lines = ["symbol,ts_event,last,open,high,low,prev_close,volume_lots,amount_cny,bid_price_1,bid_lots_1,status"]
+        for date in (20250102, 20250103):
+            for step in (*range(60), *range(100, 160)):  # 120 s of silence in the middle
+                for number, symbol in enumerate(("600519.SH", "000001.SZ", "300750.SZ")):
+                    ts_ms = unix_ms(date, 36_000_000) + 3000 * step + 700 * number
+                    bid = 0 if step % 7 == 0 else 9.99
+                    lots = 100 * (step + 1)
+                    lines.append(
+                        f"{symbol},{ts_ms},10.0,10.0,10.5,9.5,{0 if number else 9.9},{lots},{lots * 1e3},{bid},5,13"
+                    )
+        path.write_text("\n".join(lines) + "\n")
+    return load_feed("replay")(inputs=[path], **settings)
+
+
+def simulated(folder: Path, **settings: Any) -> Feed:
+    """Return a small market of two coarse days."""
+    settings = {"seed": 7, "symbols": 40, "interval_s": 60, "days": 2, "speed": None, "start": "09:20:00"} | settings
+    return load_feed("simulated")(**settings)
+
+
+OPENED_HERE: dict[str, Callable[..., Feed]] = {"replay": replay, "simulated": simulated}
+
+
+def test_every_feed_of_the_registry_is_asked() -> None:
+    assert set(OPENED_HERE) | NEEDS_A_TERMINAL == set(FEEDS)
+
+
+def test_an_unknown_feed_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(FeedError, match=r"no feed named 'qmt'; there are: .*simulated"):
+        load_feed("qmt")
+
+
+@pytest.fixture(params=sorted(OPENED_HERE))
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Feed]:
+    """Return a maker of equal feeds of one kind."""
+    return lambda **settings: OPENED_HERE[request.param](tmp_path, **settings)
+
+
+def play(feed: Feed, *, after: int = -1, most: int | None = None) -> list[FeedInput]:
+    async def scenario() -> list[FeedInput]:
+        await feed.open(after=after)
+        played = []
+        async for given in feed:
+            played.append(given)
+            if most is not None and len(played) >= most:
+                break
+        await feed.close()
+        return played
+
+    return run(scenario())
+
+
+def test_offsets_count_the_inputs_from_0(make: Callable[..., Feed]) -> None:
+    played = play(make())
+    assert len(played) > 100
+    assert [given.offset for given in played] == list(range(len(played)))
+    assert {type(given.value) for given in played} <= {TickBatch, Heartbeat, Mark}
+
+
+def test_the_same_source_gives_the_same_inputs(make: Callable[..., Feed]) -> None:
+    assert make().source_id == make().source_id
+    assert play(make()) == play(make())
+
+
+def test_opened_behind_any_offset_it_goes_on_as_if_never_stopped(make: Callable[..., Feed]) -> None:
+    whole = play(make())
+    last = len(whole) - 1
+    for after in sorted(
+        {0, 1, last // 3, last // 2, last // 2 + 1, last - 1, *np.random.default_rng(3).integers(0, last, 5)}
+    ):
+        assert play(make(), after=int(after)) == whole[int(after) + 1 :], f"after={after}"
+
+
+@pytest.mark.parametrize("beyond", [0, 1, 1000])
+def test_opened_behind_its_end_it_gives_nothing(make: Callable[..., Feed], beyond: int) -> None:
+    assert play(make(), after=len(play(make())) - 1 + beyond) == []
+
+
+def test_a_feed_can_be_opened_again(make: Callable[..., Feed]) -> None:
+    feed = make()
+    first = play(feed, most=20)
+    assert play(feed)[:20] == first
+    assert play(feed, after=9, most=10) == first[10:]
+
+
+def test_pacing_changes_when_inputs_come_and_nothing_else(make: Callable[..., Feed]) -> None:
+    fast, slow = make(speed=None), make(speed=2.0)
+    assert (fast.paced, slow.paced) == (False, True)
+    assert fast.source_id == slow.source_id
+    assert play(fast) == play(slow)
+
+
+def test_batches_have_the_columns_and_types_of_ticks(make: Callable[..., Feed]) -> None:
+    for batch in batches(play(make())):
+        assert len(batch) > 0
+        assert (batch.ts_event_ms.dtype, batch.recv_ms.dtype, batch.status.dtype) == (np.int64, np.int64, np.int16)
+        for name in (*CORE, *REST):
+            column = batch.column(name)
+            assert (column.dtype, column.shape) == (np.float64, (len(batch),)), name
+            if name in CORE[:5] or "_price_" in name or name.startswith("limit"):
+                assert not (column <= 0).any(), f"{name}: no price is NaN, never 0"
+            elif name != "trades":
+                assert (column >= 0).all(), name
+        assert all(isinstance(symbol, str) for symbol in batch.symbols)
+        assert (batch.ts_event_ms <= batch.recv_ms).all(), "no tick is stamped after it came"
+
+
+def test_no_symbol_goes_back_in_time_or_volume(make: Callable[..., Feed]) -> None:
+    seen: dict[str, tuple[int, int, float, float]] = {}
+    for batch in batches(play(make())):
+        rows = zip(batch.ts_event_ms.tolist(), batch.column("volume_lots"), batch.column("amount_cny"), strict=True)
+        for symbol, (ts_ms, lots, amount) in zip(batch.symbols, rows, strict=True):
+            day = day_number(ts_ms)
+            last_day, last_ms, last_lots, last_amount = seen.get(symbol, (day, 0, 0.0, 0.0))
+            assert ts_ms >= last_ms
+            assert day > last_day or (lots >= last_lots and amount >= last_amount), symbol
+            seen[symbol] = (day, ts_ms, lots, amount)
+
+
+def batches(played: list[FeedInput]) -> list[TickBatch]:
+    return [given.value for given in played if isinstance(given.value, TickBatch)]
+
+
+def test_instruments_are_those_of_its_ticks(make: Callable[..., Feed]) -> None:
+    async def scenario() -> list[Instrument]:
+        feed = make()
+        await feed.open()
+        return list(await feed.instruments())
+
+    table = {one.symbol: one for one in run(scenario())}
+    played = {symbol for batch in batches(play(make())) for symbol in batch.symbols}
+    assert not table or set(table) == played
+    assert all(one.board is board_of(symbol) for symbol, one in table.items())
+
+
+def test_counters_count_the_ticks(make: Callable[..., Feed]) -> None:
+    feed = make()
+    played = play(feed)
+    counters = feed.counters()
+    assert counters["ticks"] == sum(map(len, batches(played)))
+    assert counters["inputs"] == len(played)
+    assert all(isinstance(count, int) for count in counters.values())
+    play(feed, most=1)
+    assert feed.counters()["inputs"] == 1, "counts are since open"
+
+
+def test_iterating_before_open_is_an_error(make: Callable[..., Feed]) -> None:
+    async def scenario() -> None:
+        async for _ in make():
+            pass
+
+    with pytest.raises(FeedError, match="open"):
+        run(scenario())
+
+
+def test_close_may_come_before_open_and_twice(make: Callable[..., Feed]) -> None:
+    async def scenario() -> None:
+        feed = make()
+        await feed.close()
+        await feed.open()
+        await feed.close()
+        await feed.close()
+        assert [given async for given in feed] == []
+
+    run(scenario())
+
+
+def test_close_ends_an_iterator_that_waits(make: Callable[..., Feed]) -> None:
+    async def scenario() -> tuple[int, float]:
+        feed = make(speed=0.01)
+        await feed.open()
+        loop = asyncio.get_running_loop()
+        count = 0
+        async for _ in feed:
+            count += 1
+            if count == 3:
+                began_s = loop.time()
+                loop.call_later(5, lambda: closing.append(loop.create_task(feed.close())))
+        return count, loop.time() - began_s
+
+    closing: list[asyncio.Task[None]] = []
+    assert run(scenario()) == (3, 5.0)
