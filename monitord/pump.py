@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Final
@@ -16,6 +17,7 @@ import structlog
 
 from monitord.store import OutboxRow, Store
 from notifiers.channel import AlertChannel, Behind, ChannelDown, Outgoing
+from rules.alert import stamp_published
 
 BATCH_ROWS: Final = 256
 CHECK_S: Final = 5.0
@@ -106,7 +108,10 @@ class Pump:
             if epoch == "" or head.epoch != epoch or head.top < acked:
                 raise Behind(f"the broker has epoch {head.epoch!r} top {head.top}, not {epoch!r} {acked}")
             return
-        batch = [Outgoing(row.id, row.record, row.symbol, row.rule, row.severity) for row in rows]
+        now_ms = time.time_ns() // 1_000_000
+        batch = [
+            Outgoing(row.id, stamp_published(row.record, now_ms), row.symbol, row.rule, row.severity) for row in rows
+        ]
         receipts = await self._channel.publish(batch, epoch=epoch, acked=acked)
         await self._store.mark_sent(
             [(row.seq, receipt.off) for row, receipt in zip(rows, receipts, strict=True)], epoch=epoch

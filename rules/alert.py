@@ -107,6 +107,14 @@ class Alert:
         return replace(self, stamps={**(self.stamps or {}), **stamps})
 
 
+def stamp_published(record: bytes, published_ms: int) -> bytes:
+    """Return a record's bytes with one more stamp, without decoding it; one that bears no stamps stays as it is."""
+    # `stamps` is the record's last key, and holds numbers alone.
+    if not record.endswith(b"}}") or b'"stamps":{' not in record:
+        return record
+    return b'%s,"published_ms":%d}}' % (record[:-2], published_ms)
+
+
 def shanghai_iso(ts_ms: int) -> str:
     """Format Unix ms as exchange-local ISO 8601 with milliseconds, such as 2023-02-01T10:02:03.000+08:00."""
     return datetime.fromtimestamp(ts_ms / 1000, UTC).astimezone(SHANGHAI).isoformat(timespec="milliseconds")

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from feeds.instruments import Instrument
+from feeds.instruments import Instrument, board_of
 from feeds.sessions import Session, in_session, session_clock_ms
 from feeds.tick import BoolArray, IntArray
 from rules.graph import Graph
@@ -81,7 +81,7 @@ class Group:
 
     def cover(self, symbols: Sequence[str], instruments: Mapping[str, Instrument], *, expired: set[str]) -> None:
         """Work out which symbols each slot watches; an expired rule watches none."""
-        known = [instruments.get(symbol) or Instrument(symbol) for symbol in symbols]
+        known = [instruments.get(symbol) or Instrument(symbol, board=board_of(symbol)) for symbol in symbols]
         scope = np.zeros((len(self.slots), len(symbols)), np.bool_)
         for row, slot in enumerate(self.slots):
             if slot.rule.id not in expired:

@@ -1,0 +1,90 @@
+"""A daemon in a process of its own, for tests that kill it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+
+from monitord.broker import EmbeddedBroker
+from notifiers.channel import AlertChannel, Envelope
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Daemon:
+    """`monitord run` on a state directory; settings as for --set, without their section's quotes."""
+
+    def __init__(self, state_dir: Path, settings: Mapping[str, object]) -> None:
+        self.state_dir = state_dir
+        self.settings = {"state_dir": state_dir, "log.format": "json", "gateway.port": 0, **settings}
+        self.process: asyncio.subprocess.Process | None = None
+        self.log = state_dir.with_suffix(".log")
+
+    async def start(self) -> None:
+        """Start the process; its output goes to the log file."""
+        flags = [word for name, value in self.settings.items() for word in ("--set", f"{name}={value}")]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MONITORD_")}
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "monitord", "run", *flags, stdout=log, stderr=log, cwd=ROOT, env=environment
+            )  # fmt: skip
+
+    async def end(self, deadline_s: float = 120.0) -> int:
+        """Wait for the process to end by itself; return its exit code. It is killed at the deadline."""
+        assert self.process is not None
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await self.process.wait()
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
+            raise AssertionError(f"the daemon did not end within {deadline_s} s:\n{self.tail()}") from None
+
+    async def killed_after(self, seconds: float) -> bool:
+        """Kill -9 after so many seconds; return False if it had ended before."""
+        assert self.process is not None
+        try:
+            async with asyncio.timeout(seconds):
+                await self.process.wait()
+            return False
+        except TimeoutError:
+            self.process.send_signal(signal.SIGKILL)
+            await self.process.wait()
+            return True
+
+    def tail(self, size: int = 4000) -> str:
+        """Return the end of its log."""
+        return self.log.read_text(errors="replace")[-size:]
+
+    def addresses(self) -> list[str]:
+        """Return where its gateways listened, run after run."""
+        lines = (orjson.loads(line) for line in self.log.read_bytes().splitlines() if line.startswith(b"{"))
+        return [line["listens_on"] for line in lines if line.get("event") == "gateway_listening"]
+
+
+@asynccontextmanager
+async def stream_of(state_dir: Path) -> AsyncIterator[AlertChannel]:
+    """Open the alert channel that a daemon left behind in its state directory."""
+    broker = EmbeddedBroker(state_dir / "broker")
+    await broker.start()
+    channel = AlertChannel(broker.url)
+    try:
+        yield channel
+    finally:
+        await channel.close()
+        await broker.stop()
+
+
+async def whole_stream(channel: AlertChannel) -> list[Envelope]:
+    """Read everything the stream holds."""
+    envelopes: list[Envelope] = []
+    while page := await channel.read(after=envelopes[-1].off if envelopes else 0, count=1000):
+        envelopes += page
+    return envelopes

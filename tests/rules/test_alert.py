@@ -1,0 +1,73 @@
+"""The record of an event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from rules.alert import Alert, Event, identity, shanghai_iso, stamp_published
+
+
+def alert(**fields: Any) -> Alert:
+    given: dict[str, Any] = {
+        "id": "al_1", "episode_id": "ep_1", "event": Event.FIRE, "rule": "brk", "rev": "9f", "symbol": "600519.SH",
+        "name": "贵州茅台", "trade_date": "2023-02-01", "episode": 3, "ts_event_ms": 1675216923000, "period": "tick",
+        "values": {"LAST": 1849.0, "MA5": None},
+    }  # fmt: skip
+    return Alert(**{**given, **fields})
+
+
+def test_the_json_has_the_documented_keys_in_the_documented_order() -> None:
+    record = orjson.loads(alert(stamps={"recv_ms": 1}).to_json())
+    assert list(record) == [
+        "v", "id", "episode_id", "event", "type", "rule", "rev", "leg", "symbol", "group", "name", "severity", "labels",
+        "trade_date", "episode", "event_ts", "ts_event_ms", "period", "bar_end_ms", "provisional", "gap", "late",
+        "values", "tick", "suppressed", "why", "message", "stamps",
+    ]  # fmt: skip
+    assert (record["v"], record["type"]) == (1, "alert.fire")
+    assert record["event_ts"] == "2023-02-01T10:02:03.000+08:00"
+
+
+def test_a_record_comes_back_as_the_alert_it_was() -> None:
+    told = alert(stamps={"recv_ms": 1}, tick={"last": 1849.0}, labels={"kind": "price"})
+    assert Alert.from_json(told.to_json()) == told
+
+
+def test_replayed_events_bear_no_stamps() -> None:
+    assert b"stamps" not in alert().to_json()
+
+
+def test_a_newer_writers_extra_keys_do_not_stop_a_reader() -> None:
+    record = {**orjson.loads(alert().to_json()), "colour": "red"}
+    assert Alert.from_record(record) == alert()
+
+
+@pytest.mark.parametrize("spoil", [{"v": 2}, {"v": None}, {"event": "burst"}])
+def test_what_is_no_record_of_this_version_is_refused(spoil: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"version|burst"):
+        Alert.from_record({**orjson.loads(alert().to_json()), **spoil})
+
+
+def test_a_record_without_its_rule_is_refused() -> None:
+    record = orjson.loads(alert().to_json())
+    del record["rule"]
+    with pytest.raises(ValueError, match="rule"):
+        Alert.from_record(record)
+
+
+def test_the_time_of_publishing_is_stamped_without_decoding() -> None:
+    record = alert(stamps={"recv_ms": 1, "evaluated_ms": 2}).to_json()
+    assert orjson.loads(stamp_published(record, 3)) == {
+        **orjson.loads(record), "stamps": {"recv_ms": 1, "evaluated_ms": 2, "published_ms": 3},
+    }  # fmt: skip
+    assert stamp_published(alert().to_json(), 3) == alert().to_json()
+
+
+def test_identities_tell_none_from_empty_and_parts_from_their_sum() -> None:
+    assert len({identity("a", None), identity("a", ""), identity("a"), identity("", "a")}) == 4
+
+
+def test_times_are_written_in_shanghai() -> None:
+    assert shanghai_iso(1675216923456) == "2023-02-01T10:02:03.456+08:00"
