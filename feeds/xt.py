@@ -290,7 +290,8 @@ class XtFeed:
             if self._disconnected or self._inbox is None:
                 return
             self._disconnected = True
-            self._inbox.push_mark(Mark(MarkKind.SILENT, self._clock_ms or 0, "the terminal was disconnected"))
+            if self._clock_ms is not None:  # before the first tick there is no time to say it at, and nothing to freeze
+                self._inbox.push_mark(Mark(MarkKind.SILENT, self._clock_ms, "the terminal was disconnected"))
         log.warning("xt_disconnected", address=str(status.get("address")))
 
     # ── heartbeats, on the loop ───────────────────────────────────────────────────────────────────────────────────

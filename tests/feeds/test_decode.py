@@ -16,40 +16,9 @@ from hypothesis import strategies as st
 
 from feeds.decode import REASONS, Decoder, UnitProof, prove_units
 from feeds.instruments import Board
-from feeds.sessions import unix_ms
 from feeds.tick import BOOK, CORE, TickBatch
 from feeds.universe import Universe
-
-TEN = unix_ms(20230201, 10 * 3_600_000)
-Tick = dict[str, Any]
-
-
-def tick(**changed: Any) -> Tick:
-    """Return a tick as the vendor's documentation shows it, float noise included."""
-    return {
-        "time": TEN,
-        "lastPrice": 11.39,
-        "open": 11.39,
-        "high": 11.4,
-        "low": 11.31,
-        "lastClose": 11.38,
-        "amount": 862_127_800.0,
-        "volume": 758_613,
-        "pvolume": 75_861_284,
-        "stockStatus": 3,
-        "openInt": 13,
-        "transactionNum": 37_062,
-        "lastSettlementPrice": 11.38,
-        "settlementPrice": 0.0,
-        "pe": 0.0,
-        "askPrice": [11.4, 11.41, 11.42, 11.43, 11.44],
-        "bidPrice": [11.39, 11.38, 11.370000000000001, 11.36, 11.35],
-        "askVol": [10929, 12401, 6671, 4555, 6708],
-        "bidVol": [2429, 7127, 7146, 9111, 12189],
-        "volRatio": 0.0,
-        "speed1Min": 0.0,
-        "speed5Min": 0.0,
-    } | changed
+from tests.feeds.vendor_terminal import TEN, Tick, tick
 
 
 def without(field: str) -> Tick:
