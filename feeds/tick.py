@@ -92,8 +92,10 @@ class TickBatch:
         symbols = self.symbols[positions] if isinstance(positions, slice) else tuple(self.symbols[i] for i in positions)
         load = None
         if self._load is not None:
+
             def load() -> Mapping[str, FloatArray]:
                 return {name: self.column(name)[positions] for name in REST if self.has(name)}
+
         return TickBatch(
             symbols,
             self.ts_event_ms[positions],

@@ -2,7 +2,7 @@
 
 A slot is one leg of one rule. Two parts, because they differ by five orders of magnitude in how often they run:
 
-* `EdgeBits` runs at every sample of every symbol: armed → FIRE → disarmed → (rearm) → armed, as operations on rows of bits;
+* `EdgeBits` runs at every sample of every symbol: armed → FIRE → disarmed → (rearm) → armed, on rows of bits;
 * `Ledger` runs at every fire: counts, frequency, cooldown, and the numbers an event's identity is made of.
 """
 
@@ -110,7 +110,7 @@ class Ledger:
 
     records: dict[tuple[str, str, str, str], Record] = field(default_factory=dict)
     episodes: dict[tuple[str, str, str], tuple[str, int]] = field(default_factory=dict)
-    """(rule id, leg, symbol) → (trade date, last episode); never goes back within a day, whatever the rule file does."""
+    """(rule id, leg, symbol) → (trade date, last episode); never goes back in a day, whatever the rule file does."""
     floors: dict[tuple[str, str, str, str], int] = field(default_factory=dict)
     """(rule id, leg, symbol, trade date) → episodes told before this engine began from nothing."""
 

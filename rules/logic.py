@@ -1,8 +1,8 @@
 """`Circuit`: the AND / OR / NOT part of many conditions, evaluated for all of them at once over packed bits.
 
-A thousand rules mostly combine a few dozen comparisons. Those leaves are evaluated once each by the graph; what is left of
-a rule is a few gates. Here every gate of one level of the whole rule set is one numpy operation over rows of bits (one bit
-per symbol), so a rule costs some hundred bytes of AND instead of a Python call.
+A thousand rules mostly combine a few dozen comparisons. Those leaves are evaluated once each by the graph; what is left
+of a rule is a few gates. Here all gates of one kind and depth, of the whole rule set, are one numpy operation over rows
+of bits (one bit per symbol), so a rule costs some hundred bytes of AND instead of a Python call.
 
 Symbols outside the selection of a pass have neither bit set: unknown, which to every reader is "as if no tick came".
 """

@@ -57,7 +57,7 @@ class Node:
 
     @property
     def gate(self) -> str | None:
-        """Return "AND", "OR" or "NOT" if the value is just that of the args; rules/logic.py evaluates those over bits."""
+        """Return "AND", "OR" or "NOT" if the value is just that of the args: rules/logic.py does those over bits."""
         return None
 
     def open(self, state: StateTable) -> None:

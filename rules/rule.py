@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from feeds.sessions import Session
+from rules.errors import Finding
 from rules.language.tree import Formula
 from rules.message import Template
 from rules.selector import Selector
@@ -56,7 +57,7 @@ class Leg:
 class Rule:
     """One rule of a rule file, checked. Durations are ms of the rule's own session clock; None = no limit.
 
-    rev: hash of the fields that change what the rule means (condition, period, lifecycle, scope), not of a label or text.
+    rev: hash of the fields that change what the rule means (condition, period, lifecycle, scope), not label or message.
     """
 
     id: str
@@ -91,3 +92,5 @@ class RuleSet:
 
     rules: tuple[Rule, ...]
     source: str
+    warnings: tuple[Finding, ...] = field(default=(), compare=False)
+    """Lints of all files: they mean something, but likely not what was meant."""
