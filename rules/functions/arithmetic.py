@@ -218,14 +218,13 @@ class Tolerance(NumberNode):
 
 
 class Greater(TruthNode):
-    """a > b beyond the tolerance; false where a ≤ b within it; one of the `edges` has been moved by it."""
+    """a > b, false where a ≤ b; of `edges`, so to the tolerance."""
 
     __slots__ = ("_a", "_b")
 
-    def __init__(self, key: str, args: tuple[NumberNode, NumberNode], edges: tuple[NumberNode, NumberNode]) -> None:
-        warmup = max(arg.warmup for arg in args)
-        super().__init__(key, period=args[0].period, args=(*args, *edges), warmup=warmup)
+    def __init__(self, key: str, edges: tuple[NumberNode, NumberNode]) -> None:
         self._a, self._b = edges
+        super().__init__(key, period=self._a.period, args=edges, warmup=max(x.warmup for x in edges))
 
     def peek(self, at: Selection) -> None:
         out = self.room(at)
@@ -423,11 +422,17 @@ def _divisor_tolerances(builder: Builder, divisor: NumberNode) -> tuple[NumberNo
 
 
 def _greater(builder: Builder, a: NumberNode, b: NumberNode) -> TruthNode:
-    """Compare a with b + tolerance, or a − tolerance with b; a > b and b > a move the same side."""
+    return _truth(builder.share(Greater(f"({a.key}>{b.key})", edges(builder, a, b))))
+
+
+def edges(builder: Builder, a: NumberNode, b: NumberNode) -> tuple[NumberNode, NumberNode]:
+    """Return what to compare exactly to know a > b beyond the tolerance: a and b + it, or a − it and b.
+
+    a > b and b > a move the same side.
+    """
     side = _moved(a, b)
     edge = _number(arithmetic(builder, "-" if side is a else "+", side, tolerance(builder, side)))
-    edges = (edge, b) if side is a else (a, edge)
-    return _truth(builder.share(Greater(f"({a.key}>{b.key})", (a, b), edges)))
+    return (edge, b) if side is a else (a, edge)
 
 
 def _moved(a: NumberNode, b: NumberNode) -> NumberNode:

@@ -11,26 +11,10 @@ from feeds.tick import FloatArray, IntArray
 from rules.errors import RuleError
 from rules.functions.function import Args, Builder, Constants, Function, Param, ParamKind, Value, call_key, window
 from rules.functions.values import Constant, NumberNode, holes
-from rules.functions.windows import build_weighted, total
+from rules.functions.windows import Mean, Weighted, build_window
 from rules.language.tree import Kind
 from rules.node import Selection
 from rules.state import StateTable
-
-
-class Mean(NumberNode):
-    """The mean of N bars, of their shared sum."""
-
-    __slots__ = ("_share", "_sum")
-
-    def __init__(self, key: str, sum_: NumberNode, n: int) -> None:
-        super().__init__(key, period=sum_.period, args=(sum_,), warmup=sum_.warmup)
-        self._sum = sum_
-        self._share = 1.0 / n
-
-    def peek(self, at: Selection) -> None:
-        out = self.room(at)
-        np.multiply(self._sum.value, self._share, out=out)
-        self.value = out
 
 
 class Smoothed(NumberNode):
@@ -144,9 +128,11 @@ def smoothed(builder: Builder, x: Value, weight: float) -> Value:
 
 
 def _build_ma(builder: Builder, args: Args, constants: Constants) -> Value:
-    sum_ = total(builder, args[0], int(constants[0]))
-    number = builder.number(args[0])
-    return builder.share(Mean(call_key("MA", (number,), constants), sum_, int(constants[0])))
+    return build_window(builder, "MA", Mean, args[0], int(constants[0]))
+
+
+def _build_wma(builder: Builder, args: Args, constants: Constants) -> Value:
+    return build_window(builder, "WMA", Weighted, args[0], int(constants[0]))
 
 
 def _build_ema(builder: Builder, args: Args, constants: Constants) -> Value:
@@ -206,7 +192,7 @@ AVERAGES: Final = (
         meaning="exponential average with weight A, which may change from bar to bar",
     ),
     Function(
-        name="WMA", params=(Param("X"), window()), result=Kind.NUMBER, build=build_weighted, oracle="TA-Lib",
+        name="WMA", params=(Param("X"), window()), result=Kind.NUMBER, build=_build_wma, oracle="TA-Lib",
         first=_n_bars, meaning="mean of the last N bars, weighted 1 … N, the newest most",
     ),
 )  # fmt: skip

@@ -7,8 +7,9 @@ from typing import Final
 import numpy as np
 
 from feeds.tick import IntArray
+from rules.functions.arithmetic import edges
 from rules.functions.function import Args, Builder, Constants, Function, Value, call_key, numbers, window
-from rules.functions.values import TruthNode
+from rules.functions.values import NumberNode, TruthNode
 from rules.language.tree import Kind
 from rules.node import Selection
 from rules.state import Column, StateTable
@@ -17,14 +18,17 @@ from rules.state import Column, StateTable
 class Cross(TruthNode):
     """A > B on this bar and A ≤ B on the one before. State: whether A ≤ B, known so, on the last closed bar.
 
-    A tie is no side: both comparisons hold to the same tolerance, so flat prices never cross.
+    Reads the `edges` of A > B, one of which has been moved by the tolerance: a tie is no side, so flat prices never
+    cross.
     """
 
-    __slots__ = ("_above", "_below")
+    __slots__ = ("_a", "_b", "_below")
 
-    def __init__(self, key: str, above: TruthNode) -> None:
-        super().__init__(key, period=above.period, args=(above,), warmup=above.warmup + 1)
-        self._above = above
+    def __init__(self, key: str, edges: tuple[NumberNode, NumberNode]) -> None:
+        a, b = edges
+        super().__init__(key, period=a.period, args=edges, warmup=max(a.warmup, b.warmup) + 1)
+        self._a = a
+        self._b = b
 
     def open(self, state: StateTable) -> None:
         super().open(state)
@@ -32,12 +36,13 @@ class Cross(TruthNode):
 
     def peek(self, at: Selection) -> None:
         out = self.room(at)
-        np.logical_and(self._above.value.t, self._below.array[at], out=out.t)
+        np.greater(self._a.value, self._b.value, out=out.t)
+        np.logical_and(out.t, self._below.array[at], out=out.t)
         np.logical_not(out.t, out=out.f)
         self.value = out
 
     def commit(self, at: IntArray) -> None:
-        self._below.array[at] = self._above.value.f
+        self._below.array[at] = self._a.value <= self._b.value
 
 
 class LongCross(TruthNode):
@@ -68,7 +73,7 @@ class LongCross(TruthNode):
 
 def _build_cross(builder: Builder, args: Args, constants: Constants) -> Value:
     a, b = map(builder.number, args)
-    return builder.share(Cross(call_key("CROSS", (a, b)), builder.compare(">", a, b)))
+    return builder.share(Cross(call_key("CROSS", (a, b)), edges(builder, a, b)))
 
 
 def _build_longcross(builder: Builder, args: Args, constants: Constants) -> Value:

@@ -29,12 +29,11 @@ class Earlier(NumberNode):
         self._was = self.claim("was")
 
     def peek(self, at: Selection) -> None:
-        out = self.room(at)
-        np.copyto(out, self._was.array[at])
-        self.value = out
+        self.value = self._was.array[at]  # a view for all symbols
 
     def commit(self, at: IntArray) -> None:
         assert self.ring is not None
+        self.value = self.value.copy()  # it stays that of the closed bar until the next pass
         self._was.array[at] = self.ring.back(at, self._bars - 1)
 
 

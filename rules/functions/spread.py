@@ -7,32 +7,36 @@ at the close. The forming x joins by Welford's step: M2 + (x−m)²·(N−1)/N. 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 
-from feeds.tick import IntArray
+from feeds.tick import FloatArray, IntArray
 from rules.functions.arithmetic import TOLERANCE
 from rules.functions.function import Args, Builder, Constants, Function, Param, Value, call_key, window
 from rules.functions.values import NumberNode, true_at
+from rules.functions.windows import ordered_sum
 from rules.language.tree import Kind
 from rules.node import Selection
 from rules.rings import Ring
 from rules.state import StateTable
 
 
-class SquaredDeviations(NumberNode):
-    """DEVSQ: Σ(x−mean)² over N bars; exactly 0 where the N values are ties, NaN until there are N.
+class Deviations(NumberNode):
+    """Σ(x−mean)² over N bars, over a divisor, or the root of that; exactly 0 for ties, NaN until there are N values.
 
-    State: mean and M2 of the closed N−1, and the M2 up to which their deviations are within the tolerance of ties.
+    State: mean of the closed N−1; their M2 over the divisor; and the value up to which x and they are ties.
     """
 
-    __slots__ = ("_floor", "_m2", "_mean", "_n", "_x")
+    __slots__ = ("_divisor", "_floor", "_m2", "_mean", "_n", "_rooted", "_x")
 
-    def __init__(self, key: str, x: NumberNode, n: int, ring: Ring) -> None:
+    def __init__(self, key: str, x: NumberNode, n: int, *, ring: Ring, divisor: int, rooted: bool) -> None:
         super().__init__(key, period=x.period, args=(x,), warmup=x.warmup + n - 1)
         self._x = x
         self._n = n
+        self._divisor = float(divisor)
+        self._rooted = rooted
         self.ring = ring
 
     def open(self, state: StateTable) -> None:
@@ -46,14 +50,19 @@ class SquaredDeviations(NumberNode):
         if self._n == 1:
             np.multiply(x, 0.0, out=out)
         else:
-            np.subtract(x, self._mean.array[at], out=out)
-            np.multiply(out, out, out=out)
-            np.multiply(out, (self._n - 1) / self._n, out=out)
-            np.add(out, self._m2.array[at], out=out)
-            ties = true_at(out <= self._floor.array[at])
-            if ties is not None:
-                out[ties] = 0.0
+            self._join(out, x, at)
         self.value = out
+
+    def _join(self, out: FloatArray, x: FloatArray, at: Selection) -> None:
+        np.subtract(x, self._mean.array[at], out=out)
+        np.multiply(out, out, out=out)
+        np.multiply(out, (self._n - 1) / self._n / self._divisor, out=out)
+        np.add(out, self._m2.array[at], out=out)
+        ties = true_at(out <= self._floor.array[at])
+        if ties is not None:
+            out[ties] = 0.0
+        if self._rooted:
+            np.sqrt(out, out=out)
 
     def commit(self, at: IntArray) -> None:
         if self._n == 1:
@@ -61,36 +70,10 @@ class SquaredDeviations(NumberNode):
         assert self.ring is not None
         closed = self._n - 1
         start = self.ring.back(at, 0)  # deviations from one of the values: flat prices have a mean without error
-        total = np.zeros(at.size)
-        for row in self.ring.rows(at, closed):
-            total += row - start
-        mean = start + total / closed
-        m2 = np.zeros(at.size)
-        for row in self.ring.rows(at, closed):
-            deviation = row - mean
-            m2 += deviation * deviation
+        mean = start + ordered_sum(row - start for row in self.ring.rows(at, closed)) / closed
         self._mean.array[at] = mean
-        self._m2.array[at] = m2
-        self._floor.array[at] = np.square(TOLERANCE * np.maximum(1.0, np.abs(mean)))
-
-
-class Spread(NumberNode):
-    """STD, VAR, STDP or VARP, of the shared squared deviations."""
-
-    __slots__ = ("_deviations", "_rooted", "_share")
-
-    def __init__(self, key: str, deviations: NumberNode, divisor: int, *, rooted: bool) -> None:
-        super().__init__(key, period=deviations.period, args=(deviations,), warmup=deviations.warmup)
-        self._deviations = deviations
-        self._share = 1.0 / divisor
-        self._rooted = rooted
-
-    def peek(self, at: Selection) -> None:
-        out = self.room(at)
-        np.multiply(self._deviations.value, self._share, out=out)
-        if self._rooted:
-            np.sqrt(out, out=out)
-        self.value = out
+        self._m2.array[at] = ordered_sum(np.square(row - mean) for row in self.ring.rows(at, closed)) / self._divisor
+        self._floor.array[at] = np.square(TOLERANCE * np.maximum(1.0, np.abs(mean))) / self._divisor
 
 
 class MeanDeviation(NumberNode):
@@ -119,17 +102,6 @@ class MeanDeviation(NumberNode):
         self.value = out
 
 
-def deviations(builder: Builder, x: Value, n: int) -> NumberNode:
-    """Return the node of DEVSQ(x, n)."""
-    number = builder.number(x)
-    key = call_key("DEVSQ", (number,), (float(n),))
-    return builder.number(builder.share(SquaredDeviations(key, number, n, builder.ring(number, n - 1))))
-
-
-def _build_devsq(builder: Builder, args: Args, constants: Constants) -> Value:
-    return deviations(builder, args[0], int(constants[0]))
-
-
 def _build_avedev(builder: Builder, args: Args, constants: Constants) -> Value:
     number, n = builder.number(args[0]), int(constants[0])
     key = call_key("AVEDEV", (number,), constants)
@@ -140,30 +112,36 @@ def _n_bars(constants: Constants) -> int:
     return int(constants[0])
 
 
-def _spread(name: str, meaning: str, *, sample: int, rooted: bool) -> Function:
-    """sample: 1 where the divisor is N−1."""
-
+def _deviations(name: str, meaning: str, *, divisor: Callable[[int], int], rooted: bool, least: int) -> Function:
     def build(builder: Builder, args: Args, constants: Constants) -> Value:
-        n = int(constants[0])
-        shared = deviations(builder, args[0], n)
-        key = call_key(name, (builder.number(args[0]),), constants)
-        return builder.share(Spread(key, shared, n - sample, rooted=rooted))
+        number, n = builder.number(args[0]), int(constants[0])
+        key, ring = call_key(name, (number,), constants), builder.ring(number, n - 1)
+        return builder.share(Deviations(key, number, n, ring=ring, divisor=divisor(n), rooted=rooted))
 
     return Function(
-        name=name, params=(Param("X"), window(least=1 + sample)), result=Kind.NUMBER, build=build, oracle="exact windows",
+        name=name, params=(Param("X"), window(least=least)), result=Kind.NUMBER, build=build, oracle="exact windows",
         first=_n_bars, meaning=meaning,
     )  # fmt: skip
 
 
+def _sample(n: int) -> int:
+    return n - 1
+
+
+def _population(n: int) -> int:
+    return n
+
+
+def _one(n: int) -> int:
+    return 1
+
+
 SPREAD: Final = (
-    _spread("STD", "standard deviation of N bars, divisor N-1", sample=1, rooted=True),
-    _spread("STDP", "standard deviation of N bars, divisor N", sample=0, rooted=True),
-    _spread("VAR", "variance of N bars, divisor N-1", sample=1, rooted=False),
-    _spread("VARP", "variance of N bars, divisor N", sample=0, rooted=False),
-    Function(
-        name="DEVSQ", params=(Param("X"), window()), result=Kind.NUMBER, build=_build_devsq, oracle="exact windows",
-        first=_n_bars, meaning="sum of the squared deviations from the mean of N bars",
-    ),
+    _deviations("STD", "standard deviation of N bars, divisor N-1", divisor=_sample, rooted=True, least=2),
+    _deviations("STDP", "standard deviation of N bars, divisor N", divisor=_population, rooted=True, least=1),
+    _deviations("VAR", "variance of N bars, divisor N-1", divisor=_sample, rooted=False, least=2),
+    _deviations("VARP", "variance of N bars, divisor N", divisor=_population, rooted=False, least=1),
+    _deviations("DEVSQ", "sum of squared deviations from the mean of N bars", divisor=_one, rooted=False, least=1),
     Function(
         name="AVEDEV", params=(Param("X"), window()), result=Kind.NUMBER, build=_build_avedev, oracle="exact windows",
         first=_n_bars, meaning="mean of the absolute deviations from the mean of N bars",

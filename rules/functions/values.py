@@ -127,4 +127,4 @@ def holes(values: FloatArray) -> IntArray | None:
 
 def true_at(mask: BoolArray) -> IntArray | None:
     """Return where a mask is set, None if nowhere."""
-    return np.flatnonzero(mask) if mask.any() else None
+    return np.flatnonzero(mask) if np.count_nonzero(mask) else None

@@ -66,10 +66,21 @@ class Sum(Window):
         return np.add(base, x, out=out)
 
     def reread(self, rows: Rows) -> FloatArray:
-        total = next(rows).copy()
-        for row in rows:
-            np.add(total, row, out=total)
-        return total
+        return ordered_sum(rows)
+
+
+class Mean(Window):
+    """Σx/N over N bars; NaN until there are N and while one of them is NaN. The base is the closed bars' part of it."""
+
+    __slots__ = ()
+    EMPTY = 0.0
+
+    def extend(self, base: FloatArray, x: FloatArray, out: FloatArray) -> FloatArray:
+        np.multiply(x, 1.0 / self.n, out=out)
+        return np.add(out, base, out=out)
+
+    def reread(self, rows: Rows) -> FloatArray:
+        return ordered_sum(rows) / self.n
 
 
 class Weighted(Window):
@@ -185,29 +196,26 @@ class ExtremeBars(NumberNode):
         return self._reaches(x, best) | (np.isnan(best) & ~np.isnan(x))
 
 
-def total(builder: Builder, x: Value, n: int) -> NumberNode:
-    """Return the node of SUM(x, n), n ≥ 1."""
+def ordered_sum(rows: Rows) -> FloatArray:
+    """Add rows up one after the other; numpy's own sum may pair them up in another order for another layout."""
+    total = next(rows).copy()
+    for row in rows:
+        np.add(total, row, out=total)
+    return total
+
+
+def build_window(builder: Builder, name: str, make: type[Window], x: Value, n: int) -> Value:
+    """Return the node of a function of N full bars."""
     number = builder.number(x)
-    key = call_key("SUM", (number,), (float(n),))
-    ring = builder.ring(number, n - 1)
-    node = builder.share(Sum(key, number, n, ring=ring, warmup=number.warmup + n - 1))
-    assert isinstance(node, NumberNode)
-    return node
+    key = call_key(name, (number,), (float(n),))
+    return builder.share(make(key, number, n, ring=builder.ring(number, n - 1), warmup=number.warmup + n - 1))
 
 
 def _build_sum(builder: Builder, args: Args, constants: Constants) -> Value:
     if constants[0] > 0:
-        return total(builder, args[0], int(constants[0]))
+        return build_window(builder, "SUM", Sum, args[0], int(constants[0]))
     number = builder.number(args[0])
     return builder.share(Overall(call_key("SUM", (number,), constants), number, np.add))
-
-
-def build_weighted(builder: Builder, args: Args, constants: Constants) -> Value:
-    """Build WMA(X,N)."""
-    number, n = builder.number(args[0]), int(constants[0])
-    ring = builder.ring(number, n - 1)
-    key = call_key("WMA", (number,), constants)
-    return builder.share(Weighted(key, number, n, ring=ring, warmup=number.warmup + n - 1))
 
 
 def _extreme(name: str, pick: Callable[..., Any], meaning: str) -> Function:
@@ -219,8 +227,8 @@ def _extreme(name: str, pick: Callable[..., Any], meaning: str) -> Function:
         return builder.share(Extreme(key, number, n, ring=builder.ring(number, n - 1), pick=pick))
 
     return Function(
-        name=name, params=(Param("X"), window(least=0)), result=Kind.NUMBER, build=build, oracle="TA-Lib", meaning=meaning,
-        history=_whole_window,
+        name=name, params=(Param("X"), window(least=0)), result=Kind.NUMBER, build=build, oracle="TA-Lib",
+        meaning=meaning, history=_whole_window,
     )  # fmt: skip
 
 
@@ -232,8 +240,8 @@ def _extreme_bars(name: str, reaches: Callable[..., Any], meaning: str) -> Funct
         return builder.share(ExtremeBars(key, number, n, ring=ring, reaches=reaches))
 
     return Function(
-        name=name, params=(Param("X"), window(least=0)), result=Kind.NUMBER, build=build, oracle="exact windows", meaning=meaning,
-        history=_whole_window,
+        name=name, params=(Param("X"), window(least=0)), result=Kind.NUMBER, build=build, oracle="exact windows",
+        meaning=meaning, history=_whole_window,
     )  # fmt: skip
 
 

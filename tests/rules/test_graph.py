@@ -1,4 +1,4 @@
-"""The graph as the engine uses it: sharing, passes, commits, hot reload, checkpoints; over random selections of symbols."""
+"""The graph as the engine uses it: sharing, passes, commits, hot reload, checkpoints; symbols in any selection."""
 
 from __future__ import annotations
 

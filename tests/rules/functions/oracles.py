@@ -254,6 +254,11 @@ def windows_of(rule: Callable[..., Series], **options: float) -> Compute:
     return compute
 
 
+def _overall(pick: np.ufunc, x: Series, n: int) -> Series:
+    """TA-Lib takes no window below 2: of 0 is of all, of 1 is the value itself."""
+    return pick.accumulate(x) if n == 0 else x
+
+
 def _full(n: float, *rest: float) -> int:
     return int(n)
 
@@ -316,11 +321,11 @@ ORACLES: dict[str, Oracle] = {
     "SUM": Oracle(cumulative, _mytt(_ints(mytt.SUM))),
     "HHV": Oracle(
         partial(extreme(max)),
-        (Reference("TA-Lib", _ints(lambda x, n: talib.MAX(x, n) if n > 1 else np.maximum.accumulate(x) if n == 0 else x)),),
+        (Reference("TA-Lib", _ints(lambda x, n: talib.MAX(x, n) if n > 1 else _overall(np.maximum, x, n))),),
     ),
     "LLV": Oracle(
         partial(extreme(min)),
-        (Reference("TA-Lib", _ints(lambda x, n: talib.MIN(x, n) if n > 1 else np.minimum.accumulate(x) if n == 0 else x)),),
+        (Reference("TA-Lib", _ints(lambda x, n: talib.MIN(x, n) if n > 1 else _overall(np.minimum, x, n))),),
     ),
     "HHVBARS": Oracle(partial(extreme_bars(max)), loop_source=EXACT),
     "LLVBARS": Oracle(partial(extreme_bars(min)), loop_source=EXACT),
