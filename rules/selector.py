@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from feeds.instruments import Board, Instrument
+from feeds.instruments import Board, Instrument, board_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,7 +14,7 @@ class Selector:
 
     every: nothing has to match. globs are of symbols (`60*.SH`), names of instrument names (`*ST*`); both hold upper
     and lower case apart. exclude: what one of its kinds of condition matches is left out.
-    An instrument nothing is known of has no board, name or sector, so only `every`, `symbols` and `globs` reach it.
+    An instrument nothing is known of has no name or sector, and the board its code says.
     """
 
     every: bool = False
@@ -40,7 +40,8 @@ class Selector:
         if self.globs:
             verdicts.append(any(fnmatchcase(instrument.symbol, glob) for glob in self.globs))
         if self.boards:
-            verdicts.append(instrument.board in self.boards)
+            board = instrument.board
+            verdicts.append((board_of(instrument.symbol) if board is Board.UNKNOWN else board) in self.boards)
         if self.names:
             name = instrument.name
             verdicts.append(name is not None and any(fnmatchcase(name, pattern) for pattern in self.names))

@@ -1,8 +1,7 @@
 """`check`: is a parsed formula one that can be evaluated on this period? Every complaint of a formula at once.
 
 The checker resolves names in the order of the statements, finds each expression's kind and constant value, and hands
-back the formula in the form the graph takes: synonyms by their canonical word, DYNAINFO by what it stands for, constant
-arguments as numbers.
+back the formula in the form the graph takes: DYNAINFO by what it stands for, constants that divide as one number.
 """
 
 from __future__ import annotations
@@ -141,6 +140,8 @@ class _Checker:
         if statement.binding is not Binding.NONE:
             self._assign(statement)
         self._known[statement.name] = fact
+        if fact.constant is not None and _divides(expr):
+            expr = Number(fact.constant, expr.span)
         return replace(statement, expr=expr)
 
     def _assign(self, statement: Statement) -> None:
@@ -228,11 +229,8 @@ class _Checker:
         return self._word(expr, word)
 
     def _word(self, expr: Name, word: Word) -> _Found:
-        name = "LAST" if self.period == "tick" and word.name == "C" else word.name
-        if name in self._assigned:
-            name = word.name
-        self.words.add(name)
-        return replace(expr, name=name), Fact(word.kind, exact=word.exact)
+        self.words.add("LAST" if self.period == "tick" and word.name == "C" else word.name)
+        return expr, Fact(word.kind, exact=word.exact)
 
     def _unknown_name(self, expr: Name) -> _Found:
         name = expr.name
@@ -315,7 +313,7 @@ class _Checker:
                 fault = self._constant_fault(function, fact.constant, len(args))
                 if fault is not None:
                     lowered, fact = self._refused(arg, f"{function.signature()}: {fault}", lowered=lowered)
-                elif fact.constant is not None:
+                elif fact.constant is not None and _divides(arg):
                     lowered = Number(fact.constant, arg.span)
             args.append(lowered)
             facts.append(fact)
@@ -409,6 +407,11 @@ def _truth(*facts: Fact) -> Fact:
 
 def _above(*facts: Fact) -> int:
     return 1 + max((fact.height for fact in facts), default=0)
+
+
+def _divides(expr: Expr) -> bool:
+    """Tell whether a constant has a division in it, which the graph leaves to be done at run time."""
+    return any(isinstance(part, Binary) and part.op == "/" for part in walk(expr))
 
 
 def _calculate(op: str, a: float | None, b: float | None) -> float | None:

@@ -43,9 +43,10 @@ MAX_DEPTH: Final = 100
 """How deep expressions may nest; a sum of n terms nests n deep, as it is added from the left."""
 
 STYLES: Final = (
-    "NODRAW", "STICK", "STICKTYPE", "VOLSTICK", "LINESTICK", "COLORSTICK", "CROSSDOT", "CIRCLEDOT",
-    "POINTDOT", "DOTLINE", "LINEDASH", "LINEDOT", "LINEDASHDOT", "NOTEXT", "NOTITLE", "NOFRAME", "NOIMAGE", "DRAWABOVE", "DRAWBELOW",
-    "DRAWCENTER", "ALIGN", "VALIGN", "PRECIS", "PXDN", "MOVE", "SHIFT", "LAYER", "RGBX", "DRAWNULL", "AXISDEPTH",
+    "NODRAW", "STICK", "STICKTYPE", "VOLSTICK", "LINESTICK", "COLORSTICK", "CROSSDOT", "CIRCLEDOT", "POINTDOT",
+    "DOTLINE", "LINEDASH", "LINEDOT", "LINEDASHDOT", "NOTEXT", "NOTITLE", "NOFRAME", "NOIMAGE", "DRAWABOVE",
+    "DRAWBELOW", "DRAWCENTER", "ALIGN", "VALIGN", "PRECIS", "PXDN", "MOVE", "SHIFT", "LAYER", "RGBX", "DRAWNULL",
+    "AXISDEPTH",
 )  # fmt: skip
 """Words that may follow a statement's value after a comma: how to draw it. Ignored."""
 _STYLE = re.compile(rf"(?:COLOR\w*|LINETHICK[0-9]*|LAYER[0-9]+|RGBX?\w*|PRECIS[0-9]*|{'|'.join(STYLES)})")

@@ -6,8 +6,8 @@ the language is case-insensitive; `Output.written` keeps the spelling.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -142,6 +142,21 @@ def walk(expr: Expr) -> Iterator[Expr]:
         here = stack.pop()
         yield here
         stack.extend(reversed(children(here)))
+
+
+def rebuild(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
+    """Return the expression with `change` applied to its direct operands and arguments."""
+    match expr:
+        case Binary(left=left, right=right) | Compare(left=left, right=right):
+            return replace(expr, left=change(left), right=change(right))
+        case Logic(operands=operands):
+            return replace(expr, operands=tuple(map(change, operands)))
+        case Call(args=args) | CrossReference(args=args):
+            return replace(expr, args=tuple(map(change, args)))
+        case Not(operand=operand) | Negate(operand=operand):
+            return replace(expr, operand=change(operand))
+        case _:
+            return expr
 
 
 class Binding(StrEnum):

@@ -1,0 +1,73 @@
+"""What a checked rule means: the identity of its meaning, and the values its events report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rules.alert import identity
+from rules.language.text import normal, normal_formula
+from rules.language.tree import Call, Compare, Expr, Formula, Name, Number, rebuild, walk
+from rules.language.words import SPELLINGS
+from rules.rule import Leg, Rule
+
+
+def revision(rule: Rule) -> str:
+    """Hash what changes the meaning of a rule: conditions, scope, period and life, but no label, text or severity."""
+    legs = [
+        part
+        for leg in rule.legs
+        for part in (leg.name, _meaning(leg.when), None if leg.rearm is None else _meaning(leg.rearm))
+    ]
+    life = (rule.period, rule.evaluation, rule.mode, rule.frequency, rule.on_start, ",".join(sorted(rule.session)))
+    limits = (rule.cooldown_ms, rule.max_per_day, rule.expires_ms)
+    return identity(*legs, rule.select.text(), *life, *limits)
+
+
+def _meaning(formula: Formula) -> str:
+    """Return the formula in its one spelling, synonyms of words included."""
+    own = {statement.name for statement in formula.statements}
+    statements = tuple(replace(statement, expr=_canonical(statement.expr, own)) for statement in formula.statements)
+    return normal_formula(replace(formula, statements=statements))
+
+
+def _canonical(expr: Expr, own: set[str]) -> Expr:
+    """Return the expression with every word in its canonical spelling."""
+    if isinstance(expr, Name):
+        word = SPELLINGS.get(expr.name)
+        return expr if word is None or expr.name in own else replace(expr, name=word.name)
+    return rebuild(expr, lambda child: _canonical(child, own))
+
+
+def value_exprs(rule: Rule, leg: Leg) -> dict[str, Expr]:
+    """Return what an event of this leg reports, by its key: named outputs, operands and names of the messages.
+
+    Operands are the non-constant ones of comparisons, CROSS and LONGCROSS. Keys and expressions keep the formula's own
+    names, which the caller resolves.
+    """
+    formula = leg.when
+    constants = {s.name for s in formula.statements if isinstance(s.expr, Number)}
+    values: dict[str, Expr] = {statement.name: Name(statement.name) for statement in formula.outputs}
+    for statement in formula.statements:
+        for expr in walk(statement.expr):
+            for operand in threshold_operands(expr):
+                if _varies(operand, constants):
+                    values.setdefault(normal(operand), operand)
+    own = {statement.name for statement in formula.statements}
+    for template in rule.messages.values():
+        for name in template.names:
+            if name in own or name in SPELLINGS:
+                values.setdefault(name, Name(name))
+    return values
+
+
+def threshold_operands(expr: Expr) -> tuple[Expr, ...]:
+    """Return what a comparison, CROSS or LONGCROSS compares; nothing for any other expression."""
+    if isinstance(expr, Compare):
+        return expr.left, expr.right
+    if isinstance(expr, Call) and expr.name in ("CROSS", "LONGCROSS"):
+        return expr.args[:2]
+    return ()
+
+
+def _varies(expr: Expr, constants: set[str]) -> bool:
+    return any(isinstance(part, Call) or (isinstance(part, Name) and part.name not in constants) for part in walk(expr))

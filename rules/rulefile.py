@@ -1,0 +1,367 @@
+"""Rule files: YAML text → checked, frozen rules, with every error of every file at once.
+
+Pure: it takes texts by name and reads no files. `RuleSet.source` holds those texts, so a set can be made again from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, ParamSpec, TypeVar
+
+import orjson
+
+from rules import fields
+from rules.alert import Event
+from rules.document import Document, Scalar, Table, Value, read
+from rules.errors import Finding, RuleError, RuleFileError
+from rules.functions.function import Function
+from rules.functions.registry import FUNCTIONS
+from rules.language.checker import check
+from rules.language.parser import parse
+from rules.language.refusals import LATER_FIELDS
+from rules.language.syntax import did_you_mean
+from rules.language.tree import Formula, walk
+from rules.language.words import SPELLINGS, Scope
+from rules.meaning import revision, threshold_operands, value_exprs
+from rules.message import Template
+from rules.rule import PERIODS, Evaluation, Frequency, Leg, Mode, OnStart, Rule, RuleSet
+
+__all__ = ["from_source", "load", "value_exprs"]
+
+SOURCE_VERSION: Final = 1
+SEVERITIES: Final = ("info", "warning", "critical")
+T = TypeVar("T")
+P = ParamSpec("P")
+Reader = Callable[[Document, Value], T]
+
+_LIFECYCLE: Final[dict[str, Reader[Any]]] = {
+    "period": fields.one_of("period", PERIODS),
+    "eval": fields.choice("eval", Evaluation),
+    "mode": fields.choice("mode", Mode),
+    "session": fields.sessions,
+    "freq": fields.choice("freq", Frequency),
+    "cooldown": fields.duration_ms,
+    "max_per_day": fields.whole(1, 1_000_000),
+    "expires": fields.expiry_ms,
+    "on_start": fields.choice("on_start", OnStart),
+    "gap": fields.one_of("gap", ("tag",)),
+    "flap": fields.one_of("flap", ("off",)),
+    "severity": fields.one_of("severity", SEVERITIES),
+}
+"""Fields that `defaults:` may hold too, with their readers."""
+_ARGUMENTS: Final = {"eval": "evaluation", "freq": "frequency", "cooldown": "cooldown_ms", "expires": "expires_ms"}
+"""What a field is called in `Rule` where it is not called the same."""
+_RULE_FIELDS: Final = ("id", "select", "when", "rearm", "legs", "labels", "message", *_LIFECYCLE, *LATER_FIELDS)
+
+
+def load(texts: Mapping[str, str], *, functions: Mapping[str, Function] = FUNCTIONS) -> RuleSet:
+    """Read rule files given as name → text, in that order.
+
+    Raises RuleFileError with the findings of all files; lints are in the set's `warnings`.
+    """
+    documents: list[Document] = []
+    rules: dict[str, Rule] = {}
+    for file, text in texts.items():
+        document = Document(text.removeprefix("\ufeff"), file)
+        documents.append(document)
+        for rule in _FileReader(document, functions, rules).rules():
+            rules[rule.id] = rule
+    errors = [finding for document in documents for finding in _in_order(document.errors)]
+    if errors:
+        raise RuleFileError(errors)
+    warnings = tuple(finding for document in documents for finding in _in_order(document.warnings))
+    return RuleSet(tuple(rules.values()), _source(texts), warnings)
+
+
+def from_source(source: str, *, functions: Mapping[str, Function] = FUNCTIONS) -> RuleSet:
+    """Make the rule set again from its `source`. Raises RuleError if this is none, RuleFileError for bad rules."""
+    try:
+        record = orjson.loads(source)
+        version, texts = record["v"], dict(record["files"])
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise RuleError(f"not the source of a rule set: {error}") from None
+    if version != SOURCE_VERSION or not all(isinstance(text, str) for pair in texts.items() for text in pair):
+        raise RuleError(f"rule set source version {version!r}, this program reads {SOURCE_VERSION}")
+    return load(texts, functions=functions)
+
+
+def _source(texts: Mapping[str, str]) -> str:
+    return orjson.dumps({"v": SOURCE_VERSION, "files": list(texts.items())}).decode()
+
+
+def _in_order(findings: list[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: (finding.line, finding.column))
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What the rules of a group share."""
+
+    name: str
+    labels: Mapping[str, str]
+    defaults: Mapping[str, Any]
+
+
+class _FileReader:
+    """Reads one file's rules; errors and lints go to the document."""
+
+    def __init__(self, document: Document, functions: Mapping[str, Function], known: Mapping[str, Rule]) -> None:
+        self._document = document
+        self._functions = functions
+        self._known = dict(known)
+
+    def rules(self) -> Iterator[Rule]:
+        """Yield the good rules in order."""
+        document = self._document
+        root = read(document)
+        top = None if root is None else self._try(fields.table, document, root, "a rule file")
+        if top is None:
+            return
+        self._refuse_unknown(top, ("version", "defaults", "groups"), "a rule file")
+        self._version(top)
+        defaults = self._defaults(top)
+        groups = top.get("groups")
+        if groups is None:
+            self._error(top, "groups is missing", hint="rules stand in groups: [{name: …, rules: […]}]", width=1)
+            return
+        for group in self._entries(groups):
+            yield from self._group(group, defaults)
+
+    def _version(self, top: Table) -> None:
+        version = top.get("version")
+        if version is None:
+            self._error(top, "version is missing", hint="begin with version: 1", width=1)
+        elif not (isinstance(version, Scalar) and version.text == "1" and not version.style):
+            self._error(version, "this program reads version 1", hint="write version: 1")
+
+    def _defaults(self, top: Table) -> dict[str, Any]:
+        value = top.get("defaults")
+        found = None if value is None else self._try(fields.table, self._document, value, "defaults")
+        if found is None:
+            return {}
+        self._refuse_unknown(found, tuple(_LIFECYCLE), "defaults")
+        return self._lifecycle(found)
+
+    def _group(self, value: Value, defaults: Mapping[str, Any]) -> Iterator[Rule]:
+        document = self._document
+        found = self._try(fields.table, document, value, "a group")
+        if found is None:
+            return
+        self._refuse_unknown(found, ("name", "labels", "rules"), "a group")
+        name = self._field(found, "name", fields.text, "")
+        group = _Group(name, self._field(found, "labels", fields.labels, {}), defaults)
+        if not name and found.get("name") is None:
+            self._error(found, "a group needs a name", hint="write name: …", width=1)
+        rules = found.get("rules")
+        if rules is None:
+            self._error(found, "a group needs rules", hint="write rules: […]", width=1)
+            return
+        for entry in self._entries(rules):
+            rule = self._rule(entry, group)
+            if rule is not None:
+                self._known[rule.id] = rule
+                yield rule
+
+    # ── one rule ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _rule(self, value: Value, group: _Group) -> Rule | None:
+        """Read a rule; None if there is any error in it. Its findings get its id."""
+        document = self._document
+        errors, warnings = len(document.errors), len(document.warnings)
+        found = self._try(fields.table, document, value, "a rule")
+        if found is None:
+            return None
+        self._refuse_unknown(found, _RULE_FIELDS, "a rule")
+        rule_id = self._id(found)
+        rule = self._assemble(found, group, rule_id, good=lambda: len(document.errors) == errors)
+        for findings, start in ((document.errors, errors), (document.warnings, warnings)):
+            findings[start:] = [replace(finding, rule=rule_id or None) for finding in findings[start:]]
+        return rule
+
+    def _assemble(self, found: Table, group: _Group, rule_id: str, *, good: Callable[[], bool]) -> Rule | None:
+        lifecycle = {**group.defaults, **self._lifecycle(found)}
+        self._refuse_contradictions(found, lifecycle)
+        period = lifecycle.get("period", "tick")
+        legs = self._legs(found, period)
+        select = self._required(found, "select", fields.selector)
+        messages = self._messages(found, legs, period)
+        labels = {**group.labels, **self._field(found, "labels", fields.labels, {})}
+        if not good() or select is None:
+            return None
+        for key in ("gap", "flap"):
+            lifecycle.pop(key, None)
+        arguments = {_ARGUMENTS.get(key, key): value for key, value in lifecycle.items()}
+        rule = Rule(
+            id=rule_id, rev="", legs=legs, select=select, labels=labels, messages=messages, group=group.name,
+            file=self._document.file, line=self._document.line(found.start), **arguments,
+        )  # fmt: skip
+        self._lint_threshold(rule, found)
+        return replace(rule, rev=revision(rule))
+
+    def _id(self, found: Table) -> str:
+        value = found.get("id")
+        if value is None:
+            self._error(found, "a rule needs an id", hint="write id: …", width=1)
+            return ""
+        rule_id = self._try(fields.rule_id, self._document, value) or ""
+        if rule_id in self._known:
+            other = self._known[rule_id]
+            hint = f"it is already used in {other.file}:{other.line}" if other.file else "it is already used"
+            self._error(value, f"rule id {rule_id!r} is used twice", hint=hint)
+        return rule_id
+
+    def _lifecycle(self, found: Table) -> dict[str, Any]:
+        read_all = {key: self._field(found, key, reader, None) for key, reader in _LIFECYCLE.items()}
+        return {key: value for key, value in read_all.items() if value is not None}
+
+    def _refuse_contradictions(self, found: Table, lifecycle: Mapping[str, Any]) -> None:
+        if lifecycle.get("period", "tick") != "tick":
+            return
+        for key, value, hint in (
+            ("eval", Evaluation.BAR_CLOSE, "set period: to 1m … 1d, or leave eval out"),
+            ("freq", Frequency.ONCE_PER_BAR, "set period: to 1m … 1d, or use another freq"),
+        ):
+            if lifecycle.get(key) == value:
+                place = found.get(key) or found.get("period") or found
+                self._error(place, f"{key}: {value} needs bars, and period tick has none", hint=hint)
+
+    def _legs(self, found: Table, period: str) -> tuple[Leg, ...]:
+        """Read `when` and `rearm`, or `legs` of them; a rule over groups, refused as such, has names we don't know."""
+        if found.get("over") is not None or found.get("agg") is not None:
+            return ()
+        legs = found.get("legs")
+        if legs is None:
+            leg = self._leg(found, None, period)
+            return () if leg is None else (leg,)
+        for key in ("when", "rearm"):
+            if found.get(key) is not None:
+                self._error(found.key(key), f"{key} and legs can't stand together", hint=f"give each leg its {key}")
+        named = self._try(fields.table, self._document, legs, "legs")
+        if named is None:
+            return ()
+        if not named.pairs:
+            self._error(legs, "legs is empty", hint="write legs: {NAME: {when: …}}")
+        return tuple(leg for key, value in named.pairs for leg in self._named_leg(key, value, period))
+
+    def _named_leg(self, key: Scalar, value: Value, period: str) -> Iterator[Leg]:
+        document = self._document
+        name = self._try(fields.rule_id, document, key)
+        found = self._try(fields.table, document, value, "a leg")
+        if name is None or found is None:
+            return
+        self._refuse_unknown(found, ("when", "rearm"), "a leg")
+        leg = self._leg(found, name, period)
+        if leg is not None:
+            yield leg
+
+    def _leg(self, found: Table, name: str | None, period: str) -> Leg | None:
+        when = self._required(found, "when", lambda document, value: self._formula(value, period))
+        rearm = self._field(found, "rearm", lambda document, value: self._formula(value, period), None)
+        return None if when is None else Leg(name=name, when=when, rearm=rearm)
+
+    def _formula(self, value: Value, period: str) -> Formula:
+        """Read a formula; its findings are moved to their place in the file. Raises RuleFileError."""
+        document = self._document
+        text = fields.text(document, value)
+        assert isinstance(value, Scalar)
+        try:
+            checked = check(parse(text), period=period, functions=self._functions)
+        except RuleFileError as error:
+            raise RuleFileError([document.place(finding, value) for finding in error.findings]) from None
+        document.warnings += [document.place(finding, value) for finding in checked.warnings]
+        return checked.formula
+
+    def _messages(self, found: Table, legs: tuple[Leg, ...], period: str) -> dict[str, Template]:
+        """Read `message`: a text for fire, or a table of event and text."""
+        value = found.get("message")
+        if value is None:
+            return {}
+        allowed = _nameable(legs, period)
+        if not isinstance(value, Table):
+            template = self._try(self._template, value, allowed)
+            return {} if template is None else {str(Event.FIRE): template}
+        pick = fields.choice("message", Event)
+        messages: dict[str, Template] = {}
+        for key, entry in value.pairs:
+            event = self._try(pick, self._document, key)
+            template = self._try(self._template, entry, allowed)
+            if event is not None and template is not None:
+                messages[str(event)] = template
+        return messages
+
+    def _template(self, value: Value, allowed: set[str]) -> Template:
+        text = fields.text(self._document, value)
+        assert isinstance(value, Scalar)
+        try:
+            return Template.parse(text, allowed=allowed)
+        except RuleFileError as error:
+            raise RuleFileError([self._document.place(finding, value) for finding in error.findings]) from None
+
+    def _lint_threshold(self, rule: Rule, found: Table) -> None:
+        """Warn of a condition on ticks that may cross its threshold to and fro all day."""
+        if rule.evaluation is not Evaluation.TICK or rule.mode is not Mode.EDGE or rule.cooldown_ms is not None:
+            return
+        if rule.frequency is Frequency.ONCE:
+            return
+        for leg in rule.legs:
+            if leg.rearm is None and any(threshold_operands(e) for s in leg.when.statements for e in walk(s.expr)):
+                key = found.key("when" if leg.name is None else "legs")
+                self._document.warnings.append(
+                    self._document.finding(
+                        key.start, key.end, "fires anew each time a tick crosses the threshold, however little",
+                        hint="set rearm: to a level further back, or cooldown:", severity="warning",
+                    )
+                )  # fmt: skip
+
+    # ── reading and complaining ───────────────────────────────────────────────────────────────────────────────────
+
+    def _entries(self, value: Value) -> tuple[Value, ...]:
+        return self._try(fields.entries, self._document, value) or ()
+
+    def _field(self, found: Table, key: str, reader: Reader[T], default: T) -> T:
+        """Read a field; the default if it is missing or bad."""
+        value = found.get(key)
+        if value is None:
+            return default
+        read_value = self._try(reader, self._document, value)
+        return default if read_value is None else read_value
+
+    def _required(self, found: Table, key: str, reader: Reader[T]) -> T | None:
+        value = found.get(key)
+        if value is None:
+            if not any(name.text in LATER_FIELDS for name, _ in found.pairs):
+                self._error(found, f"{key} is missing", hint=f"write {key}: …", width=1)
+            return None
+        return self._try(reader, self._document, value)
+
+    def _try(self, reader: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """Return what the reader returns; None, with its findings kept, if it refuses."""
+        try:
+            return reader(*args, **kwargs)
+        except RuleFileError as error:
+            self._document.errors += error.findings
+            return None
+
+    def _refuse_unknown(self, found: Table, known: tuple[str, ...], what: str) -> None:
+        for key, _ in found.pairs:
+            if key.text in LATER_FIELDS and key.text in known:
+                self._error(key, f"{key.text} is not run by this version", hint=LATER_FIELDS[key.text])
+            elif key.text not in known and self._try(fields.key_name, self._document, key) is not None:
+                choices = tuple(name for name in known if name not in LATER_FIELDS)
+                hint = did_you_mean(key.text, known) or f"it has {', '.join(choices)}"
+                self._error(key, f"{what} has no key {key.text!r}", hint=hint)
+
+    def _error(self, place: Value, message: str, *, hint: str | None = None, width: int | None = None) -> None:
+        end = place.end if width is None else place.start + width
+        self._document.errors.append(self._document.finding(place.start, end, message, hint=hint))
+
+
+def _nameable(legs: tuple[Leg, ...], period: str) -> set[str]:
+    """Return what a message may name: outputs of any leg, and words that have a value on this period."""
+    words = {
+        spelling
+        for spelling, word in SPELLINGS.items()
+        if word.scope is Scope.NOW or (word.scope is Scope.BAR and (period != "tick" or word.name == "C"))
+    }
+    return words | {statement.name for leg in legs for statement in leg.when.outputs}
