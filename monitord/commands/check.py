@@ -35,9 +35,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _findings(texts: dict[str, str]) -> list[Finding]:
-    from rules.rulefile import load
-
     from rules.errors import RuleFileError
+    from rules.rulefile import load
 
     try:
         return list(load(texts).warnings)
@@ -61,5 +60,9 @@ def _print_text(findings: Sequence[Finding], *, files: int) -> None:
     for finding in findings:
         print(render(finding))
     warnings = sum(finding.severity == "warning" for finding in findings)
-    errors = len(findings) - warnings
-    print(f"{files} {'file' if files == 1 else 'files'}: {errors} errors, {warnings} warnings")
+    counts = (_counted(files, "file"), _counted(len(findings) - warnings, "error"), _counted(warnings, "warning"))
+    print("{}: {}, {}".format(*counts))
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from monitord.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+GOOD = """\
+version: 1
+groups:
+- name: price
+  rules:
+  - id: over-20
+    select: all
+    when: LAST >= 20
+    rearm: LAST < 19.5
+"""
+LINTED = GOOD.replace("    rearm: LAST < 19.5\n", "")
+BAD = GOOD.replace("LAST >= 20", "CORSS(LAST, 20)")
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+    monkeypatch.chdir(tmp_path)
+
+    def write_file(text: str, name: str = "rules.yaml") -> str:
+        Path(name).write_text(text, encoding="utf-8")
+        return name
+
+    return write_file
+
+
+def check(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    code = main(["check", *argv])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_a_good_file_is_code_0(write, capsys) -> None:  # type: ignore[no-untyped-def]
+    assert check(capsys, write(GOOD)) == (0, "1 file: 0 errors, 0 warnings\n", "")
+
+
+def test_an_error_is_code_1_with_its_place_carets_and_hint(write, capsys) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = check(capsys, write(BAD))
+    assert code == 1
+    lines = out.splitlines()
+    assert lines[0].startswith("rules.yaml:7:11: error: rule over-20: ")
+    assert lines[1].index("CORSS") == lines[2].index("^^^^^")
+    assert "did you mean CROSS?" in lines[3]
+    assert lines[-1] == "1 file: 1 error, 0 warnings"
+
+
+def test_a_warning_is_code_0_and_code_1_when_strict(write, capsys) -> None:  # type: ignore[no-untyped-def]
+    name = write(LINTED)
+    code, out, _ = check(capsys, name)
+    assert code == 0
+    assert "warning: rule over-20" in out
+    assert out.endswith("1 file: 0 errors, 1 warning\n")
+    assert check(capsys, name, "--strict")[0] == 1
+
+
+def test_json_holds_each_finding_with_its_place(write, capfd) -> None:  # type: ignore[no-untyped-def]
+    assert main(["check", "--json", write(BAD)]) == 1
+    report = json.loads(capfd.readouterr().out)
+    assert report["good"] is False
+    (finding,) = report["findings"]
+    assert (finding["file"], finding["line"], finding["column"], finding["end_column"]) == ("rules.yaml", 7, 11, 16)
+    assert (finding["severity"], finding["rule"]) == ("error", "over-20")
+    assert main(["check", "--json", write(LINTED)]) == 0
+    report = json.loads(capfd.readouterr().out)
+    assert report["good"] is True
+    assert [finding["severity"] for finding in report["findings"]] == ["warning"]
+
+
+def test_a_rule_id_in_two_files_is_an_error(write, capsys) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = check(capsys, write(GOOD, "a.yaml"), write(GOOD, "b.yaml"))
+    assert code == 1
+    assert "b.yaml:5:" in out
+    assert "over-20" in out
+    assert out.endswith("2 files: 1 error, 0 warnings\n")
+
+
+def test_every_file_is_reported_not_only_the_first(write, capsys) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = check(capsys, write(BAD, "a.yaml"), write(BAD.replace("over-20", "other"), "b.yaml"))
+    assert code == 1
+    assert "a.yaml:7:11" in out
+    assert "b.yaml:7:11" in out
+
+
+def test_an_empty_file_is_a_finding(write, capsys) -> None:  # type: ignore[no-untyped-def]
+    assert check(capsys, write(""))[0] == 1
+
+
+def test_a_file_that_cannot_be_read_is_code_2(write, capsys, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    code, out, err = check(capsys, write(GOOD), "gone.yaml")
+    assert (code, out) == (2, "")
+    assert "gone.yaml: cannot be read: No such file" in err
+    (tmp_path / "gbk.yaml").write_bytes("# 涨停\n".encode("gbk"))
+    assert "gbk.yaml: is not UTF-8" in check(capsys, "gbk.yaml")[2]
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_the_first_rule_of_the_readme_is_good_even_strictly(readme: str, write, capsys) -> None:  # type: ignore[no-untyped-def]
+    (rule,) = re.findall(r"```yaml\n(.*?)```", (ROOT / readme).read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert check(capsys, "--strict", write(rule, "mine.yaml")) == (0, "1 file: 0 errors, 0 warnings\n", "")
+
+
+def test_the_shipped_rules_are_good(capsys: pytest.CaptureFixture[str]) -> None:
+    files = sorted(map(str, (ROOT / "config" / "rules").glob("*.yaml")))
+    assert files
+    code, out, _ = check(capsys, *files)
+    assert code == 0, out
