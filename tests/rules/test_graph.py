@@ -210,7 +210,7 @@ def test_nodes_that_no_one_reads_go_and_the_kept_keep_their_state() -> None:
 @pytest.mark.parametrize("skipping", [False, True])
 def test_nodes_of_a_hot_reload_have_the_state_they_would_have_had(skipping: bool) -> None:
     words = FIELDS
-    late: list[Expr] = [*INDICATORS.values(), *CONDITIONS]
+    late: list[Expr] = [*INDICATORS.values(), *CONDITIONS, expr_of("WMA(C-O*2,6)"), expr_of("COUNT(C>REF(C,1),5)")]
     rows = [{w: row[w] for w in words} for row in some_bars(100, 5, seed=3)]
     rng = np.random.default_rng(3)
     there = [np.flatnonzero(rng.random(5) < (0.8 if skipping else 2)) for _ in rows]
@@ -277,6 +277,16 @@ def test_flat_prices_never_cross_and_are_equal(texts: tuple[str, ...]) -> None:
         for node in market.nodes:
             assert isinstance(node.value, Truth)
             assert not node.value.t.any()
+
+
+@pytest.mark.parametrize("name", ["STD", "STDP", "VAR", "VARP", "DEVSQ", "AVEDEV"])
+def test_the_spread_of_ties_is_exactly_zero_even_where_their_last_bits_differ(name: str) -> None:
+    market = Market([call(name, Name("C"), 5)], 2)
+    for noise in (0.0, 4e-12, -4e-12, 2e-12, 0.0, 4e-12):
+        market.close(np.arange(2), {"C": np.array([0.07, 1700.31]) + noise})
+    assert as_floats(market.nodes[0]).tolist() == [0.0, 0.0]
+    market.close(np.arange(2), {"C": np.array([0.07, 1700.31]) + 0.001})
+    assert (as_floats(market.nodes[0]) > 0).all()
 
 
 def test_a_flat_bar_divides_by_zero_to_unknown_and_what_is_smoothed_holds() -> None:
