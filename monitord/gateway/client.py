@@ -99,7 +99,8 @@ class Client:
                 # A copy of the future is awaited: cancelling this task must not cancel what others still look at.
                 ending = await asyncio.shield(self._outlet.ended)
                 reading.cancel()
-                writing.cancel()
+                within_s = 0.0 if ending.cut else self._floor.options.close_timeout_s
+                await self._outlet.finish(writing, within_s=within_s)
             await self._close(ending)
         finally:
             deadline.cancel()
@@ -254,19 +255,18 @@ class Client:
 
     async def _close(self, ending: Ending) -> None:
         """Say goodbye within `close_timeout_s`, else cut the connection: a blocked close would outlive everything."""
+        self._outlet.discard()
         if ending.code is None:
             return
-        self._outlet.flush()
-        self._outlet.discard()
         self._floor.hub.counters[f"closed_{int(ending.code)}"] += 1
         log.info("gateway_client_closed", code=int(ending.code), reason=ending.reason)
-        if not ending.cut:
+        if self._outlet.behind_bytes:
+            self._outlet.abort()
+        else:
             reason = ending.reason.encode()[:REASON_BYTES]
             with suppress(TimeoutError, ConnectionError, ClientConnectionResetError):
                 async with asyncio.timeout(self._floor.options.close_timeout_s):
                     await self._ws.close(code=ending.code, message=reason)
-        if ending.cut or self._outlet.behind_bytes:
-            self._outlet.abort()
 
 
 def _result(want: Want, starts: Mapping[str, Start]) -> dict[str, object]:

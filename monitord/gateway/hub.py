@@ -317,7 +317,9 @@ class Hub:
             raise Gap(f"epoch {epoch} is over")
         if after + 1 >= self._ring.first:
             return list(self._ring.after(after, PAGE))
-        page = [self._opened(kept) for kept in await self._source.read(after=after, count=PAGE)]
+        kept = await self._source.read(after=after, count=PAGE)
+        # The stream may be ahead of us: what we have not taken yet will come live, and must not come twice.
+        page = [self._opened(envelope) for envelope in kept if envelope.off <= self._ring.top]
         if not page or page[0].off != after + 1 or any(alert.epoch != epoch for alert in page):
             raise Gap(f"alert {after + 1} is not kept any more")
         return page

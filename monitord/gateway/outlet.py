@@ -49,7 +49,7 @@ class Outlet:
         self._latest: dict[str, Burst] = {}
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
-        self._scheduled = self._silent = False
+        self._scheduled = self._silent = self._finishing = False
         self._behind = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -104,6 +104,21 @@ class Outlet:
         else:
             self._write(self._take(latest=True))
 
+    async def finish(self, writing: asyncio.Task[None], *, within_s: float) -> None:
+        """Let `writing`, the task of `run`, write out what there is and end; cancel it if that takes too long.
+
+        To be called once the connection is ending. What is left then (`behind_bytes`) can only be cut off. Cancelling it
+        at once would not do: aiohttp's drain hands the cancelled future to the next who waits, the closing handshake.
+        """
+        self.flush()
+        self._finishing = True
+        self._behind.set()
+        impatience = self._loop.call_later(within_s, writing.cancel)
+        try:
+            await asyncio.wait([writing])
+        finally:
+            impatience.cancel()
+
     def discard(self) -> None:
         """Forget all that has not reached the transport; from now on nothing is written, only the closing handshake."""
         self._silent = True
@@ -125,6 +140,8 @@ class Outlet:
                 if self._transport.is_closing():
                     return self.end(Ending(None))
                 self._catch_up()
+                if self._finishing and not self.behind_bytes:
+                    return None
         except TimeoutError:
             seconds = f"{self._send_timeout_s:g} s"
             self.end(Ending(CloseCode.SLOW, f"nothing was read for {seconds}", cut=True))

@@ -80,8 +80,7 @@ async def serve(floor: Floor, request: web.Request, wants: tuple[Want, ...]) -> 
             writing = tasks.create_task(outlet.run(), name="sse-write")
             ending = await asyncio.shield(outlet.ended)
             following.cancel()
-            writing.cancel()
-        outlet.flush()
+            await outlet.finish(writing, within_s=0.0 if ending.cut else options.close_timeout_s)
     finally:
         for want in wants:
             if want.symbol is not None:
@@ -90,7 +89,7 @@ async def serve(floor: Floor, request: web.Request, wants: tuple[Want, ...]) -> 
         outlet.discard()
     if ending.code is not None:
         log.info("gateway_stream_closed", code=int(ending.code), reason=ending.reason)
-    if ending.cut or outlet.behind_bytes:
+    if outlet.behind_bytes:
         outlet.abort()
     return response
 

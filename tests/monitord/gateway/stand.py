@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -269,12 +269,11 @@ async def standing(
     await gateway.start()
     running = asyncio.create_task(gateway.run())
     try:
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             stand = Stand(gateway, source, history, rules, board, health, session)
             if ready:
                 await until(lambda: gateway.hub.top is not None)
             yield stand
-            await gateway.stop()
     finally:
         await gateway.stop()
         running.cancel()
@@ -288,5 +287,3 @@ def token(*channels: str, secret: str = SECRET, expires_ms: int | None = None) -
 
 def bearer(secret: str = SECRET) -> dict[str, str]:
     return {"Authorization": f"Bearer {secret}"}
-
-
