@@ -91,8 +91,7 @@ class Pump:
             await self._publish(rows)
             self.up, self._pause_s = True, FIRST_PAUSE_S
         except Behind as error:
-            log.warning("broker_behind", why=str(error))
-            await self._redrive()
+            await self._redrive(error)
         except ChannelDown as error:
             await self._back_off(error)
         else:
@@ -120,20 +119,23 @@ class Pump:
         self._counters["duplicates"] += duplicates
         self._counters["published"] += len(receipts) - duplicates
 
-    async def _redrive(self) -> None:
+    async def _redrive(self, behind: Behind) -> None:
         """Begin a new epoch and put everything kept back into the outbox.
 
         The broker first: should we die in between, the store's old epoch makes the next publish `behind` once more.
         """
-        _, acked = await self._store.acked()
+        before, acked = await self._store.acked()
         try:
             epoch, base = await self._channel.begin_epoch(acked=acked)
         except ChannelDown as error:
             await self._back_off(error)
             return
         waiting = await self._store.begin_epoch(epoch, base=base)
+        if before == "":  # nothing was ever acknowledged to us, so nothing can have been lost
+            log.info("first_epoch", epoch=epoch, base=base, rows=waiting)
+            return
         self._counters["redrives"] += 1
-        log.warning("redrive", epoch=epoch, base=base, rows=waiting)
+        log.warning("redrive", why=str(behind), epoch=epoch, base=base, rows=waiting)
 
     async def _wait_for_commit(self) -> None:
         with suppress(TimeoutError):
