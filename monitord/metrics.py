@@ -18,7 +18,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-disable_created_metrics()  # a second series beside every counter that nobody reads
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside every counter that nobody reads
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 STEP_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 """Seconds; a whole-market batch takes about 2 ms."""
