@@ -107,7 +107,7 @@ class Outlet:
     async def finish(self, writing: asyncio.Task[None], *, within_s: float) -> None:
         """Let `writing`, the task of `run`, write out what there is and end; cancel it if that takes too long.
 
-        To be called once the connection is ending. What is left then (`behind_bytes`) can only be cut off. Cancelling it
+        To be called once the connection is ending. What is left then (`behind_bytes`) can only be cut off. Cancelling
         at once would not do: aiohttp's drain hands the cancelled future to the next who waits, the closing handshake.
         """
         self.flush()
@@ -138,10 +138,11 @@ class Outlet:
                 async with asyncio.timeout(self._send_timeout_s):
                     await self._drain()
                 if self._transport.is_closing():
-                    return self.end(Ending(None))
+                    self.end(Ending(None))
+                    return
                 self._catch_up()
                 if self._finishing and not self.behind_bytes:
-                    return None
+                    return
         except TimeoutError:
             seconds = f"{self._send_timeout_s:g} s"
             self.end(Ending(CloseCode.SLOW, f"nothing was read for {seconds}", cut=True))

@@ -32,9 +32,8 @@ from monitord.gateway.quotes import Conflator, QuoteSource
 from monitord.routes import ROUTES
 from monitord.routes.openapi import document
 from monitord.routes.route import (
-    GRANT,
-    SOURCES,
     ApiError,
+    Ask,
     HealthSource,
     History,
     Route,
@@ -47,6 +46,7 @@ log = structlog.get_logger(__name__)
 
 SHUTDOWN_S: Final = 3.0
 """How long connections may take to end at a stop before they are cut."""
+NOBODY: Final = Grant("nobody", ())
 PAGE_HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
@@ -63,8 +63,6 @@ REFUSALS: Final = {
     ErrorCode.INTERNAL: (503, "unavailable"),
 }
 """How an error of the protocol is told over HTTP; any other is a 400."""
-
-Middleware = Callable[[web.Request, Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[Any]]
 
 
 class Gateway:
@@ -156,7 +154,6 @@ class Gateway:
 
     def _application(self) -> web.Application:
         application = web.Application(middlewares=[self._guard])
-        application[SOURCES] = self._sources
         router = application.router
         router.add_get("/v1/ws", self._websocket)
         router.add_get("/v1/sse", self._events)
@@ -170,9 +167,9 @@ class Gateway:
         """Make the aiohttp handler of a route: authorise, parse the query, answer in JSON."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            if not route.anyone:
-                request[GRANT] = self._authorised(request, route.needs)
-            reply = await route.handler(request, _query(route.query, request))
+            grant = NOBODY if route.anyone else self._authorised(request, route.needs)
+            ask = Ask(request, grant, _query(route.query, request), self._sources)
+            reply = await route.handler(ask)
             return json_response(reply.model_dump(mode="json")) if isinstance(reply, BaseModel) else reply
 
         return handle
@@ -307,7 +304,7 @@ def _query(model: type[BaseModel] | None, request: web.Request) -> BaseModel | N
         return model.model_validate({name: value for name, value in request.query.items() if name != "ticket"})
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or None
+        field = ".".join(str(part) for part in first["loc"])
         raise ApiError(400, "bad_request", first["msg"], field=field) from None
 
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from monitord.paging import PAGE_LIMIT
-from monitord.routes.route import SOURCES, ApiError, Route, json_response, require
+from monitord.routes.route import ApiError, Ask, Route, json_response
 from monitord.store import HistoryFilter, StoredAlert
 from rules.alert import SHANGHAI, Event
 
@@ -76,9 +76,10 @@ class AlertPage(BaseModel):
     alerts: list[AlertView]
 
 
-async def alerts(request: web.Request, query: AlertQuery) -> web.StreamResponse:
+async def alerts(ask: Ask) -> web.StreamResponse:
     """List; a token that may not read all alerts must name a symbol, rule or severity that it may read."""
-    _require(request, symbol=query.symbol, rule=query.rule, severity=query.severity)
+    query: AlertQuery = ask.query
+    _require(ask, symbol=query.symbol, rule=query.rule, severity=query.severity)
     wanted = HistoryFilter(
         rule=query.rule,
         symbol=query.symbol,
@@ -88,25 +89,25 @@ async def alerts(request: web.Request, query: AlertQuery) -> web.StreamResponse:
         since_ms=query.since,
         until_ms=query.until,
     )
-    page = await request.app[SOURCES].history.history(wanted, page=query.page, page_size=query.page_size)
+    page = await ask.sources.history.history(wanted, page=query.page, page_size=query.page_size)
     listed = [_view(stored) for stored in page.rows]
     counts = {"total": page.total, "page": page.page, "page_size": page.page_size, "order": "newest first"}
     return json_response({**counts, "alerts": listed})
 
 
-async def alert(request: web.Request, query: None) -> web.StreamResponse:
-    alert_id = request.match_info["id"]
-    stored = await request.app[SOURCES].history.alert(alert_id)
+async def alert(ask: Ask) -> web.StreamResponse:
+    alert_id = ask.request.match_info["id"]
+    stored = await ask.sources.history.alert(alert_id)
     if stored is None:
         raise ApiError(404, "not_found", f"there is no alert {alert_id[:100]!r}", field="id")
     record = orjson.loads(stored.record)
-    _require(request, symbol=record.get("symbol"), rule=record.get("rule"), severity=record.get("severity"))
+    _require(ask, symbol=record.get("symbol"), rule=record.get("rule"), severity=record.get("severity"))
     return json_response(_view(stored))
 
 
-def _require(request: web.Request, *, symbol: str | None, rule: str | None, severity: str | None) -> None:
+def _require(ask: Ask, *, symbol: str | None, rule: str | None, severity: str | None) -> None:
     named = (("sym", symbol), ("rule", rule), ("sev", severity))
-    require(request, "alerts", *(f"alerts:{kind}:{name}" for kind, name in named if name is not None))
+    ask.require("alerts", *(f"alerts:{kind}:{name}" for kind, name in named if name is not None))
 
 
 def _view(stored: StoredAlert) -> dict[str, Any]:

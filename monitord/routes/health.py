@@ -7,7 +7,7 @@ from typing import Any, Final
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
-from monitord.routes.route import SOURCES, Route, json_response
+from monitord.routes.route import Ask, Route, json_response
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -32,22 +32,22 @@ class Health(BaseModel):
     reasons: list[str]
 
 
-async def livez(request: web.Request, query: None) -> Live:
+async def livez(ask: Ask) -> Live:
     return Live()
 
 
-async def readyz(request: web.Request, query: None) -> web.StreamResponse:
-    reasons = request.app[SOURCES].health.reasons()
+async def readyz(ask: Ask) -> web.StreamResponse:
+    reasons = ask.sources.health.reasons()
     body = Ready(ready=not reasons, reasons=reasons)
     return json_response(body.model_dump(), status=503 if reasons else 200)
 
 
-async def metrics(request: web.Request, query: None) -> web.StreamResponse:
-    return web.Response(body=request.app[SOURCES].metrics(), headers={"Content-Type": METRICS_TYPE})
+async def metrics(ask: Ask) -> web.StreamResponse:
+    return web.Response(body=ask.sources.metrics(), headers={"Content-Type": METRICS_TYPE})
 
 
-async def health(request: web.Request, query: None) -> Health:
-    source = request.app[SOURCES].health
+async def health(ask: Ask) -> Health:
+    source = ask.sources.health
     reasons = source.reasons()
     report: dict[str, Any] = {**source.report(), "ready": not reasons, "reasons": reasons}
     return Health(**report)

@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 from pydantic import BaseModel
 
-from monitord.routes.route import SOURCES, ApiError, Route, json_response, require
+from monitord.routes.route import ApiError, Ask, Route, json_response
 
 
 class QuoteView(BaseModel):
@@ -18,10 +18,10 @@ class QuoteView(BaseModel):
     indicators: dict[str, dict[str, float | None]]
 
 
-async def quote(request: web.Request, query: None) -> web.StreamResponse:
-    symbol = request.match_info["symbol"]
-    require(request, f"tick:{symbol}")
-    sources = request.app[SOURCES]
+async def quote(ask: Ask) -> web.StreamResponse:
+    symbol = ask.request.match_info["symbol"]
+    ask.require(f"tick:{symbol}")
+    sources = ask.sources
     tick = sources.quotes.quote(symbol, book=True)
     if tick is None:
         raise ApiError(404, "not_found", f"no tick of {symbol[:100]!r} has come yet", field="symbol")

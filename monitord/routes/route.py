@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import orjson
 from aiohttp import web
@@ -67,11 +67,23 @@ class Sources:
     ticket_s: float
 
 
-SOURCES: Final = web.AppKey("sources", Sources)
-GRANT: Final = "monitord_grant"
-"""The request's key of the grant it came in by."""
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a handler is asked. grant: what the token allows; query: the parsed query, None without a query model."""
+
+    request: web.Request
+    grant: Grant
+    query: Any
+    sources: Sources
+
+    def require(self, *resources: str) -> None:
+        """Raise ApiError 403 unless the token may read one of these."""
+        if not any(self.grant.allows(resource) for resource in resources):
+            raise ApiError(403, "permission_denied", f"this token may not read {resources[0]}")
+
+
 Reply: TypeAlias = BaseModel | web.StreamResponse
-Handler: TypeAlias = Callable[[web.Request, Any], Awaitable[Reply]]
+Handler: TypeAlias = Callable[[Ask], Awaitable[Reply]]
 
 
 class ApiError(Exception):
@@ -87,7 +99,7 @@ class ApiError(Exception):
 class Route:
     """One method of one path.
 
-    handler gets the request and the parsed query (None without a query model); a model it returns is sent as JSON.
+    handler: a model it returns is sent as JSON.
     needs: the resource the token's channel patterns must allow; None: any token will do, and the handler checks what
     only it can know. errors: statuses it may answer with besides those that every route has.
     """
@@ -105,20 +117,8 @@ class Route:
     """Open to all without a token."""
 
 
-def grant_of(request: web.Request) -> Grant:
-    """Return the grant of an authorised request."""
-    grant: Grant = request[GRANT]
-    return grant
-
-
-def require(request: web.Request, *resources: str) -> None:
-    """Raise ApiError 403 unless the token may read one of these."""
-    if not any(grant_of(request).allows(resource) for resource in resources):
-        raise ApiError(403, "permission_denied", f"this token may not read {resources[0]}")
-
-
 def json_response(body: Any, *, status: int = 200) -> web.Response:
-    """Encode with NaN as null; lone surrogates in an error's text are replaced."""
+    """Encode with NaN as null."""
     text = orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
     return web.Response(
         body=text, status=status, content_type="application/json", headers={"Cache-Control": "no-store"}

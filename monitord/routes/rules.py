@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
 from pydantic import BaseModel
 
-from monitord.routes.route import SOURCES, ApiError, Route
+from monitord.routes.route import ApiError, Ask, Route
 from rules.errors import RuleError, RuleFileError
 
 if TYPE_CHECKING:
@@ -62,13 +61,13 @@ class Reloaded(BaseModel):
     rules: int
 
 
-async def rules(request: web.Request, query: None) -> RuleList:
-    views = [RuleView.of(rule) for rule in request.app[SOURCES].rules.rules().rules]
+async def rules(ask: Ask) -> RuleList:
+    views = [RuleView.of(rule) for rule in ask.sources.rules.rules().rules]
     return RuleList(total=len(views), rules=views)
 
 
-async def reload(request: web.Request, query: None) -> Reloaded:
-    control = request.app[SOURCES].rules
+async def reload(ask: Ask) -> Reloaded:
+    control = ask.sources.rules
     try:
         await control.reload()
     except RuleFileError as error:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from aiohttp import web
 from pydantic import BaseModel
 
-from monitord.routes.route import SOURCES, Route, grant_of
+from monitord.routes.route import Ask, Route
 
 
 class Ticket(BaseModel):
@@ -13,9 +12,9 @@ class Ticket(BaseModel):
     expires_in_s: float
 
 
-async def ticket(request: web.Request, query: None) -> Ticket:
-    sources = request.app[SOURCES]
-    return Ticket(ticket=sources.ticket(grant_of(request)), expires_in_s=sources.ticket_s)
+async def ticket(ask: Ask) -> Ticket:
+    sources = ask.sources
+    return Ticket(ticket=sources.ticket(ask.grant), expires_in_s=sources.ticket_s)
 
 
 ROUTES = (

@@ -638,7 +638,8 @@ async def test_a_client_too_far_behind_is_told_4008_if_it_still_reads() -> None:
         await talk.hear()
         talk.ws._response.connection.transport.pause_reading()
         talk.ws._response.connection.transport.pause_reading = lambda: None  # aiohttp would do it again
-        while "closed_4008" not in stand.gateway.counters():
+        (follower,) = stand.gateway.hub.followers
+        while not follower.outlet.ended.done():
             stand.alerts.publish(500)
             await asyncio.sleep(0)
         talk.ws._response.connection.transport.resume_reading()
