@@ -21,6 +21,7 @@ MAX_CHARACTERS: Final = 512_000
 MAX_NODES: Final = 100_000
 """Values of a file, with aliases counted as often as they are used: a few lines of aliases can mean billions."""
 MAX_DEPTH: Final = 20
+_FLATTER: Final = "a rule file is groups of rules, and no deeper than a rule needs"
 _BLANK: Final = " \t\r\n"
 
 
@@ -83,9 +84,7 @@ class Document:
         """Return the line of a character, from 1."""
         return bisect_right(self._starts, offset)
 
-    def finding(
-        self, start: int, end: int, message: str, *, hint: str | None = None, severity: str = "error"
-    ) -> Finding:
+    def finding(self, start: int, end: int, message: str, *, hint: str, severity: str = "error") -> Finding:
         """Return a finding at characters `start` up to `end`; carets stay within the first line."""
         start = min(max(start, 0), len(self.text))
         line = self.line(start)
@@ -97,7 +96,7 @@ class Document:
             hint=hint,
         )  # fmt: skip
 
-    def refuse(self, place: Value, message: str, *, hint: str | None = None) -> RuleFileError:
+    def refuse(self, place: Value, message: str, *, hint: str) -> RuleFileError:
         """Return the error of one finding at a value."""
         return RuleFileError([self.finding(place.start, place.end, message, hint=hint)])
 
@@ -108,7 +107,9 @@ class Document:
         at = sum(len(line) + 1 for line in lines[: finding.line - 1]) + finding.column - 1
         at = min(at, len(scalar.text))
         last = min(at + finding.width - 1, len(scalar.text))
-        placed = self.finding(offsets[at], max(offsets[last], offsets[at]) + 1, finding.message)
+        placed = self.finding(
+            offsets[at], max(offsets[last], offsets[at]) + 1, finding.message, hint=finding.hint or ""
+        )
         return replace(placed, hint=finding.hint, severity=finding.severity, rule=finding.rule)
 
 
@@ -129,12 +130,12 @@ def read(document: Document) -> Value | None:
     except MarkedYAMLError as error:
         document.errors.append(_explained(document, error))
     except RecursionError:
-        document.errors.append(document.finding(0, 1, f"nested more than {MAX_DEPTH} deep"))
+        document.errors.append(document.finding(0, 1, f"nested more than {MAX_DEPTH} deep", hint=_FLATTER))
     except (YAMLError, ValueError, OverflowError) as error:
         # ruamel.yaml lets an impossible \U escape and unprintable characters out as these.
         at = getattr(error, "position", 0)
         message = str(getattr(error, "reason", None) or error).split("\n")[0]
-        document.errors.append(document.finding(at, at + 1, f"not YAML: {message}"))
+        document.errors.append(document.finding(at, at + 1, f"not YAML: {message}", hint="remove it"))
     except RuleFileError as error:
         document.errors.extend(error.findings)
     return None
@@ -152,7 +153,9 @@ class _Reading:
         start, end = node.start_mark.index, node.end_mark.index
         self._count += 1
         if depth > MAX_DEPTH:
-            raise RuleFileError([document.finding(start, start + 1, f"nested more than {MAX_DEPTH} deep")])
+            raise RuleFileError(
+                [document.finding(start, start + 1, f"nested more than {MAX_DEPTH} deep", hint=_FLATTER)]
+            )
         if self._count > MAX_NODES:
             message = f"more than {MAX_NODES} values, aliases counted as often as they are used"
             raise RuleFileError([document.finding(start, start + 1, message, hint="write less with & and *")])
@@ -171,7 +174,9 @@ class _Reading:
             key = self.value(key_node, depth + 1)
             value = self.value(value_node, depth + 1)
             if not isinstance(key, Scalar):
-                self._document.errors += self._document.refuse(key, "a key must be one word").findings
+                self._document.errors += self._document.refuse(
+                    key, "a key must be one word", hint="write key: value"
+                ).findings
                 continue
             if key.text in seen:
                 line = self._document.line(seen[key.text].start)
@@ -180,6 +185,8 @@ class _Reading:
                 ).findings
                 continue
             seen[key.text] = key
+            if isinstance(value, Scalar) and value.start == value.end:
+                value = replace(value, start=key.end, end=key.end + 1)
             yield key, value
 
     def _past_anchor(self, start: int) -> int:

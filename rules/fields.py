@@ -39,8 +39,8 @@ _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _ID = re.compile(r"[^\W_][\w.\-]{0,63}")
 _EXCHANGES: Final = (
-    (re.compile(r"(?:6|9|5|11|13|20)[0-9]+"), "SH"),
     (re.compile(r"(?:4|8|92)[0-9]+"), "BJ"),
+    (re.compile(r"(?:5|6|9|11)[0-9]+"), "SH"),
     (re.compile(r"[0-3][0-9]+"), "SZ"),
 )
 
@@ -48,7 +48,7 @@ _EXCHANGES: Final = (
 def text(document: Document, value: Value, *, numbers: bool = True) -> str:
     """Read a text. Plain scalars that other YAML readers take for something else are refused: quote them."""
     if not isinstance(value, Scalar):
-        raise document.refuse(value, f"a text is needed here, not {_what(value)}")
+        raise document.refuse(value, f"a text is needed here, not {_what(value)}", hint="write one text")
     if value.style:
         return value.text
     if _NULL.fullmatch(value.text):
@@ -96,7 +96,7 @@ def key_name(document: Document, key: Scalar) -> str:
 def entries(document: Document, value: Value) -> tuple[Value, ...]:
     """Read a list; one scalar alone is a list of it."""
     if isinstance(value, Table):
-        raise document.refuse(value, "a list is needed here, not a table")
+        raise document.refuse(value, "a list is needed here, not a table", hint="write […]")
     found = (value,) if isinstance(value, Scalar) else value.entries
     if not found:
         raise document.refuse(value, "the list is empty", hint="write an entry, or remove the key")
@@ -111,7 +111,7 @@ def texts(document: Document, value: Value) -> tuple[str, ...]:
 def table(document: Document, value: Value, what: str) -> Table:
     """Read a table; `what` it is says the complaint."""
     if not isinstance(value, Table):
-        raise document.refuse(value, f"{what} is a table of key: value, not {_what(value)}")
+        raise document.refuse(value, f"{what} is a table of key: value, not {_what(value)}", hint="write key: value")
     return value
 
 
@@ -121,9 +121,10 @@ def whole(least: int, most: int) -> Callable[[Document, Value], int]:
     def read(document: Document, value: Value) -> int:
         plain = value.text if isinstance(value, Scalar) and not value.style else ""
         if not re.fullmatch(r"[+-]?(?:0|[1-9][0-9]{0,15})", plain):
-            raise document.refuse(value, f"a whole number is needed here, not {_what(value)}")
+            raise document.refuse(value, f"a whole number is needed here, not {_what(value)}", hint=f"write {least}")
         if not least <= int(plain) <= most:
-            raise document.refuse(value, f"a number from {least} to {most} is needed here, not {plain}")
+            message = f"a number from {least} to {most} is needed here, not {plain}"
+            raise document.refuse(value, message, hint="remove the key for no limit")
         return int(plain)
 
     return read
@@ -168,7 +169,7 @@ def duration_ms(document: Document, value: Value) -> int:
         raise document.refuse(value, f"a duration is needed here, not {_what(value)}", hint=hint)
     total = sum(float(amount) * _UNIT_MS[unit] for amount, unit in _DURATION_PART.findall(written))
     if not 1 <= total <= MAX_DURATION_MS:
-        raise document.refuse(value, f"a duration is from 1ms to 31d, not {_what(value)}")
+        raise document.refuse(value, f"a duration is from 1ms to 31d, not {_what(value)}", hint="write 30s or 10m")
     return round(total)
 
 

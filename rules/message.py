@@ -49,7 +49,9 @@ class Template:
         """
         source = Source(text, file, first_line)
         if len(text) > MAX_CHARACTERS:
-            raise source.refuse(0, 1, f"the message has {len(text)} characters, more than {MAX_CHARACTERS}")
+            raise source.refuse(
+                0, 1, f"the message has {len(text)} characters, more than {MAX_CHARACTERS}", hint="shorten it"
+            )
         parts: list[str | Field] = []
         errors: list[RuleFileError] = []
         done = 0

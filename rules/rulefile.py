@@ -61,17 +61,17 @@ def load(texts: Mapping[str, str], *, functions: Mapping[str, Function] = FUNCTI
     Raises RuleFileError with the findings of all files; lints are in the set's `warnings`.
     """
     documents: list[Document] = []
-    rules: dict[str, Rule] = {}
+    rules: list[Rule] = []
+    ids: dict[str, str] = {}
     for file, text in texts.items():
         document = Document(text.removeprefix("\ufeff"), file)
         documents.append(document)
-        for rule in _FileReader(document, functions, rules).rules():
-            rules[rule.id] = rule
+        rules.extend(_FileReader(document, functions, ids).rules())
     errors = [finding for document in documents for finding in _in_order(document.errors)]
     if errors:
         raise RuleFileError(errors)
     warnings = tuple(finding for document in documents for finding in _in_order(document.warnings))
-    return RuleSet(tuple(rules.values()), _source(texts), warnings)
+    return RuleSet(tuple(rules), _source(texts), warnings)
 
 
 def from_source(source: str, *, functions: Mapping[str, Function] = FUNCTIONS) -> RuleSet:
@@ -104,12 +104,12 @@ class _Group:
 
 
 class _FileReader:
-    """Reads one file's rules; errors and lints go to the document."""
+    """Reads one file's rules; errors and lints go to the document. ids: every rule id met so far → file:line."""
 
-    def __init__(self, document: Document, functions: Mapping[str, Function], known: Mapping[str, Rule]) -> None:
+    def __init__(self, document: Document, functions: Mapping[str, Function], ids: dict[str, str]) -> None:
         self._document = document
         self._functions = functions
-        self._known = dict(known)
+        self._ids = ids
 
     def rules(self) -> Iterator[Rule]:
         """Yield the good rules in order."""
@@ -160,7 +160,6 @@ class _FileReader:
         for entry in self._entries(rules):
             rule = self._rule(entry, group)
             if rule is not None:
-                self._known[rule.id] = rule
                 yield rule
 
     # ── one rule ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -205,10 +204,10 @@ class _FileReader:
             self._error(found, "a rule needs an id", hint="write id: …", width=1)
             return ""
         rule_id = self._try(fields.rule_id, self._document, value) or ""
-        if rule_id in self._known:
-            other = self._known[rule_id]
-            hint = f"it is already used in {other.file}:{other.line}" if other.file else "it is already used"
-            self._error(value, f"rule id {rule_id!r} is used twice", hint=hint)
+        if rule_id in self._ids:
+            self._error(value, f"rule id {rule_id!r} is used twice", hint=f"it is already in {self._ids[rule_id]}")
+        elif rule_id:
+            self._ids[rule_id] = f"{self._document.file}:{self._document.line(value.start)}"
         return rule_id
 
     def _lifecycle(self, found: Table) -> dict[str, Any]:
@@ -352,7 +351,7 @@ class _FileReader:
                 hint = did_you_mean(key.text, known) or f"it has {', '.join(choices)}"
                 self._error(key, f"{what} has no key {key.text!r}", hint=hint)
 
-    def _error(self, place: Value, message: str, *, hint: str | None = None, width: int | None = None) -> None:
+    def _error(self, place: Value, message: str, *, hint: str, width: int | None = None) -> None:
         end = place.end if width is None else place.start + width
         self._document.errors.append(self._document.finding(place.start, end, message, hint=hint))
 

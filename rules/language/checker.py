@@ -125,6 +125,7 @@ class _Checker:
         self._known: dict[str, Fact] = {}
         self._assigned = {statement.name for statement in formula.statements if statement.name}
         self._current = ""
+        self._blank = prepare(source)
 
     def formula(self, formula: Formula) -> Formula:
         statements = tuple(self._statement(statement) for statement in formula.statements)
@@ -157,7 +158,9 @@ class _Checker:
                 place, f"{name} is a field of the bar and can't be assigned", hint=f"use a name such as {name}1"
             )
         elif word is not None and word.scope is Scope.NOW:
-            self._warn(place, f"{name} hides the market word {word.name} ({word.en}) in this formula")
+            self._warn(
+                place, f"{name} hides the market word {word.name} ({word.en}) in this formula", hint="use another name"
+            )
 
     def _judge_condition(self, statement: Statement) -> None:
         fact = self._known[statement.name]
@@ -173,7 +176,9 @@ class _Checker:
     def expr(self, expr: Expr) -> _Found:
         lowered, fact = self._expr(expr)
         if fact.height > MAX_HEIGHT:
-            self._error(expr, f"with the names it uses this nests more than {MAX_HEIGHT} deep")
+            self._error(
+                expr, f"with the names it uses this nests more than {MAX_HEIGHT} deep", hint="use shorter chains"
+            )
             return lowered, _BROKEN
         return lowered, fact
 
@@ -204,7 +209,7 @@ class _Checker:
             case CrossPeriod():
                 return self._cross_period(expr)
             case CrossReference():
-                return self._refused(expr, f'"{expr.target}": {refusals.CROSS_REFERENCE}')
+                return self._refused(expr, f'"{expr.target}": {refusals.CROSS_REFERENCE}', hint="write the formula out")
 
     def _name(self, expr: Name) -> _Found:
         name = expr.name
@@ -218,7 +223,8 @@ class _Checker:
         if word is None:
             return self._unknown_name(expr)
         if word.name in refusals.LATER_WORDS:
-            return self._refused(expr, f"{name} is not evaluated by this version: {refusals.LATER_WORDS[word.name]}")
+            reason = refusals.LATER_WORDS[word.name]
+            return self._refused(expr, f"{name} is not evaluated by this version", hint=reason)
         if self.period == "tick" and word.name in _OF_THE_DAY:
             day = _OF_THE_DAY[word.name]
             return self._refused(
@@ -234,9 +240,9 @@ class _Checker:
 
     def _unknown_name(self, expr: Name) -> _Found:
         name = expr.name
-        reason = refusals.function_refusal(name)
-        if reason is not None:
-            return self._refused(expr, reason)
+        refusal = refusals.function_refusal(name)
+        if refusal is not None:
+            return self._refused(expr, refusal.message, hint=refusal.hint)
         if name.startswith("DRAW"):
             return self._refused(
                 expr, f"{name} draws, and there is nothing to draw here", hint="leave the statement out"
@@ -259,10 +265,12 @@ class _Checker:
         (left, a), (right, b) = self.expr(expr.left), self.expr(expr.right)
         lowered = replace(expr, left=left, right=right)
         if expr.op == "/" and b.constant == 0:
-            return self._refused(expr.right, "division by zero: the value is never known", lowered=lowered)
+            return self._refused(
+                expr.right, "division by zero: the value is never known", hint="x/0 is unknown", lowered=lowered
+            )
         constant = _calculate(expr.op, a.constant, b.constant)
         if constant is not None and not math.isfinite(constant):
-            return self._refused(expr, "this number is too large", lowered=lowered)
+            return self._refused(expr, "this number is too large", hint="use one below 1E308", lowered=lowered)
         return lowered, Fact(Kind.NUMBER, constant, constant is not None, _above(a, b))
 
     def _compare(self, expr: Compare) -> _Found:
@@ -283,9 +291,9 @@ class _Checker:
     # ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _call(self, expr: Call) -> _Found:
-        reason = refusals.function_refusal(expr.name)
-        if reason is not None:
-            return self._refused_call(expr, reason)
+        refusal = refusals.function_refusal(expr.name)
+        if refusal is not None:
+            return self._refused_call(expr, refusal.message, hint=refusal.hint)
         if expr.name == "DYNAINFO":
             return self._dynainfo(expr)
         function = self.functions.get(expr.name)
@@ -312,7 +320,8 @@ class _Checker:
             if param.is_constant and fact.kind is not None:
                 fault = self._constant_fault(function, fact.constant, len(args))
                 if fault is not None:
-                    lowered, fact = self._refused(arg, f"{function.signature()}: {fault}", lowered=lowered)
+                    message, hint = f"{function.signature()}: {fault}", "as in MA(C,5), or N:=5; MA(C,N)"
+                    lowered, fact = self._refused(arg, message, hint=hint, lowered=lowered)
                 elif fact.constant is not None and _divides(arg):
                     lowered = Number(fact.constant, arg.span)
             args.append(lowered)
@@ -342,29 +351,28 @@ class _Checker:
     def _unknown_function(self, expr: Call) -> _Found:
         later = refusals.LATER_FUNCTIONS.get(expr.name)
         if later is not None:
-            return self._refused_call(expr, later)
+            return self._refused_call(expr, f"{expr.name} {refusals.NOT_YET}", hint=later)
         if expr.name in SPELLINGS or expr.name in self._assigned:
             return self._refused_call(expr, f"{expr.name} is no function", hint="write it without parentheses")
         for arg in expr.args:
             self.expr(arg)
-        hint = self._meant(expr.name, [*self.functions, "DYNAINFO"])
+        hint = self._meant(expr.name, [*self.functions, "DYNAINFO"]) or "functions are those of the reference"
         return self._refused_call(expr, f"unknown function {self._written(expr)!r}", hint=hint)
 
     def _dynainfo(self, expr: Call) -> _Found:
         value = self.expr(expr.args[0])[1].constant if len(expr.args) == 1 else None
         number = int(value) if value is not None and value.is_integer() else None
+        one_of = f"one of {', '.join(map(str, DYNAINFO))}"
         if number in refusals.UNAVAILABLE_DYNAINFO:
-            return self._refused(expr, f"{normal(expr)}: {refusals.UNAVAILABLE_DYNAINFO[number]}")
+            return self._refused(expr, f"{normal(expr)}: {refusals.UNAVAILABLE_DYNAINFO[number]}", hint=one_of)
         if number not in DYNAINFO:
-            known = ", ".join(map(str, DYNAINFO))
-            return self._refused(expr, "DYNAINFO takes one constant of those known here", hint=f"one of {known}")
+            return self._refused(expr, "DYNAINFO takes one constant of those known here", hint=one_of)
         meant = parse(DYNAINFO[number]).statements[0].expr
         for part in walk(meant):
             if isinstance(part, Name):
                 if part.name in self._assigned:
-                    return self._refused(
-                        expr, f"{normal(expr)} is {normal(meant)}, but this formula assigns {part.name}"
-                    )
+                    message = f"{normal(expr)} is {normal(meant)}, but this formula assigns {part.name}"
+                    return self._refused(expr, message, hint="use another name")
                 self.words.add(part.name)
         return replace(meant, span=expr.span), Fact(exact=isinstance(meant, Name), height=3)
 
@@ -374,18 +382,18 @@ class _Checker:
         """Search for the word that was meant, for the first mistakes only: the search takes a millisecond each."""
         return did_you_mean(word, known) if len(self.errors) < 10 else None
 
-    def _error(self, place: Expr, message: str, *, hint: str | None = None) -> None:
+    def _error(self, place: Expr, message: str, *, hint: str) -> None:
         if len(self.errors) < MAX_ERRORS:
             self.errors.append(self.source.finding(place.span, message, hint=hint))
 
-    def _warn(self, place: Expr, message: str, *, hint: str | None = None) -> None:
+    def _warn(self, place: Expr, message: str, *, hint: str) -> None:
         self.warnings.append(self.source.finding(place.span, message, hint=hint, severity="warning"))
 
-    def _refused(self, expr: Expr, message: str, *, hint: str | None = None, lowered: Expr | None = None) -> _Found:
+    def _refused(self, expr: Expr, message: str, *, hint: str, lowered: Expr | None = None) -> _Found:
         self._error(expr, message, hint=hint)
         return (expr if lowered is None else lowered), _BROKEN
 
-    def _refused_call(self, expr: Call, message: str, *, hint: str | None = None) -> _Found:
+    def _refused_call(self, expr: Call, message: str, *, hint: str) -> _Found:
         """Refuse a call with the carets under the function's name alone."""
         start = self._name_start(expr)
         self._error(Name(expr.name, self.source.span(start, start + len(expr.name))), message, hint=hint)
@@ -393,8 +401,7 @@ class _Checker:
 
     def _name_start(self, call: Call) -> int:
         """Return where a call's name begins: its place may begin with parentheses around it."""
-        blank = prepare(self.source)
-        return next(at for at in range(call.span.start, call.span.end) if blank[at] not in "( \n\r\t")
+        return next(at for at in range(call.span.start, call.span.end) if self._blank[at] not in "( \n\r\t")
 
     def _written(self, call: Call) -> str:
         start = self._name_start(call)

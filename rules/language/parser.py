@@ -53,6 +53,7 @@ _STYLE = re.compile(rf"(?:COLOR\w*|LINETHICK[0-9]*|LAYER[0-9]+|RGBX?\w*|PRECIS[0
 _DRAWING = re.compile(
     r"DRAW\w*|STICKLINE\w*|POLYLINE|VERTLINE|HORLINE|EXPLAIN|PARTLINE|FILLRGN|FLOATRGN|TIPTEXT|PLOYLINE"
 )
+_SPLIT: Final = "make several rules of it"
 _COMPARISONS: Final = {"!=": "<>", "==": "="}
 
 
@@ -64,7 +65,7 @@ def parse(text: str, *, file: str = "formula", first_line: int = 1) -> Formula:
     """
     source = Source(text, file, first_line)
     if len(text) > MAX_CHARACTERS:
-        raise source.refuse(0, 1, f"the formula has {len(text)} characters, more than {MAX_CHARACTERS}")
+        raise source.refuse(0, 1, f"the formula has {len(text)} characters, more than {MAX_CHARACTERS}", hint=_SPLIT)
     try:
         statements = _statements(source, prepare(source))
         shown = tuple(statement for statement in statements if statement is not None)
@@ -77,7 +78,7 @@ def parse(text: str, *, file: str = "formula", first_line: int = 1) -> Formula:
 class _Refusal(Exception):
     """A complaint of a tree building step, which knows places but not the source."""
 
-    def __init__(self, start: int, end: int, message: str, hint: str | None = None) -> None:
+    def __init__(self, start: int, end: int, message: str, hint: str) -> None:
         super().__init__(message)
         self.start, self.end, self.message, self.hint = start, end, message, hint
 
@@ -94,7 +95,9 @@ def _statements(source: Source, text: str) -> list[Statement | None]:
             kinds.append(token.type)
             if len(kinds) > MAX_TOKENS:
                 start = token.start_pos or 0
-                raise source.refuse(start, start + 1, f"the formula has more than {MAX_TOKENS} words and signs")
+                raise source.refuse(
+                    start, start + 1, f"the formula has more than {MAX_TOKENS} words and signs", hint=_SPLIT
+                )
         statements: list[Statement | None] = machine.feed_eof(token)  # type: ignore[no-untyped-call]
     except UnexpectedCharacters as error:
         raise unexpected_character(source, error.pos_in_stream or 0) from None
@@ -106,7 +109,9 @@ def _statements(source: Source, text: str) -> list[Statement | None]:
         expected = machine.accepts()  # type: ignore[no-untyped-call]
         raise unexpected_token(source, place, kind=error.token.type, before=before, expected=expected) from None
     if len(statements) > MAX_STATEMENTS:
-        raise source.refuse(0, 1, f"the formula has {len(statements)} statements, more than {MAX_STATEMENTS}")
+        raise source.refuse(
+            0, 1, f"the formula has {len(statements)} statements, more than {MAX_STATEMENTS}", hint=_SPLIT
+        )
     return statements
 
 
@@ -245,7 +250,7 @@ def _logic(op: str, operands: tuple[Expr, ...]) -> Expr:
 def _number(token: Token) -> float:
     value = float(token)
     if math.isinf(value):
-        raise _Refusal(*_place(token), "this number is too large")
+        raise _Refusal(*_place(token), "this number is too large", "use one below 1E308")
     return value
 
 

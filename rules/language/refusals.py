@@ -7,6 +7,7 @@ version; evaluating it means removing its line here. A function that is register
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Final
 
 _CHANGES: Final = "looks into the future: its value on a bar changes after the bar has closed"
@@ -39,9 +40,10 @@ LATER_WORDS: Final[dict[str, str]] = dict.fromkeys(
     ("ENTRY", "QTY", "PEAK", "PNL"), "positions come with rules over positions"
 )
 LATER_FUNCTIONS: Final[dict[str, str]] = {
-    "ON": f"ON(PERIOD,…): another period inside a formula {NOT_YET}",
-    **{name: f"{name} {NOT_YET}" for name in ("RISE", "HIGHS", "LOWS", "VRATIO", "BIGTICK")},
-    **{name: f"{name} {NOT_YET}" for name in ("SAR", "SLOPE", "FORCAST", "COVAR", "RELATE", "BARSSINCEN")},
+    "ON": "another period inside a formula comes later; set the rule's period:",
+    **dict.fromkeys(("RISE", "HIGHS", "LOWS"), "windows of seconds come later; use period: 1m and REF, HHV, LLV"),
+    **dict.fromkeys(("VRATIO", "BIGTICK"), "it comes later"),
+    **dict.fromkeys(("SAR", "SLOPE", "FORCAST", "COVAR", "RELATE", "BARSSINCEN"), "it comes later"),
 }
 CROSS_PERIOD: Final[str | None] = f"a value of another period {NOT_YET}"
 CROSS_REFERENCE: Final[str | None] = f"a value of another symbol or formula {NOT_YET}"
@@ -71,10 +73,18 @@ LATER_CHOICES: Final[dict[tuple[str, str], str]] = {
 _LEVEL_2 = re.compile(r"L2_\w+")
 
 
-def function_refusal(name: str) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a function is refused, and what to do about it."""
+
+    message: str
+    hint: str
+
+
+def function_refusal(name: str) -> Refusal | None:
     """Return why a call of this function is refused, None if it is not refused."""
     if name in FUTURE:
-        return f"{name} {_CHANGES}"
+        return Refusal(f"{name} {_CHANGES}", "use what is known when the bar closes, such as HHV, LLV, REF or BARSLAST")
     if name in UNAVAILABLE or _LEVEL_2.fullmatch(name):
-        return f"{name} is unavailable: it {UNAVAILABLE.get(name, 'needs Level-2 orders')}"
+        return Refusal(f"{name} is unavailable: it {UNAVAILABLE.get(name, 'needs Level-2 orders')}", "leave it out")
     return None

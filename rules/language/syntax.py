@@ -35,7 +35,7 @@ class Source:
     file: str
     first_line: int = 1
 
-    def finding(self, span: Span, message: str, *, hint: str | None = None, severity: str = "error") -> Finding:
+    def finding(self, span: Span, message: str, *, hint: str, severity: str = "error") -> Finding:
         """Return a finding whose carets stand under `span` (under its first line where it has several)."""
         lines = self.text.split("\n")
         line = lines[span.line - 1] if span.line <= len(lines) else ""
@@ -52,7 +52,7 @@ class Source:
         column = start - self.text.rfind("\n", 0, start)
         return Span(line, column, end_line, end - self.text.rfind("\n", 0, end), start, end)
 
-    def refuse(self, start: int, end: int, message: str, *, hint: str | None = None) -> RuleFileError:
+    def refuse(self, start: int, end: int, message: str, *, hint: str) -> RuleFileError:
         """Return the error of one finding at these characters."""
         return RuleFileError([self.finding(self.span(start, end), message, hint=hint)])
 
@@ -89,7 +89,6 @@ def _kept(source: Source, match: re.Match[str]) -> str:
 def unexpected_character(source: Source, at: int) -> RuleFileError:
     """Explain a character that begins nothing of the language."""
     char = source.text[at]
-    hint = None
     if char in "'\"":
         message = "text is not closed"
         hint = f"end it with {char} on the same line"
@@ -99,7 +98,7 @@ def unexpected_character(source: Source, at: int) -> RuleFileError:
         message, hint = f"{char!r} is a full-width digit", "type numbers in half-width"
     else:
         message = f"unexpected character {char!r}"
-        hint = {"&": "write AND or &&", "|": "write OR or ||", "}": "comments begin with {"}.get(char)
+        hint = {"&": "write AND or &&", "|": "write OR or ||", "}": "comments begin with {"}.get(char, "remove it")
     return source.refuse(at, at + 1, message, hint=hint)
 
 

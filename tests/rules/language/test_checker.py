@@ -1,0 +1,254 @@
+"""What the checker accepts, refuses and warns of; the functions are those of the registry."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from rules.errors import RuleFileError
+from rules.graph import Graph
+from rules.language import refusals
+from rules.language.checker import MAX_ERRORS, MAX_HEIGHT, MAX_WINDOW, Checked, check
+from rules.language.parser import parse
+from rules.language.report import render
+from rules.language.text import normal_formula
+from rules.language.words import DYNAINFO, WORDS, Scope
+from rules.state import StateTable
+from tests.rules.w1 import Columns
+
+
+def checked(text: str, period: str = "1m") -> Checked:
+    return check(parse(text), period=period)
+
+
+def refused(text: str, period: str = "1m") -> list[str]:
+    with pytest.raises(RuleFileError) as caught:
+        checked(text, period)
+    assert all(finding.hint for finding in caught.value.findings)
+    return [f"{f.column}+{f.width} {f.message}" for f in caught.value.findings]
+
+
+def warned(text: str, period: str = "1m") -> list[str]:
+    return [f"{f.column}+{f.width} {f.message}" for f in checked(text, period).warnings]
+
+
+GOOD = {
+    "tick": [
+        "LAST>LIMITUP*99%",
+        "C>1800 AND REF(C,1)<=1800",
+        "CROSS(LAST,1800)",
+        "BARSLAST(PCT>3)>10",
+        "FILTER(PCT>3,5)",
+        "IF(SEALUP,BIDV1,ASKV1)>100",
+        "BETWEEN(LAST,10,20) AND VALID",
+        "DYNAINFO(14)>5%",
+        "SEALUP=1",
+    ],
+    "1m": [
+        "N:=5;M:=N*2;CROSS(MA(C,N),MA(C,M))",
+        "N:=10/2;MA(C,N)>MA(C,20/2)",
+        "EMA(CLOSE,12)-EMA(CLOSE,26)>0",
+        "SMA(C,6,1)>SUM(V,0)",
+        "COUNT(C>O,5)=3 AND EVERY(C>O,3) AND EXIST(V>0,10)",
+        "T:=C>O;COUNT(T,5)>2",
+        "VOL>REF(VOL,1)*2 OR (AMOUNT>1e8 AND HIGH>HHV(REF(HIGH,1),20))",
+        "PCT:=(C-REF(C,1))/REF(C,1)*100;PCT>3",
+        "STD(C,20)>0 AND STDP(C,20)>0 AND LONGCROSS(MA(C,5),MA(C,10),3)",
+        "LAST(C>O,5,1)",
+        "!(C>O)",
+    ],
+}
+
+
+@pytest.mark.parametrize(("period", "text"), [(period, text) for period, texts in GOOD.items() for text in texts])
+def test_what_the_checker_accepts_the_graph_compiles(period: str, text: str) -> None:
+    state = StateTable(3)
+    graph = Graph(state, Columns(state))
+    condition, _ = graph.add_formula(checked(text, period).formula, period=period)
+    graph.plan([condition]).peek(slice(None))
+    assert condition.value.t.shape == (3,)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("text", "findings"),
+    [
+        ("X>1", ["1+1 unknown name 'X'"]),
+        ("A:=A+1;A>1", ["4+1 A is made of itself"]),
+        ("A:=B;B:=A;B>1", ["4+1 B is used before it is assigned"]),
+        ("A:=1;a:=2;A>C", ["6+1 a is assigned twice"]),
+        ("C:=1;C>2", ["1+1 C is a field of the bar and can't be assigned"]),
+        ("Close:O;C>2", ["1+5 CLOSE is a field of the bar and can't be assigned"]),
+        ("X:=PCT;PCT:=X;PCT>3", ["4+3 PCT is used before it is assigned"]),
+        ("MA>5", ["1+2 MA is a function"]),
+        ("PCT(5)>5", ["1+3 PCT is no function"]),
+        ("MA(C)>5", ["1+5 MA takes 2 arguments, not 1"]),
+        ("ABS(C,5)>5", ["1+8 ABS takes 1 argument, not 2"]),
+        ("NOT(C,O)", ["1+8 NOT takes 1 argument, not 2"]),
+        ("MA(C,V)>5", ["6+1 MA(X,N): N must be a constant whole number of bars"]),
+        ("MA(C,0)>5", ["6+1 MA(X,N): N must be at least 1, not 0"]),
+        ("MA(C,-3)>5", ["6+2 MA(X,N): N must be at least 1, not -3"]),
+        ("N:=2.5;MA(C,N)>5", ["13+1 MA(X,N): N is a number of bars and must be whole, not 2.5"]),
+        ("SUM(C,1e9)>5", [f"7+3 SUM(X,N): N must be at most {MAX_WINDOW} bars, not 1e+09"]),
+        ("SMA(C,6,C)>5", ["9+1 SMA(X,N,M): M must be a constant number"]),
+        ("C>1/0", ["5+1 division by zero: the value is never known"]),
+        ("Z:=5-5;C>C/Z", ["12+1 division by zero: the value is never known"]),
+        ("C>1e300*1e300", ["3+11 this number is too large"]),
+        ("C>'x'", ["3+3 a text where a value is needed"]),
+        ("C>DRAWNULL", ["3+8 DRAWNULL draws, and there is nothing to draw here"]),
+        ("DYNAINFO(C)>1", ["1+11 DYNAINFO takes one constant of those known here"]),
+        ("DYNAINFO(99)>1", ["1+12 DYNAINFO takes one constant of those known here"]),
+        ("DYNAINFO()>1", ["1+10 DYNAINFO takes one constant of those known here"]),
+        ("DYNAINFO(37)>1", ["1+12 DYNAINFO(37): turnover needs the number of shares, which is unavailable"]),
+        ("LAST:=1;DYNAINFO(7)>LAST", ["9+11 DYNAINFO(7) is LAST, but this formula assigns LAST"]),
+        ("M5:=MA(C,5);M5#WEEK>1", ["13+7 M5 is a name of this formula and has no other period"]),
+        ("X>1 AND Y>1", ["1+1 unknown name 'X'", "9+1 unknown name 'Y'"]),
+        ("X:=BAD;X>1 AND X<5", ["4+3 unknown name 'BAD'"]),
+    ],
+)
+def test_mistakes_are_refused_each_once_at_its_place(text: str, findings: list[str]) -> None:
+    assert refused(text) == findings
+
+
+def test_period_tick_has_no_bars() -> None:
+    assert refused("H>MA(C,5) AND REF(C,2)>COUNT(C>1,3)", "tick") == [
+        "1+1 H is a field of bars, and period tick has none",
+        "3+2 MA looks back over bars, and period tick has none",
+        "21+1 REF(X,N): on period tick only the previous tick is kept, so N must be 1; set period: for bars",
+        "24+5 COUNT looks back over bars, and period tick has none",
+    ]
+    with pytest.raises(RuleFileError) as caught:
+        checked("VOL>1", "tick")
+    assert caught.value.findings[0].hint == "set period: to 1m … 1d; ON(MIN1,…) comes later; or use VOLDAY, the day's"
+
+
+@pytest.mark.parametrize("name", sorted(refusals.FUTURE))
+def test_future_functions_are_refused_with_their_reason(name: str) -> None:
+    assert refused(f"{name}(C,3)>1") == [
+        f"1+{len(name)} {name} looks into the future: its value on a bar changes after the bar has closed"
+    ]
+
+
+@pytest.mark.parametrize("name", [*refusals.UNAVAILABLE, "L2_XYZ"])
+def test_unavailable_functions_are_refused_with_their_reason(name: str) -> None:
+    (finding,) = refused(f"{name}(1)>1")
+    assert f"{name} is unavailable: it needs" in finding
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ENTRY>1", "QTY>1", "PEAK>1", "PNL>1", "ON(WEEK,C>MA(C,5))", "RISE(180)>3", "C#DAY>1", '"SH000001$CLOSE">1'],
+)
+def test_what_comes_later_parses_and_is_refused_as_such(text: str) -> None:
+    (finding,) = refused(text)
+    assert finding.endswith("is not evaluated by this version")
+
+
+@pytest.mark.parametrize(
+    ("text", "findings"),
+    [
+        ("C>O", []),
+        ("C>O AND V>0 OR C>5", ["1+11 AND and OR are mixed without parentheses; AND binds tighter"]),
+        ("C>5 OR C>O AND V>0", ["8+11 AND and OR are mixed without parentheses; AND binds tighter"]),
+        ("(C>O AND V>0) OR C>5", []),
+        ("(C>O) AND (V>0) OR C>5", ["1+15 AND and OR are mixed without parentheses; AND binds tighter"]),
+        ("(C>5 OR C>O) AND V>0", []),
+        ("C/O=2", ["1+5 = on a computed value is hardly ever what is meant"]),
+        ("MA(C,5)<>O", ["1+10 <> on a computed value is hardly ever what is meant"]),
+        ("PCT=3", ["1+5 = on a computed value is hardly ever what is meant"]),
+        ("C=HHV(C,20) AND COUNT(C>O,3)=3 AND LAST=LIMITUP", []),
+        ("X:=C*2;X=4", ["8+3 = on a computed value is hardly ever what is meant"]),
+        ("NOT (C) > O", [
+            "1+11 NOT (C) is a call, so its truth is compared, not the comparison negated",
+            "6+1 C is a number; other than 0 counts as true",
+        ]),
+        ("NOT(C>O)", []),
+        ("C-O", ["1+3 the condition is a number; other than 0 counts as true"]),
+        ("C AND C>O", ["1+1 C is a number; other than 0 counts as true"]),
+        ("COUNT(C-O,3)>1", ["7+3 C-O is a number; other than 0 counts as true"]),
+        ("1", ["1+1 the condition never changes"]),
+        ("PCT:=C;PCT>3", ["1+3 PCT hides the market word PCT (change on the previous close in %) in this formula"]),
+    ],
+)  # fmt: skip
+def test_lints_warn_of_what_is_likely_not_meant(text: str, findings: list[str]) -> None:
+    assert warned(text) == findings
+
+
+def test_words_are_canonical_and_formulas_keep_their_spelling() -> None:
+    found = checked("MA(CLOSE,5)>LOW AND VOL>0")
+    assert found.words == {"C", "L", "V"}
+    assert normal_formula(found.formula) == "MA(CLOSE,5)>LOW AND VOL>0"
+    assert checked("CLOSE>1", "tick").words == {"LAST"}
+
+
+@pytest.mark.parametrize("number", DYNAINFO)
+def test_dynainfo_stands_for_words(number: int) -> None:
+    found = checked(f"DYNAINFO({number})>1", "tick")
+    assert normal_formula(found.formula) == f"{DYNAINFO[number]}>1"
+    assert found.words <= set(WORDS)
+
+
+def test_every_word_can_be_read_where_it_belongs() -> None:
+    for word in WORDS.values():
+        if word.scope is not Scope.POSITION:
+            for spelling in (word.name, *word.synonyms):
+                assert checked(f"{spelling}>0").words == {word.name}
+            assert word.zh
+            assert word.en
+
+
+def test_the_golden_of_the_rule_language_page() -> None:
+    text = "MA5:=MA(C,5);\nCORSS(MA5,MA5) AND C>MA(C,60)"
+    with pytest.raises(RuleFileError) as caught:
+        check(parse(text), period="5m", file="rules.yaml", first_line=30)
+    assert str(caught.value) == (
+        "rules.yaml:31:1: error: unknown function 'CORSS'\n"
+        "CORSS(MA5,MA5) AND C>MA(C,60)\n"
+        "^^^^^\n"
+        "    hint: did you mean CROSS?"
+    )
+
+
+def test_carets_stand_right_under_double_width_text() -> None:
+    with pytest.raises(RuleFileError) as caught:
+        checked("金叉：=C；死叉＞1 AND 金叉＞1")
+    assert str(caught.value) == (
+        "formula:1:7: error: unknown name '死叉'\n"
+        "金叉：=C；死叉＞1 AND 金叉＞1\n"
+        "          ^^^^\n"
+        "    hint: assign it with :="
+    )
+
+
+def test_a_chain_of_names_is_bounded_in_depth_and_doubling_names_in_cost() -> None:
+    chain = "A0:=C;" + ";".join(f"A{i}:=A{i - 1}+1" for i in range(1, 240)) + ";A239>1"
+    assert any(f"nests more than {MAX_HEIGHT} deep" in finding for finding in refused(chain))
+    doubling = "A0:=C;" + ";".join(f"A{i}:=A{i - 1}+A{i - 1}" for i in range(1, 60)) + ";A59>1"
+    start = time.perf_counter()
+    assert checked(doubling).warnings == ()
+    assert time.perf_counter() - start < 0.1
+
+
+def test_thousands_of_mistakes_are_told_quickly() -> None:
+    text = "+".join(f"XY{i}(1)" for i in range(90)) + ";" + ";".join(f"QX{i}+1" for i in range(240)) + ";C>1"
+    start = time.perf_counter()
+    assert len(refused(text)) == MAX_ERRORS
+    assert time.perf_counter() - start < 0.1
+
+
+def test_folded_constants_are_what_the_graph_computes() -> None:
+    state = StateTable(1)
+    source = Columns(state)
+    graph = Graph(state, source)
+    condition, _ = graph.add_formula(checked("N:=1+2*4-18/2;C>10+N*1%", "tick").formula, period="tick")
+    for price, truth in ((9.999, False), (10.001, True)):
+        source.set("tick", slice(None), C=price)
+        graph.plan([condition]).peek(slice(None))
+        assert bool(condition.value.t[0]) is truth  # type: ignore[union-attr]
+    assert np.isfinite(price)
+
+
+def test_a_rendered_warning_says_warning() -> None:
+    (finding,) = checked("C-O").warnings
+    assert render(finding).startswith("formula:1:1: warning: ")
