@@ -14,21 +14,27 @@ A bar goes through three steps, each its own method, because the engine has work
 
 from __future__ import annotations
 
+from calendar import monthrange
+from datetime import datetime
 from typing import Final
 
 import numpy as np
 
 from feeds.sessions import midnight_ms
 from feeds.tick import BoolArray, FloatArray, IntArray
+from rules.alert import SHANGHAI
 from rules.node import Selection
 from rules.state import Column, StateTable
 
-PERIOD_MINUTES: Final = {"1m": 1, "5m": 5, "15m": 15, "30m": 30, "60m": 60, "1d": 240}
-"""Trading minutes a bar of each period covers; a trading day has 240."""
+PERIOD_MINUTES: Final = {"1m": 1, "5m": 5, "15m": 15, "30m": 30, "60m": 60, "1d": 240, "1w": 240, "1mon": 240}
+"""Trading minutes after which a bar of each period may end, shortest first; a trading day has 240."""
+LONG_PERIODS: Final = ("1w", "1mon")
+"""Periods whose bar goes on over the night."""
 DAY_MINUTES: Final = 240
 FIELDS: Final = ("O", "H", "L", "C", "V", "AMO")
 
 MINUTE_MS: Final = 60_000
+DAY_MS: Final = 86_400_000
 CLOSE_DELAY_MS: Final = 3_000
 """How long after a bar's end the market clock closes it."""
 _MORNING_MS: Final = (9 * 60 + 30) * MINUTE_MS
@@ -53,16 +59,32 @@ def minute_end_ms(minute: IntArray | int) -> IntArray:
     return np.asarray(start + minute * MINUTE_MS)
 
 
+def last_day_ms(midnight: int, period: str) -> int:
+    """Return the Shanghai midnight of the day a bar of `period` on this day ends.
+
+    A week ends on its Friday and a month on its last calendar day, whether or not the market trades then.
+    """
+    day = datetime.fromtimestamp(midnight / 1000, SHANGHAI)
+    if period == "1w":
+        return midnight + (4 - day.weekday()) * DAY_MS
+    if period == "1mon":
+        return midnight + (monthrange(day.year, day.month)[1] - day.day) * DAY_MS
+    return midnight
+
+
 def bar_end_ms(ts_ms: IntArray, period: str) -> IntArray:
     """Return the end (Unix ms) of the bar of this period that takes a tick at each ts; all of one trade date."""
     midnight = midnight_ms(int(ts_ms[0])) if len(ts_ms) else 0
     minutes = PERIOD_MINUTES[period]
     slots = -(-trading_minute(ts_ms - midnight) // minutes)
-    return midnight + minute_end_ms(slots * minutes)
+    return last_day_ms(midnight, period) + minute_end_ms(slots * minutes)
 
 
 def bar_start_ms(end_ms: int, period: str) -> int:
-    """Return the start (Unix ms) of the bar of this period that ends at `end_ms`; lunch is skipped."""
+    """Return the start (Unix ms) of the bar of this period that ends at `end_ms`; lunch is skipped.
+
+    Of a long period it is the start of its last day.
+    """
     midnight = midnight_ms(end_ms)
     minute = int(trading_minute(np.array([end_ms - midnight]))[0]) - PERIOD_MINUTES[period]
     start = int(minute_end_ms(minute))
@@ -166,6 +188,11 @@ class PeriodBars:
         self.closed.array[rows] = CLOSED_BY_CLOCK
         self.flat.array[rows] = True
 
+    def carry(self, day: DayColumns) -> None:
+        """Take the bars over into the next day; volume counts from 0 again there, so its base moves below 0."""
+        self.volume_at_start.array -= np.where(np.isnan(day.volume.array), 0.0, day.volume.array)
+        self.amount_at_start.array -= np.where(np.isnan(day.amount.array), 0.0, day.amount.array)
+
     def roll(self) -> None:
         """Forget the bars of the old day, which have been committed."""
         self.end_ms.array[...] = 0
@@ -181,7 +208,7 @@ def due_times(midnight: int, periods: tuple[str, ...]) -> list[tuple[int, int, t
     """
     due: list[tuple[int, int, tuple[str, ...]]] = []
     for minute in range(1, DAY_MINUTES + 1):
-        ending = tuple(p for p in periods if minute % PERIOD_MINUTES[p] == 0)
+        ending = tuple(p for p in periods if minute % PERIOD_MINUTES[p] == 0 and last_day_ms(midnight, p) == midnight)
         if ending:
             end = midnight + int(minute_end_ms(minute))
             due.append((end + (MINUTE_MS if minute == DAY_MINUTES else CLOSE_DELAY_MS), end, ending))

@@ -19,12 +19,12 @@ from feeds.sessions import date_text, day_ms, session_clock_ms, trade_date
 from feeds.tick import BoolArray, IntArray, TickBatch
 from rules import rulefile
 from rules.alert import Alert
-from rules.bars import CLOSED_BY_CLOCK, FINAL, OPEN, PeriodBars, bar_start_ms
+from rules.bars import CLOSED_BY_CLOCK, FINAL, LONG_PERIODS, OPEN, PeriodBars, bar_start_ms
 from rules.errors import RuleError
 from rules.graph import Graph
 from rules.lifecycle import Ledger, Moment
 from rules.market import Market, pick
-from rules.node import Node, Selection, Truth
+from rules.node import Node, Selection, Truth, is_tick
 from rules.program import Fire, Group, Sessions, Slot, compile_slots, group_slots, ticks_in_session
 from rules.reporter import AFTER_TICK, AT_TICK, BEFORE_TICK, Cause, Reporter, by_slot
 from rules.rule import Evaluation, Rule, RuleSet
@@ -127,16 +127,21 @@ class Engine:
 
     def _sample_ticks(self, at: Selection, rows: IntArray, *, times_ms: IntArray, arrival: IntArray) -> None:
         """Sample the tick-evaluated rules of every period; on period tick each sample is a bar of its own."""
+        if self._is_frozen:
+            return
         n_symbols = self.market.state.n
         for (period, evaluation), group in self._groups.items():
             if evaluation is not Evaluation.TICK:
+                continue
+            inside = np.broadcast_to(ticks_in_session(times_ms, group.sessions), rows.shape)
+            if not inside.any():
                 continue
             fires = group.sample(at, n_symbols=n_symbols, times_ms=times_ms, overlap=ticks_in_session)
             bars = self.market.bars.get(period)
             ends = None if bars is None else bars.end_ms.array[rows]
             self._report(fires, rows, times_ms=times_ms, ends_ms=ends, arrival=arrival, phase=AT_TICK)
-            if period == "tick":
-                self._graph.commit("tick", rows)
+            if is_tick(period):
+                self._graph.commit(period, rows if inside.all() else rows[inside])
 
     def _close_by_status(self, rows: IntArray, batch: TickBatch, *, arrival: IntArray) -> None:
         """Close the day's last bars of symbols whose tick says that their day is over."""
@@ -157,17 +162,20 @@ class Engine:
         if second_ms <= market.clock_ms:
             return
         if trade_date(second_ms) != market.date:
-            self._finish_day()
+            self._finish_day(second_ms)
             market.roll(second_ms)
         market.reach(second_ms)
         self._close_due(second_ms)
         self._expire()
 
-    def _finish_day(self) -> None:
-        """Close and commit what the old day has left."""
+    def _finish_day(self, second_ms: int) -> None:
+        """Close and commit what the old day has left, as far as it ends before the trade date of `second_ms`."""
         self._close_due(self.market.last_due_ms)
         for bars in self.market.bars.values():
-            self._graph.commit(bars.period, np.flatnonzero(bars.end_ms.array > 0))
+            if self.market.ends_before(bars, second_ms):
+                # A week whose Friday did not trade was not closed by the clock.
+                self._close(bars, np.flatnonzero((bars.end_ms.array > 0) & (bars.closed.array == OPEN)), closed=FINAL)
+                self._graph.commit(bars.period, np.flatnonzero(bars.end_ms.array > 0))
 
     def _close_due(self, second_ms: int) -> None:
         for end_ms, periods in self.market.due(second_ms):
@@ -203,7 +211,7 @@ class Engine:
         """Mark these bars closed and sample the rules that wait for it; no `arrival`: the clock did it."""
         bars.closed.array[rows] = closed
         group = self._groups.get((bars.period, Evaluation.BAR_CLOSE))
-        if group is None or not len(rows):
+        if group is None or not len(rows) or self._is_frozen:
             return
         ends = bars.end_ms.array[rows]
 
@@ -224,6 +232,11 @@ class Engine:
         if over:
             self._cover()
             self._flush()
+
+    @property
+    def _is_frozen(self) -> bool:
+        """Whether the feed has marked a silence that lasts: no rule is sampled, but bars still close."""
+        return self._reporter.silent_episode is not None
 
     def _is_over(self, rule: Rule) -> bool:
         return rule.expires_ms is not None and rule.expires_ms <= self.market.clock_ms
@@ -375,7 +388,9 @@ class Engine:
 
 
 def _bars_in_session(ends_ms: IntArray, sessions: Sessions, period: str) -> BoolArray:
-    """Tell which bars overlap the sessions for some time."""
+    """Tell which bars overlap the sessions for some time; those of a long period always do."""
+    if period in LONG_PERIODS:
+        return np.ones(len(ends_ms), np.bool_)
     distinct, inverse = np.unique(ends_ms, return_inverse=True)
     inside = [
         session_clock_ms(int(end), sessions) > session_clock_ms(bar_start_ms(int(end), period), sessions)

@@ -25,11 +25,12 @@ from rules.bars import (
     Extremes,
     PeriodBars,
     due_times,
+    last_day_ms,
     minute_end_ms,
     trading_minute,
 )
 from rules.latest import HALTED, Latest
-from rules.node import ALL, Selection
+from rules.node import ALL, Selection, is_tick
 from rules.state import Column, StateTable
 
 FUTURE_MS: Final = 10_000
@@ -71,7 +72,7 @@ class Market:
         """Return the column of a word: the forming bar's field of that period, or a now word (FieldSource)."""
         if word not in ("O", "H", "L", "C", "V", "AMO"):
             return self.latest.column(word)
-        return self.latest.column("LAST") if period == "tick" else self.period(period).fields[word]
+        return self.latest.column("LAST") if is_tick(period) else self.period(period).fields[word]
 
     def period(self, period: str) -> PeriodBars:
         """Return the bars of a period, which are made from the next tick on if nobody has asked for them before."""
@@ -149,7 +150,7 @@ class Market:
     def ends(self, minute: int | IntArray, period: str) -> int | IntArray:
         """Return the end (Unix ms) of the bar of this period that holds each trading minute."""
         minutes = PERIOD_MINUTES[period]
-        end = self.midnight_ms + minute_end_ms(-(-minute // minutes) * minutes)
+        end = last_day_ms(self.midnight_ms, period) + minute_end_ms(-(-minute // minutes) * minutes)
         return end if isinstance(minute, np.ndarray) else int(end)
 
     def skipped(self, bars: PeriodBars, rows: IntArray, *, ends: int | IntArray) -> tuple[BoolArray, IntArray]:
@@ -230,12 +231,19 @@ class Market:
         self.date = trade_date(second_ms)
         self.day_number += 1
         for bars in self.bars.values():
-            bars.roll()
+            if self.ends_before(bars, second_ms):
+                bars.roll()
+            else:
+                bars.carry(self.day)
         self.survey()
         self.latest.roll()
         self.day.roll()
         self.silences = [(since, until) for since, until in self.silences if until is None]
         self._plan_day()
+
+    def ends_before(self, bars: PeriodBars, second_ms: int) -> bool:
+        """Tell whether the bars of this period that are held end before the trade date of `second_ms`."""
+        return int(bars.end_ms.array.max(initial=0)) < midnight_ms(second_ms)
 
     def due(self, second_ms: int) -> Iterator[tuple[int, tuple[str, ...]]]:
         """Yield (bar end, periods) of the bars that the clock closes up to `second_ms`, each once, in order."""
