@@ -313,7 +313,8 @@ class Engine:
                 at = place[fire.row]
                 ts_ms = int(times_ms[at])
                 end_ms = None if ends_ms is None else int(ends_ms[at])
-                moment = Moment(ts_ms, date_text(ts_ms), self.market.day_number, end_ms)
+                outages = self.market.outages(ts_ms)
+                moment = Moment(ts_ms, date_text(ts_ms), self.market.day_number, end_ms, outages)
                 reported = {text: column[i] for text, column in values.items()}
                 self._reporter.note_fire(slot, fire, moment, cause=Cause(int(arrival[at]), phase), values=reported)
 

@@ -41,7 +41,7 @@ from rules.language.tree import (
     Text,
 )
 from rules.language.words import DYNAINFO, SPELLINGS
-from rules.node import ALL, Node, Selection
+from rules.node import ALL, Node, Selection, is_tick
 from rules.rings import Ring, Rings
 from rules.state import Column, StateTable
 
@@ -90,7 +90,7 @@ class Layer:
         self._plan: Plan | None = None
         self._late: set[str] = set()
         self.history: dict[str, Ring] = {}
-        if period != "tick":
+        if not is_tick(period):
             self.history = {word: self.rings.make(self.word(word), window) for word in BAR_FIELDS}
 
     def share(self, node: Value) -> Value:

@@ -60,13 +60,19 @@ class EdgeBits:
         armed; an armed one whose condition is true fires and is disarmed. The first valid sample arms where the
         condition is false; where it is true it fires only if `fire_on_start` says so.
         """
-        valid = (true | false) & enabled
+        valid = true | false
+        valid &= enabled
+        rearmed = rearm & valid
+        late = np.zeros(valid.shape, np.uint8)
         first = valid & ~self.started
-        late = first & true & fire_on_start
-        self.started |= valid
-        self.armed |= (valid & ~first & rearm) | (first & false) | late
-        fires = self.armed & true & valid
-        self.armed &= ~fires
+        if np.count_nonzero(first):
+            late = first & true & fire_on_start
+            rearmed = (rearmed & ~first) | (first & false) | late
+            self.started |= first
+        self.armed |= rearmed
+        fires = self.armed & true
+        fires &= valid
+        self.armed ^= fires
         return fires, late
 
 
@@ -87,12 +93,23 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When a fire happens: Unix ms, trade date, ordinal of the trade date, end of the bar it belongs to."""
+    """When a fire happens: Unix ms, trade date, ordinal of the trade date, end of the bar it belongs to.
+
+    outages: (since, until) in Unix ms of what the rule's clock leaves out that day, none of them overlapping.
+    """
 
     ts_ms: int
     date: str
     day: int
     bar_end_ms: int | None
+    outages: tuple[tuple[int, int], ...] = ()
+
+    def clock_ms(self, rule: Rule) -> int:
+        """Return what the rule's own clock shows: its sessions' time of that day, less outages."""
+        clock = session_clock_ms(self.ts_ms, rule.session)
+        for since, until in self.outages:
+            clock -= session_clock_ms(until, rule.session) - session_clock_ms(since, rule.session)
+        return clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +145,7 @@ class Ledger:
         record.sent_ever += 1
         record.sent_that_day += 1
         record.sent_day = moment.day
-        record.sent_clock_ms = session_clock_ms(moment.ts_ms, rule.session)
+        record.sent_clock_ms = moment.clock_ms(rule)
         record.sent_bar_ms = moment.bar_end_ms
         record.held_back = 0
         return Verdict(episode, None, held_back)
@@ -196,6 +213,6 @@ def _frequency_spent(frequency: Frequency, record: Record, *, today: int, moment
 
 
 def _since_sent_ms(rule: Rule, record: Record, moment: Moment) -> int:
-    """Return ms of the rule's own session clock since its last sent fire."""
-    now = session_clock_ms(moment.ts_ms, rule.session)
-    return (moment.day - record.sent_day) * session_length_ms(rule.session) + now - record.sent_clock_ms
+    """Return ms of the rule's own clock since its last sent fire; of earlier days outages after it are counted."""
+    passed_ms = (moment.day - record.sent_day) * session_length_ms(rule.session)
+    return passed_ms + moment.clock_ms(rule) - record.sent_clock_ms

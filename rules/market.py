@@ -261,6 +261,14 @@ class Market:
         """Tell whether this stretch lies wholly inside a marked silence."""
         return any(since <= start_ms and (until is None or end_ms <= until) for since, until in self.silences)
 
+    def outages(self, ts_ms: int) -> tuple[tuple[int, int], ...]:
+        """Return the marked silences of the day as far as they lie before `ts_ms`."""
+        return tuple(
+            (max(since, self.midnight_ms), ts_ms if until is None else min(until, ts_ms))
+            for since, until in self.silences
+            if since < ts_ms
+        )
+
     def _plan_day(self) -> None:
         """List the bar closes of the current date that are still to come."""
         self._due = due_times(self.midnight_ms, tuple(self.bars)) if self.date else []

@@ -27,6 +27,11 @@ ALL = slice(None)
 _UNSET: FloatArray = np.empty(0)
 
 
+def is_tick(period: str) -> bool:
+    """Tell whether each tick is a bar of this period; "tick@…" holds only the ticks of the sessions named."""
+    return period.partition("@")[0] == "tick"
+
+
 @dataclass(slots=True)
 class Truth:
     """Three-valued column: `t` (n,) bool known true, `f` (n,) bool known false; never both."""
@@ -39,7 +44,7 @@ class Node:
     """Base of every graph node.
 
     key     normalised text of the expression, unique within its period: equal sub-expressions are one node
-    period  "tick", "1m" … : the bars at whose close `commit` is called
+    period  "tick@continuous", "1m" … : the bars at whose close `commit` is called
     kind    Kind.NUMBER (value: FloatArray) or Kind.TRUTH (value: Truth)
     args    nodes read by this one
     warmup  committed bars needed before the first valid value with the forming bar is there (0 = at once)

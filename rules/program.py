@@ -1,6 +1,7 @@
 """Rules compiled for the engine: slots grouped by when they are evaluated, each group one pass over the graph.
 
-A slot is one leg of one rule; a group is all slots of one period and evaluation. `Group.sample` takes one sample of all
+A slot is one leg of one rule; a group is all slots of one period (on ticks: also of one choice of sessions) and
+evaluation. `Group.sample` takes one sample of all
 of them for some symbols: graph → gates → arming, and returns the fires.
 """
 
@@ -77,6 +78,7 @@ class Group:
         self._fire_on_start = np.array([[255 * (s.rule.on_start is OnStart.FIRE)] for s in slots], np.uint8)
         self._scope: BitRows = np.zeros((len(slots), 0), np.uint8)
         self._sessions = sorted({slot.rule.session for slot in slots})
+        self.sessions = tuple(sorted({session for sessions in self._sessions for session in sessions}))
         self._session_of = np.array([self._sessions.index(slot.rule.session) for slot in slots])
 
     def cover(self, symbols: Sequence[str], instruments: Mapping[str, Instrument], *, expired: set[str]) -> None:
@@ -153,14 +155,24 @@ def compile_slots(rules: RuleSet, graph: Graph) -> list[Slot]:
     slots: list[Slot] = []
     for rule in rules.rules:
         for leg in rule.legs:
-            condition, _ = graph.add_formula(leg.when, period=rule.period)
-            rearm = None if leg.rearm is None else graph.add_formula(leg.rearm, period=rule.period)[0]
+            period = layer_of(rule)
+            condition, _ = graph.add_formula(leg.when, period=period)
+            rearm = None if leg.rearm is None else graph.add_formula(leg.rearm, period=period)[0]
             names = local_names(leg.when)
             values = {
-                text: graph.add(expr, period=rule.period, names=names) for text, expr in value_exprs(rule, leg).items()
+                text: graph.add(expr, period=period, names=names) for text, expr in value_exprs(rule, leg).items()
             }
             slots.append(Slot(rule, leg, len(slots), condition, rearm, values))
     return slots
+
+
+def layer_of(rule: Rule) -> str:
+    """Return the graph's period for a rule: its own, and on ticks only those of its sessions are bars.
+
+    Otherwise the auction's ticks would stand between the night and the first tick on which the rule is evaluated, and
+    no price could ever cross over night.
+    """
+    return f"tick@{'+'.join(sorted(rule.session))}" if rule.period == "tick" else rule.period
 
 
 def local_names(formula: Formula) -> dict[str, Expr]:
@@ -169,9 +181,9 @@ def local_names(formula: Formula) -> dict[str, Expr]:
 
 
 def group_slots(slots: Sequence[Slot], graph: Graph) -> dict[tuple[str, Evaluation], Group]:
-    """Return the groups by (period, evaluation), slots in file order."""
-    kinds = dict.fromkeys((slot.rule.period, slot.rule.evaluation) for slot in slots)
+    """Return the groups by (the graph's period, evaluation), slots in file order."""
+    kinds = dict.fromkeys((layer_of(slot.rule), slot.rule.evaluation) for slot in slots)
     return {
-        kind: Group([slot for slot in slots if (slot.rule.period, slot.rule.evaluation) == kind], graph)
+        kind: Group([slot for slot in slots if (layer_of(slot.rule), slot.rule.evaluation) == kind], graph)
         for kind in kinds
     }

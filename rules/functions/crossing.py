@@ -11,7 +11,7 @@ from rules.functions.arithmetic import edges
 from rules.functions.function import Args, Builder, Constants, Function, Value, call_key, numbers, window
 from rules.functions.values import NumberNode, TruthNode
 from rules.language.tree import Kind
-from rules.node import Selection
+from rules.node import Selection, is_tick
 from rules.state import Column, StateTable
 
 
@@ -42,7 +42,11 @@ class Cross(TruthNode):
         self.value = out
 
     def commit(self, at: IntArray) -> None:
-        self._below.array[at] = self._a.value <= self._b.value
+        below = self._a.value <= self._b.value
+        if is_tick(self.period):  # an unknown tick is as if none had come
+            unknown = np.isnan(self._a.value) | np.isnan(self._b.value)
+            below = np.where(unknown, self._below.array[at], below)
+        self._below.array[at] = below
 
 
 class LongCross(TruthNode):

@@ -9,7 +9,7 @@ import numpy as np
 from feeds.tick import IntArray
 from rules.functions.function import Args, Builder, Constants, Function, Param, ParamKind, Value, call_key, window
 from rules.functions.values import NumberNode, TruthNode, true_at
-from rules.node import Selection
+from rules.node import Selection, is_tick
 from rules.rings import Ring
 from rules.state import StateTable
 
@@ -34,7 +34,10 @@ class Earlier(NumberNode):
     def commit(self, at: IntArray) -> None:
         assert self.ring is not None
         self.value = self.value.copy()  # it stays that of the closed bar until the next pass
-        self._was.array[at] = self.ring.back(at, self._bars - 1)
+        was = self.ring.back(at, self._bars - 1)
+        if is_tick(self.period):  # an unknown tick is as if none had come
+            was = np.where(np.isnan(was), self._was.array[at], was)
+        self._was.array[at] = was
 
 
 class Remembered(NumberNode):
