@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,39 +64,44 @@ class Circuit:
         order = sorted(range(len(self._signals)), key=lambda i: (self._signals[i].depth, self._signals[i].kind))
         place = {signal: row for row, signal in enumerate(order)}
         self.rows = np.array([place[root] for root in roots], np.int64)
-        self._leaf_rows = [place[self._signal_of[id(leaf)]] for leaf in self.leaves]
         self._banks = self._bank(order, place)
-        self._masks = np.zeros((0, 0), np.bool_)
+        self._masks = np.zeros((2 * len(self.leaves), 0), np.bool_)
+        """The leaves' `t`, then their `f`; leaf i has bit row i, as signals without gates come first."""
         self.t: BitRows = np.zeros((len(order), 0), np.uint8)
         self.f: BitRows = np.zeros((len(order), 0), np.uint8)
 
     def run(self, at: Selection, *, n_symbols: int) -> None:
         """Set `t` and `f` from the leaves' values at the selected symbols; all others become unknown."""
-        count = len(self.leaves)
-        if self._masks.shape != (2 * count, n_symbols):
-            self._masks = np.zeros((2 * count, n_symbols), np.bool_)
+        if self._masks.shape[1] != n_symbols:
+            self._masks = np.zeros((2 * len(self.leaves), n_symbols), np.bool_)
             self.t = np.zeros((len(self.t), byte_width(n_symbols)), np.uint8)
             self.f = np.zeros_like(self.t)
-        masks = self._masks
-        if not isinstance(at, slice):
-            masks[...] = False
-        for leaf, row in zip(self.leaves, self._leaf_rows, strict=True):
-            assert isinstance(leaf.value, Truth)
-            masks[row, at] = leaf.value.t
-            masks[count + row, at] = leaf.value.f
-        bits = np.packbits(masks, axis=1)
+        self._take_leaves(at)
         t, f = self.t, self.f
-        t[:count], f[:count] = bits[:count], bits[count:]
         for bank in self._banks:
-            own = slice(bank.first, bank.last)
+            a, b, own = bank.a, bank.b, slice(bank.first, bank.last)
             if bank.kind == "AND":
-                np.bitwise_and(t[bank.a], t[bank.b], out=t[own])
-                np.bitwise_or(f[bank.a], f[bank.b], out=f[own])
+                np.bitwise_and(t.take(a, axis=0), t.take(b, axis=0), out=t[own])
+                np.bitwise_or(f.take(a, axis=0), f.take(b, axis=0), out=f[own])
             elif bank.kind == "OR":
-                np.bitwise_or(t[bank.a], t[bank.b], out=t[own])
-                np.bitwise_and(f[bank.a], f[bank.b], out=f[own])
+                np.bitwise_or(t.take(a, axis=0), t.take(b, axis=0), out=t[own])
+                np.bitwise_and(f.take(a, axis=0), f.take(b, axis=0), out=f[own])
             else:
-                t[own], f[own] = f[bank.a], t[bank.a]
+                t[own], f[own] = f.take(a, axis=0), t.take(a, axis=0)
+
+    def _take_leaves(self, at: Selection) -> None:
+        """Pack the leaves' masks into the first rows of `t` and `f`."""
+        truths = cast(list[Truth], [leaf.value for leaf in self.leaves])
+        columns = [truth.t for truth in truths] + [truth.f for truth in truths]
+        masks, count = self._masks, len(truths)
+        if isinstance(at, slice):
+            np.concatenate(columns, out=masks.reshape(-1))
+        else:
+            masks[...] = False
+            for mask, column in zip(masks, columns, strict=True):
+                mask[at] = column
+        bits = np.packbits(masks, axis=1)
+        self.t[:count], self.f[:count] = bits[:count], bits[count:]
 
     def _wire(self, node: Node) -> int:
         known = self._signal_of.get(id(node))

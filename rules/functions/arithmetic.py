@@ -25,11 +25,13 @@ from rules.functions.function import (
     call_key,
     numbers,
 )
-from rules.functions.values import Constant, Field, NumberNode, TruthNode, true_at
+from rules.functions.values import Constant, Field, NumberNode, TruthNode, scalar, true_at
 from rules.language.tree import Kind
 from rules.node import Selection, Truth
 
 TOLERANCE: Final = 1e-9
+_TOLERANCE: Final = scalar(TOLERANCE)
+_ZERO: Final = scalar(0.0)
 Ufunc = Callable[..., Any]
 OPERATORS: Final[dict[str, Ufunc]] = {"+": np.add, "-": np.subtract, "*": np.multiply}
 COMMUTATIVE: Final = frozenset("+*")
@@ -149,7 +151,7 @@ class Quotient(NumberNode):
     def _zero(self, scratch: FloatArray) -> Any:
         divisor = self._divisor.value
         if not self._tolerances:
-            return np.equal(divisor, 0.0)
+            return np.equal(divisor, _ZERO)
         np.abs(divisor, out=scratch)
         zero = np.less_equal(scratch, self._tolerances[0].value)
         for tolerance in self._tolerances[1:]:
@@ -213,7 +215,7 @@ class Tolerance(NumberNode):
             self._unit = np.ones(out.size)  # maximum of two columns is twice as fast as of a column and a number
         np.abs(self._operand.value, out=out)
         np.maximum(out, self._unit[: out.size], out=out)
-        np.multiply(out, TOLERANCE, out=out)
+        np.multiply(out, _TOLERANCE, out=out)
         self.value = out
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from feeds.tick import FloatArray, IntArray
 from rules.errors import RuleError
 from rules.functions.function import Args, Builder, Constants, Function, Param, ParamKind, Value, call_key, window
-from rules.functions.values import Constant, NumberNode, holes
+from rules.functions.values import Constant, NumberNode, holes, scalar
 from rules.functions.windows import Mean, Weighted, build_window
 from rules.language.tree import Kind
 from rules.node import Selection
@@ -28,7 +28,7 @@ class Smoothed(NumberNode):
     def __init__(self, key: str, x: NumberNode, weight: float) -> None:
         super().__init__(key, period=x.period, args=(x,), warmup=x.warmup)
         self._x = x
-        self._weight = weight
+        self._weight = scalar(weight)
 
     def open(self, state: StateTable) -> None:
         super().open(state)

@@ -15,7 +15,7 @@ import numpy as np
 from feeds.tick import FloatArray, IntArray
 from rules.functions.arithmetic import TOLERANCE
 from rules.functions.function import Args, Builder, Constants, Function, Param, Value, call_key, window
-from rules.functions.values import NumberNode, true_at
+from rules.functions.values import NumberNode, scalar, true_at
 from rules.functions.windows import ordered_sum
 from rules.language.tree import Kind
 from rules.node import Selection
@@ -29,13 +29,14 @@ class Deviations(NumberNode):
     State: mean of the closed N−1; their M2 over the divisor; and the value up to which x and they are ties.
     """
 
-    __slots__ = ("_divisor", "_floor", "_m2", "_mean", "_n", "_rooted", "_x")
+    __slots__ = ("_divisor", "_floor", "_m2", "_mean", "_n", "_rooted", "_weight", "_x")
 
     def __init__(self, key: str, x: NumberNode, n: int, *, ring: Ring, divisor: int, rooted: bool) -> None:
         super().__init__(key, period=x.period, args=(x,), warmup=x.warmup + n - 1)
         self._x = x
         self._n = n
         self._divisor = float(divisor)
+        self._weight = scalar((n - 1) / n / divisor)
         self._rooted = rooted
         self.ring = ring
 
@@ -56,7 +57,7 @@ class Deviations(NumberNode):
     def _join(self, out: FloatArray, x: FloatArray, at: Selection) -> None:
         np.subtract(x, self._mean.array[at], out=out)
         np.multiply(out, out, out=out)
-        np.multiply(out, (self._n - 1) / self._n / self._divisor, out=out)
+        np.multiply(out, self._weight, out=out)
         np.add(out, self._m2.array[at], out=out)
         ties = true_at(out <= self._floor.array[at])
         if ties is not None:

@@ -118,9 +118,15 @@ class TruthField(TruthNode):
         self.value = out
 
 
+def scalar(number: float) -> FloatArray:
+    """Return a number as numpy takes it quickest beside a column: converting a float costs a third of a pass."""
+    return np.array(number)
+
+
 def holes(values: FloatArray) -> IntArray | None:
     """Return where values are NaN, None if nowhere; one pass of 1 µs per 5,500 in the usual case."""
-    if not np.isnan(np.dot(values, values)):
+    squares = values.dot(values)
+    if squares == squares:  # any NaN makes the sum NaN, and NaN alone is not itself
         return None
     return np.flatnonzero(np.isnan(values))
 

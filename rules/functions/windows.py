@@ -13,7 +13,7 @@ import numpy as np
 
 from feeds.tick import FloatArray, IntArray
 from rules.functions.function import Args, Builder, Constants, Function, Param, Value, call_key, window
-from rules.functions.values import NumberNode, holes
+from rules.functions.values import NumberNode, holes, scalar
 from rules.language.tree import Kind
 from rules.node import Selection
 from rules.rings import Ring
@@ -72,11 +72,15 @@ class Sum(Window):
 class Mean(Window):
     """Σx/N over N bars; NaN until there are N and while one of them is NaN. The base is the closed bars' part of it."""
 
-    __slots__ = ()
+    __slots__ = ("_share",)
     EMPTY = 0.0
 
+    def __init__(self, key: str, x: NumberNode, n: int, *, ring: Ring, warmup: int) -> None:
+        super().__init__(key, x, n, ring=ring, warmup=warmup)
+        self._share = scalar(1.0 / n)
+
     def extend(self, base: FloatArray, x: FloatArray, out: FloatArray) -> FloatArray:
-        np.multiply(x, 1.0 / self.n, out=out)
+        np.multiply(x, self._share, out=out)
         return np.add(out, base, out=out)
 
     def reread(self, rows: Rows) -> FloatArray:

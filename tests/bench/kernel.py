@@ -46,6 +46,6 @@ class Kernel:
         self._plan.peek(ALL)
         circuit = self._circuit
         circuit.run(ALL, n_symbols=self.n_symbols)
-        true, false = circuit.t[circuit.rows], circuit.f[circuit.rows]
+        true, false = circuit.t.take(circuit.rows, axis=0), circuit.f.take(circuit.rows, axis=0)
         fires, _ = self._bits.sample(true, false, rearm=false, enabled=self._enabled, fire_on_start=self._fire_on_start)
         return fires
