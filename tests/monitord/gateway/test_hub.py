@@ -1,0 +1,100 @@
+"""The ring against a plain list, and the hub's start over."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitord.gateway.hub import Hub, Ring, _contiguous_tail
+from monitord.gateway.protocol import Position, Published
+from notifiers import channel
+from notifiers.errors import DeliveryError
+from tests.monitord.gateway.stand import EPOCH, FakeAlerts, record, until
+
+
+def alert(off: int, epoch: str = EPOCH) -> Published:
+    return Published(epoch, off, b"{}", ("alerts",))
+
+
+@given(size=st.integers(1, 20), base=st.integers(0, 50), count=st.integers(0, 60), data=st.data())
+def test_the_ring_holds_what_a_list_of_the_newest_would(size: int, base: int, count: int, data: st.DataObject) -> None:
+    ring, kept = Ring(size), list[int]()
+    ring.reset(base)
+    for off in range(base + 1, base + count + 1):
+        ring.append(alert(off))
+        kept = [*kept, off][-size:]
+    assert ring.top == base + count
+    assert ring.first == (kept[0] if kept else base + 1)
+    after = data.draw(st.integers(ring.first - 1, ring.top + 3))
+    most = data.draw(st.integers(0, 30))
+    assert [found.off for found in ring.after(after, most)] == [off for off in kept if off > after][:most]
+
+
+def test_the_tail_that_leads_to_the_top_is_kept() -> None:
+    place = channel.Position(EPOCH, 9, recovered=True)
+    kept = [alert(1), alert(2), alert(5, "old1"), alert(6, "old1"), alert(7), alert(8), alert(9)]
+    assert [found.off for found in _contiguous_tail(kept, place)] == [7, 8, 9]
+    assert _contiguous_tail(kept[:-1], place) == []
+    assert _contiguous_tail([], place) == []
+
+
+async def running(hub: Hub) -> asyncio.Task[None]:
+    task = asyncio.create_task(hub.run())
+    await until(lambda: hub.top is not None or task.done())
+    return task
+
+
+async def test_a_run_that_failed_goes_on_where_it_was() -> None:
+    alerts = FakeAlerts()
+    hub = Hub(alerts, ring_size=100)  # type: ignore[arg-type]
+    task = await running(hub)
+    alerts.publish(5)
+    await until(lambda: hub.top == Position(EPOCH, 5))
+    alerts.streams[0].queue.put_nowait(DeliveryError("lost"))
+    with pytest.raises(DeliveryError):
+        await task
+    assert alerts.streams == []
+    alerts.publish(5)
+    task = await running(hub)
+    await until(lambda: hub.top == Position(EPOCH, 10))
+    assert hub.counters["gaps"] == 0
+    assert hub.counters["alerts"] == 10
+    task.cancel()
+
+
+async def test_a_stream_that_cannot_be_read_at_the_start_leaves_an_empty_ring() -> None:
+    alerts = FakeAlerts()
+    alerts.publish(5)
+    alerts.down = True
+    hub = Hub(alerts, ring_size=100)  # type: ignore[arg-type]
+    task = await running(hub)
+    assert hub.top == Position(EPOCH, 5)
+    alerts.down = False
+    start = await hub.locate("alerts", Position(EPOCH, 2))
+    assert (start.recovered, start.replayed) == (True, 3)
+    task.cancel()
+
+
+async def test_a_record_that_cannot_be_read_takes_its_place_and_is_counted() -> None:
+    alerts = FakeAlerts()
+    hub = Hub(alerts, ring_size=100)  # type: ignore[arg-type]
+    task = await running(hub)
+    hub.take(channel.Envelope(1, EPOCH, b"rubbish"))
+    hub.take(channel.Envelope(2, EPOCH, record(2)))
+    assert hub.top == Position(EPOCH, 2)
+    assert hub.counters["unreadable"] == 1
+    assert hub.counters["gaps"] == 0
+    task.cancel()
+
+
+async def test_an_envelope_that_comes_again_is_dropped() -> None:
+    hub = Hub(FakeAlerts(), ring_size=10)  # type: ignore[arg-type]
+    task = await running(hub)
+    for off in (1, 2, 2, 1, 3):
+        hub.take(channel.Envelope(off, EPOCH, record(off)))
+    assert hub.top == Position(EPOCH, 3)
+    assert hub.counters["alerts"] == 3
+    task.cancel()
