@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 
 import numpy as np
@@ -252,3 +253,36 @@ def test_folded_constants_are_what_the_graph_computes() -> None:
 def test_a_rendered_warning_says_warning() -> None:
     (finding,) = checked("C-O").warnings
     assert render(finding).startswith("formula:1:1: warning: ")
+
+
+SERIES = ("CROSS", "MAX", "BETWEEN", "ABS", "BARSLAST", "VALUEWHEN", "IF")
+WINDOWED = ("MA", "EMA", "SUM", "HHV", "REF", "COUNT", "EVERY", "FILTER", "WMA", "STD")
+
+
+def invented(rng: random.Random, depth: int = 0) -> str:
+    """Return a random expression of words, local names N and X, operators and functions."""
+    if depth > 3 or rng.random() < 0.3:
+        return rng.choice(["C", "LAST", "H", "5", "2.5", "0", "-3", "X", "SEALUP", "10/2", "DYNAINFO(14)"])
+    if rng.random() < 0.5:
+        op = rng.choice(["+", "-", "*", "/", ">", "<=", "=", " AND ", " OR "])
+        return f"({invented(rng, depth + 1)}{op}{invented(rng, depth + 1)})"
+    if rng.random() < 0.5:
+        return f"{rng.choice(WINDOWED)}({invented(rng, depth + 1)},{rng.choice(['5', 'N', 'N*2/1', '10/2'])})"
+    name = rng.choice(SERIES)
+    arity = {"ABS": 1, "BARSLAST": 1, "BETWEEN": 3, "IF": 3}.get(name, 2)
+    return f"{name}({','.join(invented(rng, depth + 1) for _ in range(arity))})"
+
+
+def test_the_graph_compiles_whatever_the_checker_lets_through() -> None:
+    passed = 0
+    for seed in range(1_500):
+        rng = random.Random(seed)
+        period = rng.choice(["tick", "1m"])
+        try:
+            found = checked(f"N:=10/2;X:={invented(rng)};{invented(rng)}>{invented(rng)}", period)
+        except RuleFileError:
+            continue
+        passed += 1
+        state = StateTable(1)
+        Graph(state, Columns(state)).add_formula(found.formula, period=period)
+    assert passed > 300
