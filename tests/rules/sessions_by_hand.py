@@ -6,8 +6,11 @@ the loops follow is written in the rule reference: which bar a tick counts to, w
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -122,11 +125,10 @@ def _row(one: Any) -> Row:
 
 
 def silences_of(clock: Sequence[int]) -> list[tuple[int, int]]:
-    """Return (start, end) of each stretch without any row of over 60 s of trading time, from 10 s after its last row."""
-    pairs = zip(clock, clock[1:], strict=False)
+    """Return (start, end) of each stretch of over 60 s of trading time without a row, from 10 s after the last row."""
     return [
         (a + 10 * SECOND, b)
-        for a, b in pairs
+        for a, b in pairwise(clock)
         if midnight(a) == midnight(b) and traded_ms(b) - traded_ms(a) > 60 * SECOND
     ]
 
@@ -154,6 +156,7 @@ class Bar:
         return self.open, self.high, self.low, self.close, self.shares, self.amount_cny
 
 
+@cache
 def ends_of(minutes: int, day: int) -> list[int]:
     """Return the ends of a day's bars of so many trading minutes, the day given by its midnight."""
     clocks = [OPEN + n * MINUTE if n <= 120 else NOON[1] + (n - 120) * MINUTE for n in range(minutes, 241, minutes)]
@@ -169,7 +172,8 @@ def end_of(ts_ms: int, minutes: int) -> int:
         clock = NOON[0]
     if clock == NOON[1]:
         clock += 1
-    return next(end for end in ends_of(minutes, day) if min(clock, CLOSE) + day <= end)
+    ends = ends_of(minutes, day)
+    return ends[bisect_left(ends, min(clock, CLOSE) + day)]
 
 
 def minutes_of(end_ms: int, minutes: int) -> list[int]:
@@ -189,8 +193,7 @@ def bars(session: Recorded, symbol: str, period: str) -> list[Bar]:
     minutes, found = PERIODS[period], []
     for day in dict.fromkeys(midnight(row.ts_ms) for row in session.rows[symbol]):
         rows = [row for row in session.rows[symbol] if midnight(row.ts_ms) == day]
-        clock_end = max(ts for ts in session.clock)
-        found += _bars_of_day(rows, day, minutes, session.silences, clock_end // SECOND * SECOND)
+        found += _bars_of_day(rows, day, minutes, session.silences, session.end_ms // SECOND * SECOND)
     return found
 
 
@@ -218,7 +221,8 @@ def _bars_of_day(
                 break
             if is_silent(end, minutes, silences) or (before is not None and before.status in HALTED):
                 continue
-            assert before is not None and before.last is not None
+            assert before is not None
+            assert before.last is not None
             bar = Bar(end, before.last, before.last, before.last, before.last, 0, 0.0, closes_ms, flat=True)
             bar.told = bar.values
             found.append(bar)
@@ -323,9 +327,8 @@ def live(
         armed, episode = False, episode + 1
         today = [one for one in sent if midnight(one.ts_ms) == day]
         why = None
-        if (freq == "once" and sent) or (freq == "once_per_day" and today):
-            why = "freq"
-        elif freq == "once_per_bar" and sent and sent[-1].bar_end == sample.bar_end:
+        same_bar = [one for one in sent if one.bar_end == sample.bar_end]
+        if {"once": sent, "once_per_day": today, "once_per_bar": same_bar}.get(freq):
             why = "freq"
         elif cooldown_ms is not None and sent and cooled_ms(sent[-1].ts_ms, sample.ts_ms, silences) < cooldown_ms:
             why = "cooldown"
@@ -396,7 +399,10 @@ def sealed_up(row: Row, before: Row | None = None) -> bool | None:
 
 def overlaps_continuous(bar: Bar, minutes: int) -> bool:
     """Tell whether some of a bar, (start, end], lies in the continuous session."""
-    return any(OPEN < day_ms(end) <= NOON[0] or NOON[1] < day_ms(end) <= CLOSE - 3 * MINUTE for end in minutes_of(bar.end_ms, minutes))
+    return any(
+        OPEN < day_ms(end) <= NOON[0] or NOON[1] < day_ms(end) <= CLOSE - 3 * MINUTE
+        for end in minutes_of(bar.end_ms, minutes)
+    )
 
 
 def is_heard(bar: Bar, silences: Sequence[tuple[int, int]]) -> bool:
