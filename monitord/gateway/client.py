@@ -263,10 +263,14 @@ class Client:
         if self._outlet.behind_bytes:
             self._outlet.abort()
         else:
-            reason = ending.reason.encode()[:REASON_BYTES]
             with suppress(TimeoutError, ConnectionError, ClientConnectionResetError):
                 async with asyncio.timeout(self._floor.options.close_timeout_s):
-                    await self._ws.close(code=ending.code, message=reason)
+                    await self._ws.close(code=ending.code, message=close_reason(ending))
+
+
+def close_reason(ending: Ending) -> bytes:
+    """Return the reason cut to what a close frame holds, never in the middle of a character."""
+    return ending.reason.encode("utf-8", "replace")[:REASON_BYTES].decode("utf-8", "ignore").encode()
 
 
 def _result(want: Want, starts: Mapping[str, Start]) -> dict[str, object]:

@@ -307,6 +307,8 @@ class Hub:
             # No await between the last look at the ring's top and here: whatever is taken next finds us in a group.
             if start.epoch not in ("", self._epoch):
                 raise Gap(f"epoch {start.epoch} ended during the replay")
+            if outlet.ended.done():
+                return
             self._regroup(follower, follower.live | channels)
         finally:
             follower.replaying -= channels
@@ -363,6 +365,7 @@ class Hub:
         for follower in self.followers:
             if follower.live or follower.replaying:
                 follower.outlet.end(Ending(CloseCode.GAP, "alerts are missing here; resume"))
+                self._regroup(follower, frozenset())  # it is still here while it closes, and what comes is behind a gap
         self._epoch = epoch
         self._ring.reset(off)
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from monitord.gateway import sse
 from monitord.gateway.auth import Gate, Grant, has_credentials
-from monitord.gateway.client import Client, Floor
+from monitord.gateway.client import Client, Floor, close_reason
 from monitord.gateway.hub import AlertSource, Hub
 from monitord.gateway.options import GatewayError, GatewayOptions
 from monitord.gateway.outlet import Ending, Outlet
@@ -202,6 +202,8 @@ class Gateway:
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
             return response
+        except ConnectionError:  # the client is gone, there is nobody to tell; aiohttp ends the request quietly
+            raise
         except Exception:  # the top of a request's task
             log.exception("gateway_request_failed", method=request.method, path=request.path)
             told = {"code": "internal", "msg": "internal error; it has been logged", "field": None}
@@ -218,28 +220,23 @@ class Gateway:
             timeout=options.close_timeout_s,
         )
         writer = await ws.prepare(request)
-        refusal: Ending | None = None
-        grant: Grant | None = None
-        wants: tuple[Want, ...] = ()
-        try:
-            wants = _checked_query(request)
+        # Refusals come after the handshake: a page never sees the status of one that failed, but does see a close code.
+        refusal = self._refusal(request)
+        grant, wants = None, tuple[Want, ...]()
+        if refusal is None:
             grant = self._floor.gate.of_request(request)
-        except RequestError as error:
-            refusal = Ending(CloseCode.PROTOCOL, error.msg)
-            await ws.send_str(error_reply(error).decode())
-        if self._stopping:
-            refusal = Ending(CloseCode.SHUTDOWN, "shutting down")
-        elif not self._floor.gate.admits_origin(request):
-            refusal = Ending(CloseCode.FORBIDDEN_ORIGIN, "forbidden origin")
-        elif grant is None and has_credentials(request):
-            self.hub.counters["bad_tokens"] += 1
-            refusal = Ending(CloseCode.BAD_TOKEN, "bad token")
-        elif len(self.hub.followers) >= options.max_clients:
-            refusal = Ending(CloseCode.RATE, "too many connections")
-        if refusal is not None:
-            assert refusal.code is not None
+            if grant is None and has_credentials(request):
+                self.hub.counters["bad_tokens"] += 1
+                refusal = Ending(CloseCode.BAD_TOKEN, "bad token")
+        if refusal is None:
+            try:
+                wants = _checked_query(request)
+            except RequestError as error:
+                await ws.send_str(error_reply(error).decode())
+                refusal = Ending(CloseCode.PROTOCOL, error.msg)
+        if refusal is not None and refusal.code is not None:
             log.info("gateway_client_refused", code=int(refusal.code), reason=refusal.reason)
-            await ws.close(code=refusal.code, message=refusal.reason.encode()[:120])
+            await ws.close(code=refusal.code, message=close_reason(refusal))
         elif request.transport is not None:
             outlet = Outlet(
                 request.transport,
@@ -250,6 +247,16 @@ class Gateway:
             )
             await Client(self._floor, ws, outlet).converse(grant, wants=wants)
         return ws
+
+    def _refusal(self, request: web.Request) -> Ending | None:
+        """Return why this connection cannot be, whoever it is."""
+        if self._stopping:
+            return Ending(CloseCode.SHUTDOWN, "shutting down")
+        if not self._floor.gate.admits_origin(request):
+            return Ending(CloseCode.FORBIDDEN_ORIGIN, "forbidden origin")
+        if len(self.hub.followers) >= self._options.max_clients:
+            return Ending(CloseCode.RATE, "too many connections")
+        return None
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         wants = query_wants(_channels(request), sse.last_position(request))
