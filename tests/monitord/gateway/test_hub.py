@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import aiohttp
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from monitord.gateway.hub import Hub, Ring, _contiguous_tail
 from monitord.gateway.protocol import Position, Published
 from notifiers import channel
 from notifiers.errors import DeliveryError
-from tests.monitord.gateway.stand import EPOCH, FakeAlerts, record, until
+from tests.monitord.gateway.stand import EPOCH, FakeAlerts, record, standing, until
 
 
 def alert(off: int, epoch: str = EPOCH) -> Published:
@@ -98,3 +100,17 @@ async def test_an_envelope_that_comes_again_is_dropped() -> None:
     assert hub.top == Position(EPOCH, 3)
     assert hub.counters["alerts"] == 3
     task.cancel()
+
+
+async def test_a_client_that_is_let_go_at_a_gap_hears_nothing_from_behind_it() -> None:
+    async with standing() as stand:
+        talk = await stand.connect()
+        await talk.ask({"id": 1, "op": "subscribe", "args": ["alerts"]})
+        hub = stand.gateway.hub
+        hub.take(channel.Envelope(1, EPOCH, record(1)))
+        hub.take(channel.Envelope(9, "new1", record(9)))
+        hub.flush()
+        heard = (await talk.ws.receive()).data.split("\n")
+        assert [orjson.loads(line)["off"] for line in heard] == [1]
+        assert (await asyncio.wait_for(talk.ws.receive(), 5)).type is aiohttp.WSMsgType.CLOSE
+        assert talk.ws.close_code == 4010
