@@ -6,9 +6,10 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -16,6 +17,8 @@ from monitord.broker import EmbeddedBroker
 from notifiers.channel import AlertChannel, Envelope
 
 ROOT = Path(__file__).resolve().parents[2]
+LOOK_S = 0.05
+"""How often a process is looked at: it has no other way to tell a test what it does."""
 
 
 class Daemon:
@@ -26,9 +29,11 @@ class Daemon:
         self.settings = {"state_dir": state_dir, "log.format": "json", "gateway.port": 0, **settings}
         self.process: asyncio.subprocess.Process | None = None
         self.log = state_dir.with_suffix(".log")
+        self.starts = 0
 
     async def start(self) -> None:
         """Start the process; its output goes to the log file."""
+        self.starts += 1
         flags = [word for name, value in self.settings.items() for word in ("--set", f"{name}={value}")]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MONITORD_")}
         with self.log.open("ab") as log:
@@ -59,14 +64,43 @@ class Daemon:
             await self.process.wait()
             return True
 
+    async def interrupt(self, number: int = signal.SIGINT) -> int:
+        """Ask the process to stop and return its exit code."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return await self.end(40.0)
+
+    async def until(self, what: str, true: Callable[[], Awaitable[bool]], deadline_s: float = 20.0) -> None:
+        """Wait until something is true of the running process; it must not end before."""
+        assert self.process is not None
+        for _ in range(round(deadline_s / LOOK_S)):
+            if await true():
+                return
+            assert self.process.returncode is None, f"the daemon ended before {what}:\n{self.tail()}"
+            await asyncio.sleep(LOOK_S)
+        raise AssertionError(f"{what}: not within {deadline_s:g} s\n{self.tail()}")
+
+    async def listening(self) -> str:
+        """Wait until this run's gateway listens; return its address."""
+
+        async def listens() -> bool:
+            return len(self.addresses()) == self.starts
+
+        await self.until("the gateway listened", listens)
+        return self.addresses()[-1]
+
+    def events(self, name: str | None = None) -> list[dict[str, Any]]:
+        """Return the log lines of all runs, or those of one event."""
+        lines = (orjson.loads(line) for line in self.log.read_bytes().splitlines() if line.startswith(b"{"))
+        return [line for line in lines if name in (None, line.get("event"))]
+
     def tail(self, size: int = 4000) -> str:
         """Return the end of its log."""
         return self.log.read_text(errors="replace")[-size:]
 
     def addresses(self) -> list[str]:
         """Return where its gateways listened, run after run."""
-        lines = (orjson.loads(line) for line in self.log.read_bytes().splitlines() if line.startswith(b"{"))
-        return [line["listens_on"] for line in lines if line.get("event") == "gateway_listening"]
+        return [line["listens_on"] for line in self.events("gateway_listening")]
 
 
 @asynccontextmanager

@@ -1,0 +1,201 @@
+"""Two who follow a daemon's alerts as its documents tell them to: a WebSocket client, and a Redis consumer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import sqlite3
+import struct
+import sys
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, WebSocketException
+
+from tests.acceptance.daemon import ROOT, Daemon
+
+PAGE_SIZE = 500
+
+
+class Follower:
+    """A stock WebSocket client on the channel `alerts` that resumes wherever it was cut.
+
+    told: id → (epoch, offset; None where it was learnt from the history), in the order of first sight. counts: cuts,
+    replayed, told_of_a_gap, history (learnt from it), notice_<code>, closed_<code>.
+    """
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._epoch, self._off = "", 0
+        self._subscribed = False
+        self.told: dict[str, tuple[str | None, int | None]] = {}
+        self.epochs: list[str] = []
+        self.counts: Counter[str] = Counter()
+
+    async def follow(self, seconds: float, *, deaf_s: float = 0.0, reset: bool = False) -> bool:
+        """Follow for so long, then cut the connection with what is under way; return whether it had come to stand.
+
+        deaf_s: take no notice of what comes in the last moments, so that it is lost. reset: cut with RST. Returns early
+        where the server ends it.
+        """
+        self._subscribed = False
+        address = self._daemon.addresses()[-1].replace("http", "ws", 1)
+        try:
+            ws = await connect(f"{address}/v1/ws", open_timeout=5)
+        except (OSError, TimeoutError, WebSocketException):  # not listening (yet, or any more)
+            await asyncio.sleep(0.05)
+            return False
+        try:
+            async with asyncio.timeout(seconds):
+                await self._converse(ws)
+        except TimeoutError:
+            self.counts["cuts"] += self._subscribed
+            await asyncio.sleep(deaf_s)
+        except ConnectionClosed as closed:
+            self.counts[f"closed_{closed.rcvd.code if closed.rcvd else 'abruptly'}"] += 1
+        finally:
+            _cut(ws, reset=reset)
+        return self._subscribed
+
+    async def _converse(self, ws: ClientConnection) -> None:
+        since = {"epoch": self._epoch, "off": self._off}
+        await ws.send(orjson.dumps({"id": 1, "op": "subscribe", "args": [{"ch": "alerts", "since": since}]}).decode())
+        while True:
+            frame = str(await ws.recv())
+            for line in frame.split("\n"):
+                if not await self._hear(orjson.loads(line)):
+                    return
+
+    async def _hear(self, message: dict[str, Any]) -> bool:
+        if message.get("ch") == "alerts":
+            self._take(message)
+        elif message.get("op") == "hb":
+            assert message["top"]["alerts"] == self._off, "a heartbeat tells of alerts that never came"
+        elif message.get("op") == "notice":
+            self.counts[f"notice_{message['code']}"] += 1
+        elif message.get("ok"):
+            await self._begin(message["result"][0])
+        else:
+            assert message["error"]["temporary"], message
+            return False
+        return True
+
+    async def _begin(self, place: dict[str, Any]) -> None:
+        """Go on behind the old position, or be told that it is lost and page the history."""
+        if place["recovered"]:
+            if self._epoch == "":
+                self._epoch = place["epoch"]
+            assert place["epoch"] == self._epoch
+            assert place["replayed"] == place["off"] - self._off
+            self.counts["replayed"] += place["replayed"]
+        else:
+            self.counts["told_of_a_gap"] += 1
+            await self._read_history()  # the old position holds until then: we may be cut in the middle
+            self._epoch, self._off = place["epoch"], place["off"]
+        self._subscribed = True
+
+    def _take(self, message: dict[str, Any]) -> None:
+        epoch, off, alert_id = message["epoch"], message["off"], message["data"]["id"]
+        if self._epoch == "":
+            self._epoch = epoch
+        assert epoch == self._epoch, "an epoch changed without a word"
+        assert off == self._off + 1, f"offset {off} after {self._off}"
+        self._off = off
+        if epoch not in self.epochs:
+            self.epochs.append(epoch)
+        before = self.told.setdefault(alert_id, (epoch, off))
+        assert before == (epoch, off) or before[0] != epoch, f"{alert_id} came twice in epoch {epoch}: {before}, {off}"
+
+    async def _read_history(self) -> None:
+        """Take what we never saw, oldest first; what is published again later has a known id."""
+        records: list[dict[str, Any]] = []
+        page = 1
+        async with aiohttp.ClientSession(self._daemon.addresses()[-1]) as session:
+            while True:
+                async with session.get("/v1/alerts", params={"page": page, "page_size": PAGE_SIZE}) as response:
+                    assert response.status == 200, await response.text()
+                    alerts = (await response.json())["alerts"]
+                records += alerts
+                if len(alerts) < PAGE_SIZE:
+                    break
+                page += 1
+        for record in reversed(records):
+            if record["data"]["id"] not in self.told:
+                self.counts["history"] += 1
+                self.told[record["data"]["id"]] = (None, None)
+
+
+def _cut(ws: ClientConnection, *, reset: bool) -> None:
+    """End a TCP connection without a goodbye."""
+    if reset:
+        with suppress(OSError, AttributeError):
+            linger = struct.pack("ii", 1, 0)
+            ws.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    ws.transport.abort()
+
+
+class DocumentedConsumer:
+    """The program in docs/consumers.md as a process of its own; killed and started again it goes on."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self._url = url
+        self._program = folder / "consumer.py"
+        self._program.write_text(documented_program())
+        self._log = folder / "consumer.log"
+        self._database = folder / "consumer.sqlite"
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, self._program, self._url, self._database, stdout=log, stderr=log
+            )
+
+    async def kill(self) -> None:
+        assert self._process is not None
+        assert self._process.returncode is None, self._log.read_text()[-4000:]
+        self._process.send_signal(signal.SIGKILL)
+        await self._process.wait()
+
+    def rows(self) -> list[tuple[str, int, str]]:
+        """Return (id, offset, epoch) of the work done, in its order."""
+        with suppress(sqlite3.OperationalError):  # not made yet
+            reading = sqlite3.connect(f"file:{self._database}?mode=ro", uri=True, timeout=5)
+            try:
+                return reading.execute("SELECT id, off, epoch FROM alerts ORDER BY rowid").fetchall()
+            finally:
+                reading.close()
+        return []
+
+
+def documented_program() -> str:
+    """Return the Python code of docs/consumers.md."""
+    text = (ROOT / "docs" / "consumers.md").read_text("utf-8")
+    (program,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return program
+
+
+def outbox_of(state_dir: Path) -> list[tuple[str, str | None, int | None]]:
+    """Return (id, epoch, offset) of every event in the order it was decided; the daemon must have ended."""
+    store = sqlite3.connect(state_dir / "monitord.sqlite")
+    try:
+        return store.execute("SELECT id, epoch, off FROM events ORDER BY seq").fetchall()
+    finally:
+        store.close()
+
+
+def lives(pid: int) -> bool:
+    """Tell whether a process of this pid is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

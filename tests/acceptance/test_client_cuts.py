@@ -1,0 +1,217 @@
+"""Connections are cut and the broker is killed while alerts flow: whoever follows has every alert once, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import aiohttp
+import pytest
+from redis.exceptions import RedisError
+
+from monitord.broker import EmbeddedBroker
+from notifiers.channel import connect_to
+from tests.acceptance.daemon import Daemon
+from tests.acceptance.follower import DocumentedConsumer, Follower, outbox_of
+
+pytestmark = pytest.mark.acceptance
+
+CUTS = int(os.environ.get("MONITORD_TEST_CUTS", "40"))
+BROKER_KILLS = int(os.environ.get("MONITORD_TEST_BROKER_KILLS", "10"))
+CONSUMER_KILLS = 4
+LEVELS = (-2, -1.5, -1, -0.5, -0.2, 0, 0.2, 0.5, 1, 1.5, 2)
+STANDSTILL = 0.01
+"""A speed at which the next input is minutes away: what was decided can be waited for."""
+
+
+@pytest.fixture
+async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
+    """Run a daemon that decides some 50 alerts a second, and a thousand at its start."""
+    rules = tmp_path / "rules.yaml"
+    lines = [
+        f'  - {{id: level{at}, select: all, when: "PCT > {level}", rearm: "PCT < {level}", freq: always}}'
+        for at, level in enumerate(LEVELS)
+    ]
+    rules.write_text("\n".join(["version: 1", "groups:", "- name: levels", "  rules:", *lines, ""]))
+    daemon = Daemon(
+        tmp_path / "d",
+        {
+            "rules.files": rules,
+            "feed.simulated.symbols": 300,
+            "feed.simulated.speed": 60,
+            "feed.simulated.start": "10:30:00",
+            "engine.checkpoint_s": 2,
+            "gateway.allow_loopback_without_token": True,
+        },
+    )
+    await daemon.start()
+    try:
+        await daemon.listening()
+        yield daemon
+    finally:
+        if daemon.process is not None and daemon.process.returncode is None:
+            await daemon.interrupt()
+
+
+@pytest.fixture
+async def consumer(daemon: Daemon, tmp_path: Path) -> AsyncIterator[DocumentedConsumer]:
+    """Run the documented consumer beside the daemon."""
+    consumer = DocumentedConsumer(tmp_path, broker_of(daemon).url)
+    await consumer.start()
+    yield consumer
+    await consumer.kill()
+
+
+def broker_of(daemon: Daemon) -> EmbeddedBroker:
+    """Return the daemon's broker, for its address."""
+    return EmbeddedBroker(daemon.state_dir / "broker")
+
+
+async def broker_pid(daemon: Daemon) -> int:
+    """Return the pid of the broker as soon as it answers."""
+    async with asyncio.timeout(20):
+        while True:
+            redis = connect_to(broker_of(daemon).url)
+            with suppress(RedisError, OSError):
+                return int((await redis.info("server"))["process_id"])
+            await redis.aclose()
+            await asyncio.sleep(0.02)
+
+
+async def kill_brokers(daemon: Daemon, chance: random.Random) -> set[int]:
+    """Kill -9 the broker again and again, each time another process; return their pids."""
+    killed: set[int] = set()
+    while len(killed) < BROKER_KILLS:
+        await asyncio.sleep(chance.uniform(0.5, 2.0))
+        pid = await broker_pid(daemon)
+        assert pid not in killed
+        os.kill(pid, signal.SIGKILL)
+        killed.add(pid)
+    return killed
+
+
+async def kill_consumers(consumer: DocumentedConsumer, chance: random.Random) -> None:
+    for _ in range(CONSUMER_KILLS):
+        await asyncio.sleep(chance.uniform(1.0, 3.0))
+        await consumer.kill()
+        await consumer.start()
+
+
+async def come_to_rest(daemon: Daemon, follower: Follower, consumer: DocumentedConsumer) -> None:
+    """Stop the daemon, start it on a market that stands still, and wait until all has been told; then stop it."""
+    assert await daemon.interrupt() == 0, daemon.tail()
+    daemon.settings["feed.simulated.speed"] = STANDSTILL
+    await daemon.start()
+    address = await daemon.listening()
+
+    async def all_told() -> bool:
+        async with aiohttp.ClientSession(address) as session, session.get("/v1/alerts?page_size=1") as response:
+            newest = await response.json()
+        return newest["total"] == len(follower.told) == len(consumer.rows()) and newest["alerts"][0]["off"] is not None
+
+    following = asyncio.create_task(follow_until_ended(follower))
+    await daemon.until(f"all was told ({len(follower.told)}, {len(consumer.rows())})", all_told)
+    assert await daemon.interrupt() == 0, daemon.tail()
+    following.cancel()
+    with suppress(asyncio.CancelledError):
+        await following
+
+
+async def follow_until_ended(follower: Follower) -> None:
+    while True:
+        await follower.follow(3600)
+
+
+async def cut_again_and_again(follower: Follower, chance: random.Random, more: Callable[[], bool]) -> int:
+    """Follow and be cut until there is no more to come; return in how many connections alerts had come."""
+    fruitful = 0
+    while more():
+        before = len(follower.told)
+        await follower.follow(chance.uniform(0.1, 0.6), deaf_s=chance.choice((0, 0.2)), reset=chance.random() < 0.5)
+        fruitful += len(follower.told) > before
+        await asyncio.sleep(chance.choice((0, 0.3)))
+    return fruitful
+
+
+async def test_cut_clients_and_consumers_have_every_alert_once_in_order_whatever_dies(
+    daemon: Daemon, consumer: DocumentedConsumer
+) -> None:
+    chance = random.Random(3)
+    follower = Follower(daemon)
+    async with asyncio.TaskGroup() as storm:
+        killing = storm.create_task(kill_brokers(daemon, chance))
+        rough = storm.create_task(kill_consumers(consumer, chance))
+        cutting = storm.create_task(
+            cut_again_and_again(
+                follower, chance, lambda: follower.counts["cuts"] < CUTS or not (killing.done() and rough.done())
+            )
+        )
+    in_the_storm = len(follower.told)
+    await come_to_rest(daemon, follower, consumer)
+
+    decided = outbox_of(daemon.state_dir)
+    ids = [alert_id for alert_id, _, _ in decided]
+    print(f"{len(killing.result())} kills, {dict(follower.counts)}, {len(ids)} alerts, {in_the_storm} in the storm")
+    assert len(killing.result()) == BROKER_KILLS
+    assert follower.counts["cuts"] >= CUTS
+    assert cutting.result() > CUTS / 2, "too few alerts for a test of cuts"
+    assert follower.counts["replayed"] > 100
+    assert in_the_storm > 500
+    assert list(follower.told) == ids
+    assert follower.counts["notice_shutdown"] >= 1
+    check_places(follower, decided)
+    check_consumer(consumer, ids)
+
+
+def check_places(follower: Follower, decided: list[tuple[str, str | None, int | None]]) -> None:
+    """Compare where alerts were seen with where they were stored, and offsets with a count; over epochs only order."""
+    places = [place for place in follower.told.values() if place[1] is not None]
+    if len(follower.epochs) == 1:
+        assert places == [(epoch, off) for _, epoch, off in decided]
+        assert [off for _, off in places] == list(range(1, len(decided) + 1))
+    else:
+        assert [off for _, off in places] == sorted({off for _, off in places if off is not None})
+        assert follower.counts["told_of_a_gap"] > 0
+
+
+def check_consumer(consumer: DocumentedConsumer, ids: list[str]) -> None:
+    rows = consumer.rows()
+    offsets = [off for _, off, _ in rows]
+    assert [alert_id for alert_id, _, _ in rows] == ids
+    assert offsets == sorted(set(offsets)), "first deliveries out of the stream's order"
+
+
+async def test_a_broker_that_lost_its_last_writes_is_told_of_and_nothing_is_missing(
+    daemon: Daemon, consumer: DocumentedConsumer
+) -> None:
+    """What a power cut does to a broker that syncs every second: its file ends in the middle of a command."""
+    assert daemon.process is not None
+    follower = Follower(daemon)
+    await follower.follow(4.0)
+    before = len(follower.told)
+    daemon.process.send_signal(signal.SIGSTOP)  # else it would start the next broker before the file is cut short
+    os.kill(await broker_pid(daemon), signal.SIGKILL)
+    (aof,) = (daemon.state_dir / "broker" / "appendonlydir").glob("*.incr.aof")
+    os.truncate(aof, aof.stat().st_size - 50_000)
+    daemon.process.send_signal(signal.SIGCONT)
+    await follower.follow(4.0)
+    assert follower.counts["cuts"] + follower.counts["closed_4010"] >= 2
+    while len(follower.epochs) < 2:
+        await follower.follow(1.0)
+    await come_to_rest(daemon, follower, consumer)
+
+    decided = outbox_of(daemon.state_dir)
+    ids = [alert_id for alert_id, _, _ in decided]
+    redrives = daemon.events("redrive")
+    print(f"{before} before, {dict(follower.counts)}, {len(ids)} alerts, redrives {redrives}")
+    assert len(redrives) == 1
+    assert follower.counts["told_of_a_gap"] >= 1
+    assert list(follower.told) == ids
+    assert {epoch for _, epoch, _ in decided} == {follower.epochs[-1]}
+    check_places(follower, decided)
+    check_consumer(consumer, ids)
