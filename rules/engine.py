@@ -22,6 +22,7 @@ from rules.alert import Alert
 from rules.bars import CLOSED_BY_CLOCK, FINAL, LONG_PERIODS, OPEN, PeriodBars, bar_start_ms
 from rules.errors import RuleError
 from rules.graph import Graph
+from rules.latest import is_halted
 from rules.lifecycle import Ledger, Moment
 from rules.market import Market, pick
 from rules.node import Node, Selection, Truth, is_tick
@@ -126,22 +127,69 @@ class Engine:
         self._graph.commit(bars.period, rows)
 
     def _sample_ticks(self, at: Selection, rows: IntArray, *, times_ms: IntArray, arrival: IntArray) -> None:
-        """Sample the tick-evaluated rules of every period; on period tick each sample is a bar of its own."""
+        """Sample the tick-evaluated rules of every period; on period tick each sample is a bar of its own.
+
+        A halted symbol is not sampled: its ticks repeat what was.
+        """
         if self._is_frozen:
             return
-        n_symbols = self.market.state.n
-        for (period, evaluation), group in self._groups.items():
-            if evaluation is not Evaluation.TICK:
-                continue
+        halted = is_halted(self.market.latest.status.array[at])
+        if halted.any():
+            trading = np.flatnonzero(~halted)
+            at = rows = rows[trading]
+            times_ms, arrival = times_ms[trading], arrival[trading]
+            if not len(rows):
+                return
+        sample = Sample(at, self.market.state.n, times_ms, ticks_in_session)
+        layers: dict[str, BoolArray] = {}
+        for (layer, evaluation, _), group in self._groups.items():
             inside = np.broadcast_to(ticks_in_session(times_ms, group.sessions), rows.shape)
-            if not inside.any():
+            if evaluation is not Evaluation.TICK or not inside.any():
                 continue
-            fires = group.sample(at, n_symbols=n_symbols, times_ms=times_ms, overlap=ticks_in_session)
-            bars = self.market.bars.get(period)
+            bars = self.market.bars.get(layer)
             ends = None if bars is None else bars.end_ms.array[rows]
-            self._report(fires, rows, times_ms=times_ms, ends_ms=ends, arrival=arrival, phase=AT_TICK)
-            if is_tick(period):
-                self._graph.commit(period, rows if inside.all() else rows[inside])
+            self._take_sample(group, sample, rows, ends_ms=ends, arrival=arrival, phase=AT_TICK)
+            if is_tick(layer):
+                layers[layer] = inside
+        for layer, inside in layers.items():
+            self._graph.commit(layer, rows if inside.all() else rows[inside])
+
+    def _take_sample(
+        self,
+        group: EdgeGroup | StateGroup,
+        sample: Sample,
+        rows: IntArray,
+        *,
+        ends_ms: IntArray | None,
+        arrival: IntArray,
+        phase: int,
+    ) -> None:
+        """Sample a group and note what comes of it; bar ends and arrival are those of `rows`, the symbols sampled."""
+        place: dict[int, int] = {}
+
+        def moment_of(slot: Slot, row: int) -> tuple[Moment, Cause]:
+            if not place:
+                place.update({int(row): position for position, row in enumerate(rows)})
+            at = place[row]
+            end_ms = None if ends_ms is None else int(ends_ms[at])
+            moment = self._reporter.moment(slot, row, int(sample.times_ms[at]), end_ms)
+            return moment, Cause(int(arrival[at]), phase)
+
+        if isinstance(group, StateGroup):
+            self._episodes.move(group, group.sample(sample), moment_of)
+            return
+        for some in by_slot(group.sample(sample)).values():
+            values = self._values(some[0].slot, np.array([fire.row for fire in some]))
+            for i, fire in enumerate(some):
+                moment, cause = moment_of(fire.slot, fire.row)
+                self._tell(fire, moment, cause, {text: column[i] for text, column in values.items()})
+
+    def _tell(self, fire: Fire, moment: Moment, cause: Cause, values: dict[str, float | None]) -> None:
+        """Note the event of a fire; a provisional one waits for its bar's close."""
+        verdict = self._reporter.note_fire(fire.slot, fire, moment, cause=cause, values=values)
+        if fire.slot.rule.confirm and verdict.event is Event.FIRE:
+            waiting = self._provisional.setdefault(fire.slot.rule.period, [])
+            waiting.append(Provisional(fire.slot.key, fire.row, verdict.episode, moment.date))
 
     def _close_by_status(self, rows: IntArray, batch: TickBatch, *, arrival: IntArray) -> None:
         """Close the day's last bars of symbols whose tick says that their day is over."""
@@ -291,32 +339,6 @@ class Engine:
             group.cover(self.market.universe.symbols, self.market.instruments, expired=self._expired)
 
     # ── events ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _report(
-        self,
-        fires: Sequence[Fire],
-        rows: IntArray,
-        *,
-        times_ms: IntArray,
-        ends_ms: IntArray | None,
-        arrival: IntArray,
-        phase: int,
-    ) -> None:
-        """Note the events of fires; times, bar ends and arrival are those of `rows`, the symbols sampled."""
-        if not fires:
-            return
-        place = {int(row): position for position, row in enumerate(rows)}
-        for some in by_slot(fires).values():
-            slot = some[0].slot
-            values = self._values(slot, np.array([fire.row for fire in some]))
-            for i, fire in enumerate(some):
-                at = place[fire.row]
-                ts_ms = int(times_ms[at])
-                end_ms = None if ends_ms is None else int(ends_ms[at])
-                outages = self.market.outages(ts_ms)
-                moment = Moment(ts_ms, date_text(ts_ms), self.market.day_number, end_ms, outages)
-                reported = {text: column[i] for text, column in values.items()}
-                self._reporter.note_fire(slot, fire, moment, cause=Cause(int(arrival[at]), phase), values=reported)
 
     def _values(self, slot: Slot, rows: IntArray) -> dict[str, list[float | None]]:
         """Evaluate what a slot reports for these symbols; unknown is None."""

@@ -10,15 +10,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from feeds.instruments import Instrument, board_of, price_limits
-from feeds.sessions import day_ms, trade_date, trading_clock_ms
+from feeds.instruments import Instrument, board_of, plain_name, price_limits
+from feeds.sessions import Calendar, day_ms, trade_date, trading_clock_ms
 from feeds.tick import CORE, BoolArray, FloatArray, IntArray, TickBatch
 from rules.node import Selection
 from rules.state import Column, StateTable
 
 HALTED: Final = (1, 16, 17, 20)
 """Status codes of a symbol that does not trade: suspended, volatility halt, temporary halt, halted to close."""
+_HALTED_TABLE: Final = np.isin(np.arange(32), HALTED)  # a look-up costs a tenth of a search
+_WEEKDAYS: Final = Calendar(())
 _AUCTION_RESULT_MS: Final = (9 * 60 + 25) * 60_000
 _OPEN_AUCTION_MS: Final = (9 * 60 + 15) * 60_000
 _CLOSE_AUCTION_MS: Final = ((14 * 60 + 57) * 60_000, 15 * 3_600_000)
@@ -86,7 +89,7 @@ class Latest:
 
     def halted(self) -> BoolArray:
         """Tell which symbols' latest status is a halt."""
-        return np.asarray(np.isin(self.status.array, HALTED))
+        return is_halted(self.status.array)
 
     def know(self, symbols: Sequence[str], instruments: Mapping[str, Instrument], *, date: int) -> None:
         """Take the universe (row order), what is known of its instruments and the trade date (yyyymmdd, 0 unknown)."""
@@ -156,7 +159,7 @@ class Latest:
             return self._auction_price()
         if word == "VALID":
             last, status = self._raw["last"], self.status
-            return lambda at: (~np.isnan(last.array[at]) & ~np.isin(status.array[at], HALTED)).astype(np.float64)
+            return lambda at: (~np.isnan(last.array[at]) & ~is_halted(status.array[at])).astype(np.float64)
         if word == "FROMOPEN":
             return lambda at: np.where(
                 self.ts_ms.array[at] == 0, np.nan, trading_clock_ms(self.ts_ms.array[at]) // 60_000
@@ -212,13 +215,18 @@ class Latest:
         if np.isnan(prev_close) or self._date == 0:
             return np.nan, np.nan
         known = self._instruments.get(symbol)
-        board = board_of(symbol)
+        if known is None:
+            return price_limits(prev_close, board=board_of(symbol), date=self._date)
+        # An N or C in the name tells the first days surely; our count of days takes holidays for trading days.
+        told = known.name is not None and plain_name(known.name)[:1] in ("N", "C")
         return price_limits(
             prev_close,
-            board=board if known is None else known.board,
+            board=known.board,
             date=self._date,
-            name=None if known is None else known.name,
-            list_date=None if known is None else known.list_date,
+            name=known.name,
+            list_date=None if told else known.list_date,
+            calendar=_WEEKDAYS,
+            tick=known.tick,
         )
 
     def _seal(self, word: str) -> Callable[[Selection], FloatArray]:
@@ -242,6 +250,11 @@ class Latest:
             return np.where(no, 0.0, np.where(unknown | np.isnan(opposite.array[at]), np.nan, 1.0))
 
         return derive
+
+
+def is_halted(status: NDArray[np.int16]) -> BoolArray:
+    """Tell which status codes mean that the symbol does not trade."""
+    return np.asarray(_HALTED_TABLE[np.clip(status, 0, len(_HALTED_TABLE) - 1)])
 
 
 def _differ(a: FloatArray, b: FloatArray) -> BoolArray:
