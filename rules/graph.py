@@ -41,7 +41,8 @@ from rules.language.tree import (
     Text,
 )
 from rules.language.words import DYNAINFO, SPELLINGS
-from rules.node import ALL, Node, Selection, is_tick
+from rules.node import ALL, Node, is_tick
+from rules.plan import Plan
 from rules.rings import Ring, Rings
 from rules.state import Column, StateTable
 
@@ -59,22 +60,6 @@ class FieldSource(Protocol):
         C O H L V AMO are the forming bar of `period` (on "tick" C is LAST); now words are the same for every period;
         truth words hold 1, 0 or NaN. Raises RuleError for a word it does not know.
         """
-
-
-class Plan:
-    """The nodes that some nodes need, arguments first, all of one period."""
-
-    __slots__ = ("_peeks", "nodes")
-
-    def __init__(self, nodes: tuple[Node, ...]) -> None:
-        self.nodes = nodes
-        self._peeks = tuple(node.peek for node in nodes)
-
-    def peek(self, at: Selection) -> None:
-        """Evaluate every node once for the selected symbols; state stays as it is."""
-        with np.errstate(all="ignore"):
-            for peek in self._peeks:
-                peek(at)
 
 
 class Layer:
@@ -194,7 +179,7 @@ class Layer:
             if node not in nodes:
                 del self.nodes[key]
                 self._state.release(f"{self.period}/{key}/")
-        used = {node.ring for node in self.nodes.values() if node.ring is not None}
+        used = {ring for node in self.nodes.values() for ring in node.rings()}
         self.rings.keep(used | set(self.history.values()))
         self._late &= set(self._state.names())
         self._plan = None
@@ -202,7 +187,8 @@ class Layer:
     def _settled(self) -> Plan:
         """Return the plan of all nodes, made anew after nodes came or went."""
         if self._plan is None:
-            self._plan = Plan(tuple(self.nodes.values()))
+            nodes = tuple(self.nodes.values())
+            self._plan = Plan(nodes, self._state, results=nodes)
             self._stateful = tuple(node for node in self.nodes.values() if type(node).commit is not Node.commit)
         return self._plan
 
@@ -244,12 +230,14 @@ class Graph:
         return layer.truth(values[formula.condition]), outputs
 
     def plan(self, nodes: Iterable[Node]) -> Plan:
-        """Return what these nodes of one period need, arguments first."""
-        wanted = reach(nodes)
+        """Return the pass that evaluates these nodes of one period, and what they need."""
+        results = tuple(nodes)
+        wanted = reach(results)
         periods = {node.period for node in wanted}
         if len(periods) > 1:
             raise RuleError(f"a plan is of one period, not of {', '.join(sorted(periods))}")
-        return Plan(tuple(node for period in periods for node in self._layers[period].nodes.values() if node in wanted))
+        ordered = [node for period in periods for node in self._layers[period].nodes.values() if node in wanted]
+        return Plan(ordered, self._state, results=results)
 
     def commit(self, period: str, at: IntArray) -> None:
         """Close the bar of `period` for symbols `at`, each at most once, with the forming columns as its final values.

@@ -1,7 +1,7 @@
 """Bases of graph nodes: numbers and truths with output buffers that are used again from pass to pass.
 
-A pass over the whole universe (`at` is a slice) writes into the node's own buffer, so it allocates nothing. A pass over
-a few symbols makes new arrays.
+A pass over the whole universe (`at` is a slice) writes into a column lent by its plan, or a truth's own buffers, so it
+allocates nothing. A pass over a few symbols makes new arrays.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from rules.state import Column, StateTable
 
 
 class NumberNode(Node):
-    """A node whose value is a float64 column, NaN = unknown."""
+    """A node whose value is a float64 column, NaN = unknown.
 
-    __slots__ = ("_buffer", "_state", "ring")
+    column_lent: (n,) where a pass over all symbols writes; the `Plan` of the pass sets it.
+    """
+
+    __slots__ = ("_state", "column_lent", "ring")
     value: FloatArray
 
     def __init__(self, key: str, *, period: str, args: tuple[Node, ...] = (), warmup: int = 0) -> None:
         super().__init__(key, period=period, kind=Kind.NUMBER, args=args, warmup=warmup)
-        self._buffer: FloatArray = np.empty(0)
+        self.column_lent: FloatArray = np.empty(0)
         self.ring: Ring | None = None
 
     def open(self, state: StateTable) -> None:
@@ -33,13 +36,13 @@ class NumberNode(Node):
         """Claim a float64 state column of this node."""
         return self._state.claim(f"{self.period}/{self.key}/{name}", fill=fill)
 
+    def rings(self) -> tuple[Ring, ...]:
+        """Return the rings this node reads."""
+        return () if self.ring is None else (self.ring,)
+
     def room(self, at: Selection) -> FloatArray:
-        """Return an uninitialised array for the selection: the node's own buffer for all symbols."""
-        if not isinstance(at, slice):
-            return np.empty(at.size)
-        if self._buffer.size != self._state.n:
-            self._buffer = np.empty(self._state.n)
-        return self._buffer
+        """Return an uninitialised array for the selection."""
+        return self.column_lent if isinstance(at, slice) else np.empty(at.size)
 
 
 class TruthNode(Node):
@@ -59,6 +62,10 @@ class TruthNode(Node):
     def claim(self, name: str, fill: float = np.nan) -> Column:
         """Claim a float64 state column of this node."""
         return self._state.claim(f"{self.period}/{self.key}/{name}", fill=fill)
+
+    def rings(self) -> tuple[Ring, ...]:
+        """Return the rings this node reads."""
+        return () if self.ring is None else (self.ring,)
 
     def room(self, at: Selection) -> Truth:
         """Return an uninitialised Truth for the selection: the node's own buffers for all symbols."""
