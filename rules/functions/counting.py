@@ -64,6 +64,40 @@ class FirstAge(NumberNode):
         self._age.array[at] = self.value
 
 
+class OldestAge(NumberNode):
+    """BARSSINCEN: bars since the oldest of the last N bars on which the condition was true; NaN if it was on none.
+
+    State: that age among the closed N−1, as of the newest of them, read again from bits.
+    """
+
+    __slots__ = ("_age", "_condition", "_n")
+
+    def __init__(self, key: str, condition: TruthNode, n: int, ring: Ring) -> None:
+        super().__init__(key, period=condition.period, args=(condition,), warmup=condition.warmup)
+        self._condition = condition
+        self._n = n
+        self.ring = ring
+
+    def open(self, state: StateTable) -> None:
+        super().open(state)
+        self._age = self.claim("age")
+
+    def peek(self, at: Selection) -> None:
+        out, age = self.room(at), self._age.array[at]
+        np.add(age, 1.0, out=out)
+        out[self._condition.value.t & np.isnan(age)] = 0.0
+        self.value = out
+
+    def commit(self, at: IntArray) -> None:
+        if self._n == 1:
+            return
+        assert self.ring is not None
+        age = np.full(at.size, np.nan)
+        for bars, row in enumerate(self.ring.rows(at, self._n - 1), 2 - self._n):
+            age[row & np.isnan(age)] = -bars
+        self._age.array[at] = age
+
+
 class Run(NumberNode):
     """BARSLASTCOUNT: bars in a row, this one included, on which the condition is true; NaN until the first of all."""
 
@@ -238,6 +272,13 @@ def _build_barssince(builder: Builder, args: Args, constants: Constants) -> Valu
     return builder.share(FirstAge(call_key("BARSSINCE", (truth,)), truth))
 
 
+def _build_barssincen(builder: Builder, args: Args, constants: Constants) -> Value:
+    truth, n = builder.truth(args[0]), int(constants[0])
+    if n == 0:
+        return _build_barssince(builder, args, ())
+    return builder.share(OldestAge(call_key("BARSSINCEN", (truth,), constants), truth, n, builder.ring(truth, n - 1)))
+
+
 def _build_barscount(builder: Builder, args: Args, constants: Constants) -> Value:
     number = builder.number(args[0])
     known = builder.share(Known(f"KNOWN({number.key})", number))
@@ -312,6 +353,10 @@ COUNTING: Final = (
     Function(
         name="BARSSINCE", params=(COND,), result=Kind.NUMBER, build=_build_barssince, oracle="loop",
         meaning="bars since COND was first true; unknown until it was",
+    ),
+    Function(
+        name="BARSSINCEN", params=(COND, window(least=0)), result=Kind.NUMBER, build=_build_barssincen, oracle="MyTT",
+        history=_n_bars, meaning="bars since the oldest of the last N bars on which COND was true, 0: of all",
     ),
     Function(
         name="BARSLASTCOUNT", params=(COND,), result=Kind.NUMBER, build=_build_run, oracle="MyTT",

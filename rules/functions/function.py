@@ -63,6 +63,9 @@ class Builder(Protocol):
     def share(self, node: Value) -> Value:
         """Return the node of the same key if there is one, else take this one in and open it."""
 
+    def word(self, word: str) -> Value:
+        """Return the node of a word of the market."""
+
     def arithmetic(self, op: str, left: Value, right: Value) -> Value:
         """Return the node of left op right, op one of + - * /."""
 
@@ -95,6 +98,7 @@ class Function:
     history  bars until the value is within 1e-9 of one with endless history; None = `first`
     oracle   who else computes it: the source named by one of its oracles in tests/rules/functions/oracles.py
     on_tick  may be used on period `tick`, where windows of bars mean nothing
+    reads    words it looks at besides its arguments, by canonical name
     """
 
     name: str
@@ -106,6 +110,7 @@ class Function:
     oracle: str
     meaning: str
     on_tick: bool = False
+    reads: tuple[str, ...] = ()
 
     def signature(self) -> str:
         """Return the call as written in the documentation, such as MA(X,N)."""

@@ -12,11 +12,13 @@ from rules.functions.averages import AVERAGES
 from rules.functions.counting import COUNTING
 from rules.functions.crossing import CROSSING
 from rules.functions.function import Builder, Constants, Function, Param, ParamKind
+from rules.functions.parabolic import PARABOLIC
 from rules.functions.references import REFERENCES
+from rules.functions.regression import REGRESSION
 from rules.functions.spread import SPREAD
 from rules.functions.windows import WINDOWS
 
-FAMILIES: Final = (ARITHMETIC, REFERENCES, AVERAGES, WINDOWS, COUNTING, CROSSING, SPREAD)
+FAMILIES: Final = (ARITHMETIC, REFERENCES, AVERAGES, WINDOWS, COUNTING, CROSSING, SPREAD, REGRESSION, PARABOLIC)
 FUNCTIONS: Final[dict[str, Function]] = {function.name: function for family in FAMILIES for function in family}
 
 __all__ = ["FUNCTIONS", "Builder", "Constants", "Function", "Param", "ParamKind"]

@@ -113,11 +113,17 @@ def _n_bars(constants: Constants) -> int:
     return int(constants[0])
 
 
-def _deviations(name: str, meaning: str, *, divisor: Callable[[int], int], rooted: bool, least: int) -> Function:
+def deviations(builder: Builder, name: str, x: NumberNode, n: int) -> NumberNode:
+    """Return the node of STD, STDP, VAR, VARP or DEVSQ of N bars."""
+    divisor, rooted = _FORMS[name]
+    key = call_key(name, (x,), (float(n),))
+    node = Deviations(key, x, n, ring=builder.ring(x, n - 1), divisor=divisor(n), rooted=rooted)
+    return builder.number(builder.share(node))
+
+
+def _deviations(name: str, meaning: str, *, least: int) -> Function:
     def build(builder: Builder, args: Args, constants: Constants) -> Value:
-        number, n = builder.number(args[0]), int(constants[0])
-        key, ring = call_key(name, (number,), constants), builder.ring(number, n - 1)
-        return builder.share(Deviations(key, number, n, ring=ring, divisor=divisor(n), rooted=rooted))
+        return deviations(builder, name, builder.number(args[0]), int(constants[0]))
 
     return Function(
         name=name, params=(Param("X"), window(least=least)), result=Kind.NUMBER, build=build, oracle="exact windows",
@@ -137,12 +143,18 @@ def _one(n: int) -> int:
     return 1
 
 
+_FORMS: Final[dict[str, tuple[Callable[[int], int], bool]]] = {
+    "STD": (_sample, True), "STDP": (_population, True), "VAR": (_sample, False), "VARP": (_population, False),
+    "DEVSQ": (_one, False),
+}  # fmt: skip
+"""Divisor of Σ(x−mean)², and whether the root is taken."""
+
 SPREAD: Final = (
-    _deviations("STD", "standard deviation of N bars, divisor N-1", divisor=_sample, rooted=True, least=2),
-    _deviations("STDP", "standard deviation of N bars, divisor N", divisor=_population, rooted=True, least=1),
-    _deviations("VAR", "variance of N bars, divisor N-1", divisor=_sample, rooted=False, least=2),
-    _deviations("VARP", "variance of N bars, divisor N", divisor=_population, rooted=False, least=1),
-    _deviations("DEVSQ", "sum of squared deviations from the mean of N bars", divisor=_one, rooted=False, least=1),
+    _deviations("STD", "standard deviation of N bars, divisor N-1", least=2),
+    _deviations("STDP", "standard deviation of N bars, divisor N", least=1),
+    _deviations("VAR", "variance of N bars, divisor N-1", least=2),
+    _deviations("VARP", "variance of N bars, divisor N", least=1),
+    _deviations("DEVSQ", "sum of squared deviations from the mean of N bars", least=1),
     Function(
         name="AVEDEV", params=(Param("X"), window()), result=Kind.NUMBER, build=_build_avedev, oracle="exact windows",
         first=_n_bars, meaning="mean of the absolute deviations from the mean of N bars",

@@ -327,6 +327,7 @@ class _Checker:
             args.append(lowered)
             facts.append(fact)
         lowered_call = replace(expr, args=tuple(args))
+        self.words.update(function.reads)
         if any(fact.kind is None for fact in facts):
             return lowered_call, _BROKEN
         kind = function.kind(tuple(fact.kind or Kind.NUMBER for fact in facts))

@@ -43,7 +43,6 @@ LATER_FUNCTIONS: Final[dict[str, str]] = {
     "ON": "another period inside a formula comes later; set the rule's period:",
     **dict.fromkeys(("RISE", "HIGHS", "LOWS"), "windows of seconds come later; use period: 1m and REF, HHV, LLV"),
     **dict.fromkeys(("VRATIO", "BIGTICK"), "it comes later"),
-    **dict.fromkeys(("SAR", "SLOPE", "FORCAST", "COVAR", "RELATE", "BARSSINCEN"), "it comes later"),
 }
 CROSS_PERIOD: Final[str | None] = f"a value of another period {NOT_YET}"
 CROSS_REFERENCE: Final[str | None] = f"a value of another symbol or formula {NOT_YET}"

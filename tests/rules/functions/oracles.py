@@ -204,6 +204,66 @@ def bars_count(x: Series) -> Series:
     return bars_since(~np.isnan(x) * 1.0) + 1
 
 
+def oldest_in_window(row: list[float]) -> float:
+    return float(len(row) - 1 - row.index(1.0)) if 1.0 in row else nan
+
+
+def paired(rule: Callable[[list[float], list[float]], float]) -> Compute:
+    """Apply a rule to each full window of N pairs; NaN before, and while a value is NaN."""
+
+    def compute(x: Series, y: Series, n: float) -> Series:
+        n = int(n)
+        out = []
+        for i in range(len(x)):
+            rows = [s[i - n + 1 : i + 1].tolist() if i + 1 >= n else [nan] for s in (x, y)]
+            out.append(nan if any(map(isnan, rows[0] + rows[1])) else rule(*rows))
+        return np.array(out)
+
+    return compute
+
+
+def line(row: list[float]) -> tuple[float, float]:
+    """Return slope and height at the last of 0 … N−1, by the textbook sums."""
+    n, mean = len(row), fsum(row) / len(row)
+    middle = (n - 1) / 2
+    slope = fsum((i - middle) * (v - mean) for i, v in enumerate(row)) / fsum((i - middle) ** 2 for i in range(n))
+    return slope, mean + slope * middle
+
+
+def covariance(x: list[float], y: list[float]) -> float:
+    mean_x, mean_y = fsum(x) / len(x), fsum(y) / len(y)
+    return fsum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / len(x)
+
+
+def correlation(x: list[float], y: list[float]) -> float:
+    spread = math.sqrt(squares(x) / len(x)) * math.sqrt(squares(y) / len(y))
+    return covariance(x, y) / spread if spread else nan
+
+
+def parabolic(high: Series, low: Series, close: Series, n: float, step: float, most: float) -> Series:
+    """One bar after the other, over the bars that have all three prices; the others hold."""
+    out, bars = [], []
+    stop, extreme, speed, up = nan, nan, nan, True
+    for h, lo, c in zip(high.tolist(), low.tolist(), close.tolist(), strict=True):
+        if isnan(h) or isnan(lo) or isnan(c):
+            out.append(stop)
+            continue
+        bars.append((h, lo, c))
+        highs, lows = [bar[0] for bar in bars], [bar[1] for bar in bars]
+        if len(bars) == n + 1:
+            up, speed = c >= bars[0][2], step / 100
+            stop = min(lows[:-1]) if up else max(highs[:-1])
+            extreme = max(highs) if up else min(lows)
+        elif len(bars) > n + 1:
+            stop += speed * (extreme - stop)
+            if lo < stop if up else h > stop:
+                stop, extreme, speed, up = extreme, (lo if up else h), step / 100, not up
+            elif h > extreme if up else lo < extreme:
+                extreme, speed = (h if up else lo), min(speed + step / 100, most / 100)
+        out.append(stop)
+    return np.array(out)
+
+
 def run_length(c: Series) -> Series:
     out, run = [], nan
     for v in c.tolist():
@@ -281,6 +341,18 @@ def _bool(compute: Compute) -> Compute:
     return lambda c, *rest: compute(c.astype(bool).copy(), *rest)
 
 
+def _mytt_barssincen(c: Series, n: int) -> Series:
+    """MyTT's is 0 where the condition was true on none of the N bars, and it knows no N = 0."""
+    if n == 0:
+        return bars_since(c)
+    return np.where(mytt.COUNT(c, n) > 0, mytt.BARSSINCEN(c, n).astype(float), nan)
+
+
+def _numpy_covariance(x: Series, y: Series, n: int) -> Series:
+    pairs = zip(sliding_window_view(x, n), sliding_window_view(y, n), strict=True)
+    return np.concatenate([np.full(n - 1, nan), [np.cov(a, b, ddof=0)[0, 1] for a, b in pairs]])
+
+
 EXACT = "exact windows"
 ORACLES: dict[str, Oracle] = {
     "IF": Oracle(pointwise(chosen), _numpy(np.where)),
@@ -335,6 +407,9 @@ ORACLES: dict[str, Oracle] = {
     "LAST": Oracle(last, _mytt(_ints(_bool(mytt.LAST)), _full)),
     "BARSLAST": Oracle(bars_last, _mytt(mytt.BARSLAST)),
     "BARSSINCE": Oracle(bars_since),
+    "BARSSINCEN": Oracle(
+        partial(oldest_in_window), _mytt(_ints(_mytt_barssincen), _full)
+    ),
     "BARSLASTCOUNT": Oracle(run_length, _mytt(mytt.BARSLASTCOUNT)),
     "BARSCOUNT": Oracle(bars_count),
     "FILTER": Oracle(filtered, _mytt(_ints(_bool(mytt.FILTER)))),
@@ -353,4 +428,13 @@ ORACLES: dict[str, Oracle] = {
     "VARP": Oracle(windowed(lambda row: squares(row) / len(row)), (Reference("numpy", windows_of(np.var)),), EXACT),
     "DEVSQ": Oracle(windowed(squares), loop_source=EXACT),
     "AVEDEV": Oracle(windowed(mean_deviation), _mytt(_ints(mytt.AVEDEV)), EXACT),
+    "SLOPE": Oracle(
+        windowed(lambda row: line(row)[0]), (Reference("TA-Lib", _ints(lambda x, n: talib.LINEARREG_SLOPE(x, n))),)
+    ),
+    "FORCAST": Oracle(
+        windowed(lambda row: line(row)[1]), (Reference("TA-Lib", _ints(lambda x, n: talib.LINEARREG(x, n))),)
+    ),
+    "COVAR": Oracle(paired(covariance), _numpy(_ints(_numpy_covariance))),
+    "RELATE": Oracle(paired(correlation), (Reference("TA-Lib", _ints(lambda x, y, n: talib.CORREL(x, y, n))),)),
+    "SAR": Oracle(parabolic),
 }  # fmt: skip

@@ -25,6 +25,7 @@ PERIOD = "5m"
 CONSTANTS: dict[str, tuple[tuple[float, ...], ...]] = {
     "SMA": ((1, 1), (3, 1), (14, 1), (5, 2)),
     "LAST": ((0, 0), (3, 1), (5, 5), (4, 0)),
+    "SAR": ((4, 2, 20), (1, 10, 30), (10, 2, 20)),
 }
 FUNCTION = pytest.mark.parametrize("name", sorted(FUNCTIONS))
 
@@ -48,7 +49,7 @@ def call_of(function: Function, constants: tuple[float, ...], *, any_is_truth: b
         takes_truth = param.kind is ParamKind.TRUTH or (param.kind is ParamKind.ANY and any_is_truth)
         words.append(next(truths if takes_truth else numbers))
         args.append(Name(words[-1]))
-    return Call(function.name, tuple(args)), words
+    return Call(function.name, tuple(args)), [*words, *function.reads]
 
 
 class Bench:
@@ -72,18 +73,20 @@ class Bench:
         return as_floats(self.node).copy()
 
 
-def series(words: list[str], bars: int, symbols: int, *, seed: int, holes: float) -> dict[str, np.ndarray]:
+def series(name: str, words: list[str], bars: int, symbols: int, *, seed: int, holes: float) -> dict[str, np.ndarray]:
     """Return (bars, symbols) per word: walks on the 0.01 grid with flat stretches, fair truths, and unknowns."""
     rng = np.random.default_rng(seed)
     found = {}
     for word in words:
-        if word in NUMBER_WORDS:
+        if word not in TRUTH_WORDS:
             steps = rng.integers(-5, 6, (bars, symbols)) * (rng.random((bars, symbols)) < 0.5)
             values = np.round((300 + np.cumsum(steps, axis=0)) * rng.choice([0.01, -0.01], symbols), 2)
         else:
             values = (rng.random((bars, symbols)) < rng.choice([0.2, 0.5, 0.9], symbols)).astype(float)
         values[rng.random((bars, symbols)) < holes * (np.arange(symbols) % 2)] = np.nan
         found[word] = values
+    if name == "DMA":  # a weight beyond 1 grows without bound, and with it what rounding leaves
+        found["Q"] = np.abs(found["Q"]) % 1
     return found
 
 
@@ -115,7 +118,7 @@ def test_closed_bars_equal_the_definition(name: str) -> None:
     for seed, constants in enumerate(constants_of(function)):
         for truth in {False, any(param.kind is ParamKind.ANY for param in function.params)}:
             expr, words = call_of(function, constants, any_is_truth=truth)
-            rows = series(words, 45, 6, seed=seed, holes=0.15)
+            rows = series(name, words, 45, 6, seed=seed, holes=0.15)
             bench = Bench(expr, 6)
             mine = np.array([bench.close({w: rows[w][i] for w in words}) for i in range(45)])
             columns = zip(*(rows[w].T for w in words), strict=True)
@@ -130,7 +133,7 @@ def test_forming_bar_equals_recompute_from_scratch_and_changes_nothing(name: str
     choices = constants_of(function)
     constants = choices[seed % len(choices)]
     expr, words = call_of(function, constants)
-    rows = series(words, bars + 3, 4, seed=seed, holes=0.1)
+    rows = series(name, words, bars + 3, 4, seed=seed, holes=0.1)
     bench = Bench(expr, 4)
     for i in range(bars):
         bench.close({w: rows[w][i] for w in words})
@@ -148,7 +151,7 @@ def test_first_value_and_warmup_are_as_declared(name: str) -> None:
     function = FUNCTIONS[name]
     for constants in constants_of(function):
         expr, words = call_of(function, constants)
-        rows = {w: np.full(40, 1.0 if w in TRUTH_WORDS else 5.0) for w in words}
+        rows = {w: np.full(40, 1.0) if w in TRUTH_WORDS else 5.0 + np.arange(40) for w in words}
         bench = Bench(expr, 1)
         values = [bench.close({w: rows[w][i : i + 1] for w in words})[0] for i in range(40)]
         first = next(i for i, v in enumerate(values, 1) if not np.isnan(v))
@@ -164,6 +167,7 @@ def closes(market_data: Path) -> dict[str, np.ndarray]:
     table = pq.read_table(market_data / "bars" / "1m-000001-201801.parquet").slice(0, 700)
     read = {w: table[c].to_numpy() for w, c in (("P", "close"), ("Q", "open"), ("R", "high"))}
     rising = {"SEALUP": read["P"] > read["Q"], "SEALDOWN": read["P"] < read["Q"], "VALID": read["R"] > read["P"]}
+    read |= {"C": read["P"], "H": read["R"], "L": table["low"].to_numpy()}
     return read | {word: truth.astype(float) for word, truth in rising.items()}
 
 
@@ -181,5 +185,5 @@ def test_libraries_agree_on_real_bars(name: str, closes: dict[str, np.ndarray]) 
             theirs = np.array(reference.compute(*(rows[w].copy() for w in words), *constants), float)
             theirs[: reference.from_bar(*constants)] = np.nan
             both = ~np.isnan(mine) & ~np.isnan(theirs)
-            assert both.sum() > 500, (reference.source, constants)
+            assert both.sum() > 200, (reference.source, constants)
             np.testing.assert_allclose(mine[both], theirs[both], rtol=1e-9, atol=1e-9, err_msg=reference.source)
