@@ -132,6 +132,8 @@ class PeriodBars:
         self.flat = claim(f"bars/{period}/flat", dtype=np.bool_, fill=False)
         self.partial = claim(f"bars/{period}/partial", dtype=np.bool_, fill=False)
         """The symbol ticked today before this period came into use: its first bar's volume is unknown."""
+        self.gap = claim(f"bars/{period}/gap", dtype=np.int8, fill=0)
+        """What lies between this bar and the symbol's bar before, an index into market.GAPS."""
         self.volume_at_start = claim(f"bars/{period}/volume_at_start")
         self.amount_at_start = claim(f"bars/{period}/amount_at_start")
         self.fields: dict[str, Column] = {name: claim(f"bars/{period}/{name}") for name in FIELDS}
@@ -186,6 +188,7 @@ class PeriodBars:
         self.amount_at_start.array[rows] = day.amount.array[rows]
         self.end_ms.array[rows] = end_ms
         self.closed.array[rows] = CLOSED_BY_CLOCK
+        self.gap.array[rows] = 0
         self.flat.array[rows] = True
 
     def carry(self, day: DayColumns) -> None:

@@ -8,31 +8,55 @@ reads a clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feeds.inputs import Control, ControlKind, Heartbeat, Input, Mark, MarkKind
-from feeds.sessions import date_text, day_ms, session_clock_ms, trade_date
+from feeds.sessions import day_ms, session_clock_ms, trade_date
 from feeds.tick import BoolArray, IntArray, TickBatch
 from rules import rulefile
-from rules.alert import Alert
+from rules.alert import Alert, Event
 from rules.bars import CLOSED_BY_CLOCK, FINAL, LONG_PERIODS, OPEN, PeriodBars, bar_start_ms
+from rules.episodes import Episodes
 from rules.errors import RuleError
 from rules.graph import Graph
 from rules.latest import is_halted
-from rules.lifecycle import Ledger, Moment
-from rules.market import Market, pick
+from rules.lifecycle import Ledger, Moment, SlotKey
+from rules.market import RESTART, Market, pick
 from rules.node import Node, Selection, Truth, is_tick
-from rules.program import Fire, Group, Sessions, Slot, compile_slots, group_slots, ticks_in_session
+from rules.program import (
+    EdgeGroup,
+    Fire,
+    GroupKey,
+    Sample,
+    Sessions,
+    Slot,
+    StateGroup,
+    compile_slots,
+    group_slots,
+    layer_of,
+    ticks_in_session,
+)
 from rules.reporter import AFTER_TICK, AT_TICK, BEFORE_TICK, Cause, Reporter, by_slot
-from rules.rule import Evaluation, Rule, RuleSet
+from rules.rule import Evaluation, Mode, Rule, RuleSet
 
 CHECKPOINT_VERSION: Final = 1
 _CLOSING_STATUS: Final = (15, 22, 23)
 _CLOSE_MS: Final = 15 * 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Provisional:
+    """A fire sent before its bar closed: slot, symbol's row, and its episode's number and trade date."""
+
+    key: SlotKey
+    row: int
+    episode: int
+    date: str
 
 
 class Engine:
@@ -49,8 +73,11 @@ class Engine:
         self.rules = RuleSet((), "[]")
         self._graph = Graph(self.market.state, self.market, window=window)
         self._slots: list[Slot] = []
-        self._groups: dict[tuple[str, Evaluation], Group] = {}
+        self._groups: dict[GroupKey, EdgeGroup | StateGroup] = {}
         self._reporter = Reporter(self.market)
+        self._episodes = Episodes(self.market, self._reporter, self._look)
+        self._provisional: dict[str, list[Provisional]] = {}
+        """Fires that wait for their bar's close, by period."""
         self._expired: set[str] = set()
         self._out: list[Alert] = []
 
@@ -100,6 +127,7 @@ class Engine:
         for bars in market.bars.values():
             ends = pick(market.ends(minutes, bars.period), live)
             self._leave_bars(bars, rows[live], arrival=arrival[live], ends=ends)
+        market.mark_gaps(at, batch)
         extremes = market.extremes(at, batch)
         market.latest.apply(at, batch)
         for bars in market.bars.values():
@@ -211,6 +239,8 @@ class Engine:
             return
         if trade_date(second_ms) != market.date:
             self._finish_day(second_ms)
+            self._episodes.end_day(market.clock_ms)
+            self._flush()
             market.roll(second_ms)
         market.reach(second_ms)
         self._close_due(second_ms)
@@ -226,9 +256,17 @@ class Engine:
                 self._graph.commit(bars.period, np.flatnonzero(bars.end_ms.array > 0))
 
     def _close_due(self, second_ms: int) -> None:
-        for end_ms, periods in self.market.due(second_ms):
+        for due_ms, end_ms, periods in self.market.due(second_ms):
+            self._ring(due_ms - 1000)  # timers of the seconds before this one
             for period in periods:
                 self._close_by_clock(self.market.bars[period], end_ms)
+            self._flush()
+        self._ring(second_ms)
+
+    def _ring(self, before_ms: int) -> None:
+        """Let timers end whose deadline is before this second; none does while the feed is silent."""
+        if not self._is_frozen:
+            self._episodes.ring(before_ms)
             self._flush()
 
     def _close_by_clock(self, bars: PeriodBars, end_ms: int) -> None:
@@ -258,18 +296,42 @@ class Engine:
     ) -> None:
         """Mark these bars closed and sample the rules that wait for it; no `arrival`: the clock did it."""
         bars.closed.array[rows] = closed
-        group = self._groups.get((bars.period, Evaluation.BAR_CLOSE))
-        if group is None or not len(rows) or self._is_frozen:
+        if not len(rows) or self._is_frozen:
             return
         ends = bars.end_ms.array[rows]
+        if arrival is None:
+            arrival = np.zeros(len(rows), np.int64)
+        self._confirm(bars, rows, arrival=arrival, phase=phase)
 
         def overlap(ends_ms: IntArray, sessions: Sessions) -> BoolArray:
             return _bars_in_session(ends_ms, sessions, bars.period)
 
-        fires = group.sample(rows, n_symbols=self.market.state.n, times_ms=ends, overlap=overlap)
-        if arrival is None:
-            arrival = np.zeros(len(rows), np.int64)
-        self._report(fires, rows, times_ms=ends, ends_ms=ends, arrival=arrival, phase=phase)
+        sample = Sample(rows, self.market.state.n, ends, overlap)
+        for mode in Mode:
+            group = self._groups.get((bars.period, Evaluation.BAR_CLOSE, mode))
+            if group is not None:
+                self._take_sample(group, sample, rows, ends_ms=ends, arrival=arrival, phase=phase)
+
+    def _confirm(self, bars: PeriodBars, rows: IntArray, *, arrival: IntArray, phase: int) -> None:
+        """Confirm or withdraw provisional fires of the bars that close, whatever the session."""
+        waiting = self._provisional.get(bars.period, [])
+        if not waiting:
+            return
+        place = {int(row): position for position, row in enumerate(rows)}
+        self._provisional[bars.period] = [fire for fire in waiting if fire.row not in place]
+        for fire in waiting:
+            slot = next((slot for slot in self._slots if slot.key == fire.key), None)
+            if fire.row not in place or slot is None:
+                continue
+            group = self._groups[layer_of(slot.rule), slot.rule.evaluation, slot.rule.mode]
+            holds = group.holds(slot, np.array([fire.row]), n_symbols=self.market.state.n)[0]
+            end_ms = int(bars.end_ms.array[fire.row])
+            self._reporter.note(
+                slot, fire.row, Event.CONFIRMED if holds else Event.WITHDRAWN,
+                self._reporter.moment(slot, fire.row, end_ms, end_ms),
+                cause=Cause(int(arrival[place[fire.row]]), phase), values=self._look(slot, fire.row),
+                episode=(fire.episode, fire.date),
+            )  # fmt: skip
 
     def _expire(self) -> None:
         """Tell once about rules whose time is over; they are not evaluated any more."""
@@ -294,6 +356,7 @@ class Engine:
     def _take_mark(self, mark: Mark) -> None:
         """Note what the feed says of itself; a silence is an episode of the rule `feed`: nodata, then resolve."""
         if mark.kind is MarkKind.GAP:
+            self.market.gap_ms, self.market.gap_is_ours = mark.ts_ms, mark.reason == RESTART
             return
         self._enter(mark.ts_ms)
         silent = self._reporter.silent_episode is not None
@@ -301,7 +364,10 @@ class Engine:
             self.market.silences.append((mark.ts_ms, None))
             self._out.append(self._reporter.feed_silent(mark))
         elif mark.kind is MarkKind.ALIVE and silent:
-            self.market.silences[-1] = self.market.silences[-1][0], mark.ts_ms
+            since_ms = self.market.silences[-1][0]
+            self.market.silences[-1] = since_ms, mark.ts_ms
+            self.market.gap_ms, self.market.gap_is_ours = mark.ts_ms, False
+            self._episodes.end_silence(mark.ts_ms - since_ms)
             self._out.append(self._reporter.feed_alive(mark))
 
     def _take_control(self, control: Control) -> None:
@@ -323,7 +389,8 @@ class Engine:
         for group in groups.values():
             group.bits.grow(self.market.state.n)
             for old in self._groups.values():
-                group.bits.adopt(old.bits)
+                group.adopt(old)
+        self._episodes.adopt([group for group in groups.values() if isinstance(group, StateGroup)])
         self.rules, self._slots, self._groups = rules, slots, groups
         self._graph.remove_unused([node for slot in slots for node in slot.nodes])
         for period in self.market.bars:
@@ -339,6 +406,10 @@ class Engine:
             group.cover(self.market.universe.symbols, self.market.instruments, expired=self._expired)
 
     # ── events ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _look(self, slot: Slot, row: int) -> dict[str, float | None]:
+        """Return what an event of this slot reports now for one symbol."""
+        return {text: column[0] for text, column in self._values(slot, np.array([row])).items()}
 
     def _values(self, slot: Slot, rows: IntArray) -> dict[str, list[float | None]]:
         """Evaluate what a slot reports for these symbols; unknown is None."""
@@ -375,13 +446,13 @@ class Engine:
     def checkpoint(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Return all state as (arrays by name, JSON header); copies, so the engine may go on at once."""
         arrays = self.market.state.dump()
-        for (period, evaluation), group in self._groups.items():
-            arrays[f"armed/{period}/{evaluation}"] = group.bits.armed.copy()
-            arrays[f"started/{period}/{evaluation}"] = group.bits.started.copy()
+        for key, group in self._groups.items():
+            arrays |= {f"{'/'.join(key)}/{name}": bits.copy() for name, bits in group.bits.dump().items()}
         header = {
             "version": CHECKPOINT_VERSION, "window": self.window, "offset": self.offset, "rules": self.rules.source,
             "market": self.market.header(), "ledger": self._reporter.ledger.dump(), "expired": sorted(self._expired),
-            "silent_episode": self._reporter.silent_episode,
+            "silent_episode": self._reporter.silent_episode, "episodes": self._episodes.dump(),
+            "provisional": {period: [astuple(fire) for fire in some] for period, some in self._provisional.items()},
         }  # fmt: skip
         return arrays, header
 
@@ -398,14 +469,19 @@ class Engine:
         engine.step(Control(ControlKind.RULES, header["rules"]))
         engine.market.state.load(arrays)
         engine.market.put_back(header["market"])
-        for (period, evaluation), group in engine._groups.items():
-            group.bits.armed = np.array(arrays[f"armed/{period}/{evaluation}"])
-            group.bits.started = np.array(arrays[f"started/{period}/{evaluation}"])
+        for key, group in engine._groups.items():
+            prefix = f"{'/'.join(key)}/"
+            group.bits.load({name: np.array(arrays[prefix + name]) for name in group.bits.dump()})
         engine.offset = header["offset"]
         engine._reporter.ledger = Ledger.load(header["ledger"])
         episode = header["silent_episode"]
         engine._reporter.silent_episode = None if episode is None else (episode[0], episode[1])
         engine._expired = set(header["expired"])
+        engine._provisional = {
+            period: [Provisional((key[0], key[1], key[2]), *rest) for key, *rest in some]
+            for period, some in header["provisional"].items()
+        }
+        engine._episodes.load(header["episodes"])
         engine._cover()
         return engine
 

@@ -73,6 +73,10 @@ class Latest:
         self._derived.append((column, derive))
         return column
 
+    def follow(self, column: Column, derive: Callable[[Selection], FloatArray]) -> None:
+        """Keep a column of someone else current from now on: `derive` gives its values after each tick."""
+        self._derived.append((column, derive))
+
     @property
     def columns(self) -> tuple[str, ...]:
         """The tick columns kept, CORE first."""

@@ -14,9 +14,10 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from feeds.sessions import session_clock_ms, session_length_ms
+from feeds.sessions import day_ms, session_clock_ms, session_length_ms
+from rules.alert import Event
 from rules.logic import BitRows, byte_width
-from rules.rule import Frequency, Rule
+from rules.rule import Flap, Frequency, Gap, Rule
 
 SlotKey: TypeAlias = tuple[str, str, str]
 """(rule id, rev, leg name or ""): what arming belongs to."""
@@ -41,6 +42,14 @@ class EdgeBits:
             pad = np.zeros((len(self.keys), extra), np.uint8)
             self.armed = np.hstack([self.armed, pad])
             self.started = np.hstack([self.started, pad])
+
+    def dump(self) -> dict[str, BitRows]:
+        """Return the bits by name."""
+        return {"armed": self.armed, "started": self.started}
+
+    def load(self, bits: Mapping[str, BitRows]) -> None:
+        """Take up what `dump` returned."""
+        self.armed, self.started = bits["armed"], bits["started"]
 
     def adopt(self, old: EdgeBits) -> None:
         """Take over the arming of slots that `old` has under the same key (an unchanged rule keeps its state)."""
@@ -88,7 +97,12 @@ class Record:
     sent_that_day: int = 0
     sent_clock_ms: int = 0
     sent_bar_ms: int | None = None
+    sent_part: str = ""
+    sent_price: float | None = None
     held_back: int = 0
+    tries: list[tuple[int, int]] = field(default_factory=list)
+    """(day, clock_ms) of the latest fires, sent or not, as many as a `flap` needs."""
+    flapping: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +117,20 @@ class Moment:
     day: int
     bar_end_ms: int | None
     outages: tuple[tuple[int, int], ...] = ()
+    last: float | None = None
+    """LAST, for `freq: {step: …}`."""
+    rising: bool = True
+    """Whether LAST is not below the previous close, the direction of that step."""
+    gap: str | None = None
+    """What lies between this sample and the previous one: session, lunch, halt, feed."""
+    away_ms: int | None = None
+    """Trading time since the previous sample where our own outage lies in between."""
+
+    @property
+    def part(self) -> str:
+        """The half-day or auction this moment is in."""
+        clock = day_ms(self.ts_ms)
+        return next((name for name, until_ms in _PARTS if clock < until_ms), "after_hours")
 
     def clock_ms(self, rule: Rule) -> int:
         """Return what the rule's own clock shows: its sessions' time of that day, less outages."""
@@ -114,11 +142,15 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a fire is sent (`why` is None) or held back, its episode number, and the fires held back before it."""
+    """What becomes of a fire.
+
+    event  fire, suppressed (`why` tells), or flapping: the fire that made it too many
+    """
 
     episode: int
-    why: str | None
-    held_back: int
+    event: Event
+    why: str | None = None
+    held_back: int = 0
 
 
 @dataclass(slots=True)
@@ -131,14 +163,19 @@ class Ledger:
     floors: dict[tuple[str, str, str, str], int] = field(default_factory=dict)
     """(rule id, leg, symbol, trade date) → episodes told before this engine began from nothing."""
 
-    def judge(self, rule: Rule, symbol: str, *, leg: str | None, moment: Moment) -> Verdict:
-        """Count a fire and decide whether it goes out; the first reason that holds it back is the one given."""
+    def judge(self, rule: Rule, symbol: str, *, leg: str | None, moment: Moment, episode: int | None = None) -> Verdict:
+        """Count a fire and decide whether it goes out; the first reason that holds it back is the one given.
+
+        episode: the number of an episode that began before (pending); None: this fire begins one.
+        """
         record = self.records.setdefault((rule.id, rule.rev, leg or "", symbol), Record())
-        episode = self._next_episode((rule.id, leg or "", symbol), moment.date)
+        if episode is None:
+            episode = self._next_episode((rule.id, leg or "", symbol), moment.date)
         why = _why_not(rule, record, moment)
         if why is not None:
+            begins = why == BEGINS_FLAPPING
             record.held_back += 1
-            return Verdict(episode, why, 0)
+            return Verdict(episode, Event.FLAPPING if begins else Event.SUPPRESSED, "flapping" if begins else why)
         held_back = record.held_back
         if record.sent_day != moment.day:
             record.sent_that_day = 0
@@ -147,8 +184,10 @@ class Ledger:
         record.sent_day = moment.day
         record.sent_clock_ms = moment.clock_ms(rule)
         record.sent_bar_ms = moment.bar_end_ms
+        record.sent_part = moment.part
+        record.sent_price = moment.last
         record.held_back = 0
-        return Verdict(episode, None, held_back)
+        return Verdict(episode, Event.FIRE, None, held_back)
 
     def next_episode(self, rule_id: str, *, leg: str | None, symbol: str, date: str) -> int:
         """Count an episode that is no fire of an edge (a feed's silence)."""
@@ -175,7 +214,7 @@ class Ledger:
     def load(cls, dumped: Mapping[str, Any]) -> Ledger:
         """Build from what `dump` returned."""
         return cls(
-            {tuple(row[:4]): Record(*row[4:]) for row in dumped["records"]},
+            {tuple(row[:4]): _record(row[4:]) for row in dumped["records"]},
             {tuple(row[:3]): (row[3], row[4]) for row in dumped["episodes"]},
             {tuple(row[:4]): row[4] for row in dumped["floors"]},
         )
@@ -187,13 +226,35 @@ class Ledger:
         return episode
 
 
+BEGINS_FLAPPING: Final = "begins flapping"
+LATE_MS: Final = 60_000
+"""A rise across our own outage is still told, as late, if no more trading time than this has passed."""
+_PARTS: Final = (
+    ("open_auction", (9 * 60 + 30) * 60_000),
+    ("morning", 12 * 3_600_000),
+    ("afternoon", (14 * 60 + 57) * 60_000),
+    ("close_auction", 15 * 3_600_000 + 1),
+)
 _RECORD_FIELDS: Final = tuple(Record.__dataclass_fields__)
 
 
+def _record(values: Sequence[Any]) -> Record:
+    record = Record(*values)
+    record.tries = [(day, clock_ms) for day, clock_ms in record.tries]
+    return record
+
+
 def _why_not(rule: Rule, record: Record, moment: Moment) -> str | None:
-    """Return "freq", "cooldown", "max_per_day", or None if the fire may go out."""
+    """Return gap, flapping (BEGINS_FLAPPING the first time), freq, cooldown, max_per_day, or None: it may go out."""
+    if (rule.gap is Gap.SUPPRESS and moment.gap is not None) or (moment.away_ms or 0) > LATE_MS:
+        return "gap"
+    flapping = None if rule.flap is None else _flapping(rule, rule.flap, record, moment)
+    if flapping is not None:
+        return flapping
     today = record.sent_that_day if record.sent_day == moment.day else 0
     if _frequency_spent(rule.frequency, record, today=today, moment=moment):
+        return "freq"
+    if rule.step is not None and record.sent_price is not None and not _steps_on(rule.step, record.sent_price, moment):
         return "freq"
     if rule.cooldown_ms is not None and record.sent_ever and _since_sent_ms(rule, record, moment) < rule.cooldown_ms:
         return "cooldown"
@@ -202,14 +263,36 @@ def _why_not(rule: Rule, record: Record, moment: Moment) -> str | None:
     return None
 
 
+def _flapping(rule: Rule, flap: Flap, record: Record, moment: Moment) -> str | None:
+    """Note this try, and tell whether the fire is one of too many."""
+    length_ms, now_ms = session_length_ms(rule.session), moment.clock_ms(rule)
+    ages = [(moment.day - day) * length_ms + now_ms - clock_ms for day, clock_ms in record.tries]
+    record.tries = [*record.tries, (moment.day, now_ms)][-flap.over :]
+    if record.flapping:
+        record.flapping = ages[-1] < flap.within_ms
+        return "flapping" if record.flapping else None
+    record.flapping = len(ages) >= flap.over and ages[-flap.over] <= flap.within_ms
+    return BEGINS_FLAPPING if record.flapping else None
+
+
 def _frequency_spent(frequency: Frequency, record: Record, *, today: int, moment: Moment) -> bool:
     if frequency is Frequency.ONCE:
         return record.sent_ever > 0
     if frequency is Frequency.ONCE_PER_DAY:
         return today > 0
+    if frequency is Frequency.ONCE_PER_SESSION:
+        return today > 0 and record.sent_part == moment.part
     if frequency is Frequency.ONCE_PER_BAR:
         return record.sent_ever > 0 and record.sent_bar_ms == moment.bar_end_ms
     return False
+
+
+def _steps_on(step: float, price: float, moment: Moment) -> bool:
+    """Tell whether LAST is a step further from the last fire's price, away from the previous close."""
+    if moment.last is None:
+        return False
+    move = moment.last / price - 1.0
+    return (move if moment.rising else -move) >= step * (1.0 - 1e-9)
 
 
 def _since_sent_ms(rule: Rule, record: Record, moment: Moment) -> int:

@@ -19,6 +19,7 @@ from feeds.tick import CORE, BoolArray, IntArray, TickBatch
 from feeds.universe import Universe
 from rules.bars import (
     CLOSE_DELAY_MS,
+    DAY_MINUTES,
     FINAL,
     PERIOD_MINUTES,
     DayColumns,
@@ -29,10 +30,18 @@ from rules.bars import (
     minute_end_ms,
     trading_minute,
 )
-from rules.latest import HALTED, Latest
+from rules.books import Books
+from rules.latest import Latest, is_halted
 from rules.node import ALL, Selection, is_tick
 from rules.state import Column, StateTable
 
+GAPS: Final = (None, "session", "lunch", "halt", "feed", "feed")
+NO_GAP, NIGHT_GAP, LUNCH_GAP, HALT_GAP, FEED_GAP, RESTART_GAP = range(6)
+RESTART: Final = "restart"
+"""Reason of a gap mark that stands for our own outage."""
+NOON_MS: Final = (11 * 60 + 30) * 60_000
+AFTERNOON_MS: Final = 13 * 3_600_000
+CLOSE_MS: Final = 15 * 3_600_000
 FUTURE_MS: Final = 10_000
 """A tick stamped further than this ahead of its arrival is dropped: it would drag the market clock along."""
 AUCTION_RESULT_MS: Final = (9 * 60 + 25) * 60_000
@@ -54,6 +63,7 @@ class Market:
         self.instruments: Mapping[str, Instrument] = {}
         self.instruments_source = ""
         self.latest = Latest(self.state)
+        self.books = Books(self.state, self.latest)
         self.day = DayColumns(self.state)
         self.bars: dict[str, PeriodBars] = {}
         self.clock_ms = 0
@@ -61,6 +71,17 @@ class Market:
         self.day_number = 0
         self.ticks = 0
         self.dropped: Counter[str] = Counter()
+        self.traded_ms = self.state.claim("now/traded_ms", dtype=np.int64, fill=0)
+        """Time of the symbol's last tick of trading hours; kept over night."""
+        self.before_ms = self.state.claim("now/before_ms", dtype=np.int64, fill=0)
+        """The same of the tick before."""
+        self.gap = self.state.claim("now/gap", dtype=np.int8, fill=0)
+        """What lies between the two, an index into GAPS."""
+        self.gap_ms = 0
+        """When the feed said last that ticks are missing; `gap_is_ours`: because we were away."""
+        self.gap_is_ours = False
+        self.halts: dict[int, list[tuple[int, int | None]]] = {}
+        """Halts of the day by row as (since, until)."""
         self.silences: list[tuple[int, int | None]] = []
         """Marked silences of the day as (since, until) in Unix ms; until is None while it lasts."""
         self._due: list[tuple[int, int, tuple[str, ...]]] = []
@@ -70,6 +91,8 @@ class Market:
 
     def column(self, period: str, word: str) -> Column:
         """Return the column of a word: the forming bar's field of that period, or a now word (FieldSource)."""
+        if "@" in word:
+            return self.books.column(word)
         if word not in ("O", "H", "L", "C", "V", "AMO"):
             return self.latest.column(word)
         return self.latest.column("LAST") if is_tick(period) else self.period(period).fields[word]
@@ -100,6 +123,7 @@ class Market:
         grown = len(self.universe) != self.state.n
         if grown:
             self.state.grow(len(self.universe))
+            self.books.lay(self.universe.row)
             self.survey()
         return rows, grown
 
@@ -138,6 +162,33 @@ class Market:
         self.dropped["duplicate"] += int(repeats.sum())
         return np.asarray(~(old | repeats))
 
+    def mark_gaps(self, at: Selection, batch: TickBatch) -> None:
+        """Note what lies between each tick and its symbol's previous one; call it before the ticks are applied."""
+        clock = day_ms(batch.ts_event_ms)
+        trading = (clock >= AUCTION_RESULT_MS) & (clock <= CLOSE_MS) & ~((clock > NOON_MS) & (clock < AFTERNOON_MS))
+        before = self.traded_ms.array[at]
+        halted = is_halted(self.latest.status.array[at])
+        self._note_halts(at, halted, batch)
+        gap = np.where(before <= self.gap_ms, RESTART_GAP if self.gap_is_ours else FEED_GAP, NO_GAP)
+        gap[halted] = HALT_GAP
+        gap[(clock >= AFTERNOON_MS) & (before < self.midnight_ms + AFTERNOON_MS)] = LUNCH_GAP
+        gap[before < self.midnight_ms] = NIGHT_GAP
+        gap[before == 0] = NO_GAP
+        self.gap.array[at] = gap
+        self.before_ms.array[at] = before
+        self.traded_ms.array[at] = np.where(trading, batch.ts_event_ms, before)
+
+    def _note_halts(self, at: Selection, halted: BoolArray, batch: TickBatch) -> None:
+        now = is_halted(batch.status)
+        if not (now | halted).any():
+            return
+        rows = np.arange(self.state.n)[at]
+        for i in np.flatnonzero(now & ~halted):
+            self.halts.setdefault(int(rows[i]), []).append((int(batch.ts_event_ms[i]), None))
+        for i in np.flatnonzero(halted & ~now):
+            spans = self.halts.setdefault(int(rows[i]), [(self.midnight_ms, None)])
+            spans[-1] = spans[-1][0], int(batch.ts_event_ms[i])
+
     def live(self, batch: TickBatch) -> BoolArray:
         """Tell which ticks bring a price of today: from the opening auction's result on, and not NaN."""
         return np.asarray((day_ms(batch.ts_event_ms) >= AUCTION_RESULT_MS) & ~np.isnan(batch.column("last")))
@@ -161,7 +212,7 @@ class Market:
         minutes = trading_minute(np.asarray(ends) - self.midnight_ms) - PERIOD_MINUTES[bars.period]
         before = np.broadcast_to(self.midnight_ms + minute_end_ms(minutes), rows.shape)
         undue = before + CLOSE_DELAY_MS > self.clock_ms
-        halted = np.isin(self.latest.status.array[rows], HALTED)
+        halted = is_halted(self.latest.status.array[rows])
         return (bars.end_ms.array[rows] < before) & undue & ~halted, before
 
     def extremes(self, at: Selection, batch: TickBatch) -> Extremes:
@@ -195,6 +246,7 @@ class Market:
         if opening.any():
             fresh = rows[opening]
             bars.open_bars(fresh, end_ms=pick(ends, opening), last=last[fresh], day=self.day)
+            bars.gap.array[fresh] = self.gap.array[fresh] if PERIOD_MINUTES[bars.period] < DAY_MINUTES else NO_GAP
         joining = live & (held <= ends) & (opening | (bars.closed.array[at] != FINAL))
         if not joining.all():
             self.dropped["late_bar"] += int((live & (held > ends)).sum())
@@ -239,35 +291,47 @@ class Market:
         self.latest.roll()
         self.day.roll()
         self.silences = [(since, until) for since, until in self.silences if until is None]
+        self.halts.clear()
         self._plan_day()
 
     def ends_before(self, bars: PeriodBars, second_ms: int) -> bool:
         """Tell whether the bars of this period that are held end before the trade date of `second_ms`."""
         return int(bars.end_ms.array.max(initial=0)) < midnight_ms(second_ms)
 
-    def due(self, second_ms: int) -> Iterator[tuple[int, tuple[str, ...]]]:
-        """Yield (bar end, periods) of the bars that the clock closes up to `second_ms`, each once, in order."""
+    def due(self, second_ms: int) -> Iterator[tuple[int, int, tuple[str, ...]]]:
+        """Yield (due time, bar end, periods) of bars that the clock closes up to `second_ms`, each once, in order."""
         while self._next_due < len(self._due) and self._due[self._next_due][0] <= second_ms:
-            _, end_ms, periods = self._due[self._next_due]
+            due = self._due[self._next_due]
             self._next_due += 1
-            yield end_ms, periods
+            yield due
 
     @property
     def last_due_ms(self) -> int:
         """When the current day's last bars are due."""
         return self._due[-1][0] if self._due else self.clock_ms
 
+    def gap_of(self, period: str, row: int) -> int:
+        """Return what lies before a symbol's latest sample on a period, an index into GAPS."""
+        bars = self.bars.get(period)
+        return int(self.gap.array[row] if bars is None else bars.gap.array[row])
+
     def is_silent(self, start_ms: int, end_ms: int) -> bool:
         """Tell whether this stretch lies wholly inside a marked silence."""
         return any(since <= start_ms and (until is None or end_ms <= until) for since, until in self.silences)
 
-    def outages(self, ts_ms: int) -> tuple[tuple[int, int], ...]:
-        """Return the marked silences of the day as far as they lie before `ts_ms`."""
-        return tuple(
-            (max(since, self.midnight_ms), ts_ms if until is None else min(until, ts_ms))
-            for since, until in self.silences
-            if since < ts_ms
-        )
+    def outages(self, ts_ms: int, row: int | None = None) -> tuple[tuple[int, int], ...]:
+        """Return what the day's clocks leave out before `ts_ms`: marked silences and, of one symbol, its halts.
+
+        In order, and no two of them overlap.
+        """
+        spans = self.silences if row is None else [*self.silences, *self.halts.get(row, ())]
+        ended = sorted((since, min(until or ts_ms, ts_ms)) for since, until in spans if since < ts_ms)
+        merged: list[tuple[int, int]] = []
+        for since, until in ended:
+            if merged and since <= merged[-1][1]:
+                since, until = merged[-1][0], max(until, merged.pop()[1])
+            merged.append((since, until))
+        return tuple(merged)
 
     def _plan_day(self) -> None:
         """List the bar closes of the current date that are still to come."""
@@ -290,8 +354,9 @@ class Market:
         return {
             "clock_ms": self.clock_ms, "date": self.date, "day_number": self.day_number, "ticks": self.ticks,
             "symbols": list(self.universe.symbols), "instruments": self.instruments_source,
+            "positions": self.books.source, "books": list(self.books.names),
             "periods": list(self.bars), "columns": list(self.latest.columns), "silences": self.silences,
-            "dropped": dict(self.dropped),
+            "dropped": dict(self.dropped), "gap": [self.gap_ms, self.gap_is_ours], "halts": list(self.halts.items()),
         }  # fmt: skip
 
     def prepare(self, header: Mapping[str, Any]) -> None:
@@ -300,6 +365,7 @@ class Market:
         for period in header["periods"]:
             self.period(period)
         self.latest.keep(header["columns"])
+        self.books.restore(header["positions"], header["books"], self.universe.row)
         if header["instruments"]:
             self.know(header["instruments"])
 
@@ -307,6 +373,8 @@ class Market:
         """Take the rest of a checkpoint's header, after its arrays."""
         self.date, self.day_number, self.ticks = header["date"], header["day_number"], header["ticks"]
         self.silences = [(since, until) for since, until in header["silences"]]
+        self.halts = {row: [(since, until) for since, until in spans] for row, spans in header["halts"]}
+        self.gap_ms, self.gap_is_ours = header["gap"]
         self.dropped = Counter(header["dropped"])
         self.reach(header["clock_ms"])
         self._plan_day()

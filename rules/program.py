@@ -1,8 +1,7 @@
 """Rules compiled for the engine: slots grouped by when they are evaluated, each group one pass over the graph.
 
-A slot is one leg of one rule; a group is all slots of one period (on ticks: also of one choice of sessions) and
-evaluation. `Group.sample` takes one sample of all
-of them for some symbols: graph → gates → arming, and returns the fires.
+A slot is one leg of one rule; a group is all slots of one period (on ticks: also of one choice of sessions), evaluation
+and mode. A group's `sample` takes one sample of all of them for some symbols: graph → gates → arming or phases.
 """
 
 from __future__ import annotations
@@ -17,11 +16,12 @@ from feeds.instruments import Instrument, board_of
 from feeds.sessions import Session, in_session, session_clock_ms
 from feeds.tick import BoolArray, IntArray
 from rules.graph import Graph
+from rules.holding import Moves, StateBits
 from rules.language.tree import Expr, Formula
 from rules.lifecycle import EdgeBits, SlotKey
 from rules.logic import BitRows, Circuit, byte_width
 from rules.node import Node, Selection
-from rules.rule import Evaluation, Leg, OnStart, Rule, RuleSet
+from rules.rule import Evaluation, Leg, Mode, OnStart, Rule, RuleSet
 from rules.rulefile import value_exprs
 
 
@@ -63,8 +63,20 @@ Overlap: TypeAlias = Callable[[IntArray, Sessions], BoolArray | bool]
 """(times, sessions) → which of the samples are in session; for ticks by their time, for bars by any overlap."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Which symbols are sampled, and when: one time per symbol, the tick's or the bar's end (Unix ms)."""
+
+    at: Selection
+    n_symbols: int
+    times_ms: IntArray
+    overlap: Overlap
+
+
 class Group:
-    """All slots of one period and evaluation, sampled together."""
+    """All slots of one period, evaluation and mode, sampled together; its subclasses are the modes."""
+
+    bits: EdgeBits | StateBits
 
     def __init__(self, slots: Sequence[Slot], graph: Graph) -> None:
         self.slots = list(slots)
@@ -73,9 +85,6 @@ class Group:
         rearms = [slot.rearm for slot in slots if slot.rearm is not None]
         self._circuit = Circuit([slot.condition for slot in slots] + rearms)
         self.plan = graph.plan(self._circuit.leaves)
-        self._rearm_rows = self._wire_rearms()
-        self.bits = EdgeBits([slot.key for slot in slots])
-        self._fire_on_start = np.array([[255 * (s.rule.on_start is OnStart.FIRE)] for s in slots], np.uint8)
         self._scope: BitRows = np.zeros((len(slots), 0), np.uint8)
         self._sessions = sorted({slot.rule.session for slot in slots})
         self.sessions = tuple(sorted({session for sessions in self._sessions for session in sessions}))
@@ -95,22 +104,50 @@ class Group:
         """Tell whether this slot watches the symbol of this row."""
         return bool(self._scope[slot_row, row >> 3] & (128 >> (row & 7)))
 
-    def sample(self, at: Selection, *, n_symbols: int, times_ms: IntArray, overlap: Overlap) -> list[Fire]:
-        """Evaluate all slots for the selected symbols and return the fires, by slot, then row.
+    def holds(self, slot: Slot, rows: IntArray, *, n_symbols: int) -> BoolArray:
+        """Tell for which of these symbols the slot's condition is true now; changes nothing."""
+        self.plan.peek(rows)
+        self._circuit.run(rows, n_symbols=n_symbols)
+        true = np.unpackbits(self._circuit.t[self._circuit.rows[self.slots.index(slot)]])
+        return true[rows] > 0
 
-        times_ms: one per selected symbol, the tick's time or the bar's end; `overlap` tells which are in session.
-        """
-        self.plan.peek(at)
+    def _evaluate(self, sample: Sample) -> tuple[BitRows, BitRows, BitRows]:
+        """Return what is known true, known false, and enabled, (slots, bytes) each."""
+        self.plan.peek(sample.at)
         circuit = self._circuit
-        circuit.run(at, n_symbols=n_symbols)
+        circuit.run(sample.at, n_symbols=sample.n_symbols)
         rows = circuit.rows[: len(self.slots)]
-        both = np.concatenate([circuit.t, circuit.f])
+        return circuit.t[rows], circuit.f[rows], self._scope & self._session_bits(sample)
+
+    def _session_bits(self, sample: Sample) -> BitRows:
+        table = np.zeros((len(self._sessions), byte_width(sample.n_symbols)), np.uint8)
+        for row, sessions in enumerate(self._sessions):
+            mask = np.zeros(sample.n_symbols, np.bool_)
+            mask[sample.at] = sample.overlap(sample.times_ms, sessions)
+            table[row] = np.packbits(mask)
+        return np.asarray(table[self._session_of])
+
+
+class EdgeGroup(Group):
+    """Slots of `mode: edge`: a sample gives fires."""
+
+    def __init__(self, slots: Sequence[Slot], graph: Graph) -> None:
+        super().__init__(slots, graph)
+        self._rearm_rows = self._wire_rearms()
+        self.bits: EdgeBits = EdgeBits([slot.key for slot in slots])
+        self._fire_on_start = np.array([[255 * (s.rule.on_start is OnStart.FIRE)] for s in slots], np.uint8)
+
+    def adopt(self, old: Group) -> None:
+        """Take over the arming of slots that are unchanged."""
+        if isinstance(old, EdgeGroup):
+            self.bits.adopt(old.bits)
+
+    def sample(self, sample: Sample) -> list[Fire]:
+        """Evaluate all slots for the selected symbols and return the fires, by slot, then row."""
+        true, false, enabled = self._evaluate(sample)
+        both = np.concatenate([self._circuit.t, self._circuit.f])
         fires, late = self.bits.sample(
-            circuit.t[rows],
-            circuit.f[rows],
-            rearm=both[self._rearm_rows],
-            enabled=self._scope & self._session_bits(at, n_symbols, times_ms, overlap),
-            fire_on_start=self._fire_on_start,
+            true, false, rearm=both[self._rearm_rows], enabled=enabled, fire_on_start=self._fire_on_start
         )
         return [fire for row in np.flatnonzero(fires.any(axis=1)).tolist() for fire in self._fires(row, fires, late)]
 
@@ -131,13 +168,23 @@ class Group:
                 rearm += 1
         return np.array(rows, np.int64)
 
-    def _session_bits(self, at: Selection, n_symbols: int, times_ms: IntArray, overlap: Overlap) -> BitRows:
-        table = np.zeros((len(self._sessions), byte_width(n_symbols)), np.uint8)
-        for row, sessions in enumerate(self._sessions):
-            mask = np.zeros(n_symbols, np.bool_)
-            mask[at] = overlap(times_ms, sessions)
-            table[row] = np.packbits(mask)
-        return np.asarray(table[self._session_of])
+
+class StateGroup(Group):
+    """Slots of `mode: state`: a sample moves episodes from phase to phase."""
+
+    def __init__(self, slots: Sequence[Slot], graph: Graph) -> None:
+        super().__init__(slots, graph)
+        self.bits: StateBits = StateBits([slot.key for slot in slots])
+
+    def adopt(self, old: Group) -> None:
+        """Take over the phases of slots that are unchanged."""
+        if isinstance(old, StateGroup):
+            self.bits.adopt(old.bits)
+
+    def sample(self, sample: Sample) -> Moves:
+        """Evaluate all slots for the selected symbols and return what moved."""
+        true, false, enabled = self._evaluate(sample)
+        return self.bits.sample(true, false, enabled=enabled)
 
 
 def ticks_in_session(times_ms: IntArray, sessions: Sessions) -> BoolArray | bool:
@@ -180,10 +227,13 @@ def local_names(formula: Formula) -> dict[str, Expr]:
     return {statement.name: statement.expr for statement in formula.statements if statement.name}
 
 
-def group_slots(slots: Sequence[Slot], graph: Graph) -> dict[tuple[str, Evaluation], Group]:
-    """Return the groups by (the graph's period, evaluation), slots in file order."""
-    kinds = dict.fromkeys((layer_of(slot.rule), slot.rule.evaluation) for slot in slots)
-    return {
-        kind: Group([slot for slot in slots if (layer_of(slot.rule), slot.rule.evaluation) == kind], graph)
-        for kind in kinds
-    }
+GroupKey: TypeAlias = tuple[str, Evaluation, Mode]
+"""(the graph's period, evaluation, mode)"""
+
+
+def group_slots(slots: Sequence[Slot], graph: Graph) -> dict[GroupKey, EdgeGroup | StateGroup]:
+    """Return the groups, slots in file order."""
+    members: dict[GroupKey, list[Slot]] = {}
+    for slot in slots:
+        members.setdefault((layer_of(slot.rule), slot.rule.evaluation, slot.rule.mode), []).append(slot)
+    return {key: (EdgeGroup if key[2] is Mode.EDGE else StateGroup)(some, graph) for key, some in members.items()}

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from feeds.inputs import Mark
-from feeds.sessions import date_text
+from feeds.sessions import date_text, trading_clock_ms
 from rules.alert import Alert, Event, identity
-from rules.lifecycle import Ledger, Moment
-from rules.market import Market
+from rules.lifecycle import Ledger, Moment, Verdict
+from rules.market import GAPS, NO_GAP, RESTART_GAP, Market
 from rules.program import Fire, Slot
 from rules.rule import Rule
 
@@ -43,23 +45,69 @@ class Reporter:
         """(trade date, episode) of the feed's silence while it lasts."""
         self._noted: list[tuple[int, int, int, str, Alert]] = []
 
+    def moment(self, slot: Slot, row: int, ts_ms: int, bar_end_ms: int | None, *, timed: bool = False) -> Moment:
+        """Return what there is to know of a sample of one symbol; `timed`: a timer's end, which is no sample."""
+        market = self._market
+        last, prev = market.latest.raw("last")[row], market.latest.raw("prev_close")[row]
+        gap = NO_GAP if timed else market.gap_of(slot.rule.period, row)
+        away_ms = None
+        if gap == RESTART_GAP:
+            away_ms = trading_clock_ms(ts_ms) - trading_clock_ms(int(market.before_ms.array[row]))
+        return Moment(
+            ts_ms, date_text(ts_ms), market.day_number, bar_end_ms, market.outages(ts_ms, row),
+            last=None if np.isnan(last) else float(last), rising=not last < prev, gap=GAPS[gap], away_ms=away_ms,
+        )  # fmt: skip
+
     def note_fire(
-        self, slot: Slot, fire: Fire, moment: Moment, *, cause: Cause, values: Mapping[str, float | None]
-    ) -> None:
-        """Judge a fire and note its event, sent or suppressed."""
+        self,
+        slot: Slot,
+        fire: Fire,
+        moment: Moment,
+        *,
+        cause: Cause,
+        values: Mapping[str, float | None],
+        episode: int | None = None,
+    ) -> Verdict:
+        """Judge a fire and note its event; `episode` is the number of the one it belongs to, None begins one."""
         symbol = self._market.universe.symbols[fire.row]
-        verdict = self.ledger.judge(slot.rule, symbol, leg=slot.leg.name, moment=moment)
-        event = Event.FIRE if verdict.why is None else Event.SUPPRESSED
+        verdict = self.ledger.judge(slot.rule, symbol, leg=slot.leg.name, moment=moment, episode=episode)
+        sent = verdict.event is Event.FIRE
+        self.note(
+            slot, fire.row, verdict.event, moment, cause=cause, values=values, episode=(verdict.episode, moment.date),
+            late=fire.late or moment.away_ms is not None, why=verdict.why, suppressed=verdict.held_back,
+            provisional=sent and slot.rule.confirm,
+        )  # fmt: skip
+        return verdict
+
+    def note(
+        self,
+        slot: Slot,
+        row: int,
+        event: Event,
+        moment: Moment,
+        *,
+        cause: Cause,
+        values: Mapping[str, float | None],
+        episode: tuple[int, str],
+        late: bool = False,
+        why: str | None = None,
+        suppressed: int = 0,
+        provisional: bool = False,
+    ) -> None:
+        """Note an event of an episode, given by its number and the trade date it began on."""
         rule = slot.rule
+        symbol = self._market.universe.symbols[row]
         instrument = self._market.instruments.get(symbol)
         name = None if instrument is None else instrument.name
-        parts = (rule.id, rule.rev, slot.leg.name, symbol, moment.date, verdict.episode)
+        number, date = episode
+        parts = (rule.id, rule.rev, slot.leg.name, symbol, date, number)
         alert = Alert(
             id=f"al_{identity(*parts, event, 1)}", episode_id=f"ep_{identity(*parts)}", event=event, rule=rule.id,
             rev=rule.rev, leg=slot.leg.name, symbol=symbol, name=name, severity=rule.severity, labels=dict(rule.labels),
-            trade_date=moment.date, episode=verdict.episode, ts_event_ms=moment.ts_ms, period=rule.period,
-            bar_end_ms=moment.bar_end_ms, late=fire.late, values=dict(values), tick=self._market.tick(fire.row),
-            suppressed=verdict.held_back, why=verdict.why, message=_message(rule, event, symbol, name, values),
+            trade_date=date, episode=number, ts_event_ms=moment.ts_ms, period=rule.period,
+            bar_end_ms=moment.bar_end_ms, provisional=provisional, gap=moment.gap, late=late, values=dict(values),
+            tick=self._market.tick(row), suppressed=suppressed, why=why,
+            message=_message(rule, event, symbol, name, values),
         )  # fmt: skip
         self._noted.append((cause.arrival, cause.phase, slot.order, symbol, alert))
 

@@ -32,8 +32,25 @@ class Frequency(StrEnum):
 
     ONCE = "once"
     ONCE_PER_DAY = "once_per_day"
+    ONCE_PER_SESSION = "once_per_session"
+    """Once in each half-day and auction."""
     ONCE_PER_BAR = "once_per_bar"
     ALWAYS = "always"
+
+
+class Gap(StrEnum):
+    """What a fire is whose previous sample lies before a night, lunch, halt or outage."""
+
+    TAG = "tag"
+    SUPPRESS = "suppress"
+
+
+@dataclass(frozen=True, slots=True)
+class Flap:
+    """More than `over` fires within `within_ms` are flapping: one event, then silence until it is quiet as long."""
+
+    over: int
+    within_ms: int
 
 
 class OnStart(StrEnum):
@@ -69,6 +86,16 @@ class Rule:
     mode: Mode = Mode.EDGE
     session: tuple[Session, ...] = (Session.CONTINUOUS,)
     frequency: Frequency = Frequency.ONCE_PER_DAY
+    step: float | None = None
+    """A further fire needs LAST to have moved by this share in the same direction (freq: {step: 1%})."""
+    for_ms: int = 0
+    """State mode: how long the condition must hold before it fires."""
+    keep_firing_ms: int = 0
+    """State mode: how long it must have been false before it resolves."""
+    confirm: bool = False
+    """Tick-evaluated on bars: fires are provisional until the bar closes."""
+    gap: Gap = Gap.TAG
+    flap: Flap | None = None
     cooldown_ms: int | None = None
     max_per_day: int | None = None
     expires_ms: int | None = None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,8 @@ from hypothesis import strategies as st
 
 from feeds.sessions import Session, unix_ms
 from rules.lifecycle import EdgeBits, Ledger, Moment
-from rules.rule import Frequency, Rule
+from rules.rule import Flap, Frequency, Gap, Rule
+from rules.selector import Selector
 
 N_SYMBOLS = 11
 FULL = np.full((1, 2), 255, np.uint8)
@@ -96,15 +96,15 @@ def test_an_unchanged_slot_keeps_its_arming_and_a_changed_one_starts_anew() -> N
 
 
 def rule(**fields: Any) -> Rule:
-    """A rule with just the fields a ledger reads."""
-    given = {"id": "r", "rev": "1", "session": (Session.CONTINUOUS,), "frequency": Frequency.ALWAYS}
-    return cast(Rule, SimpleNamespace(**{**given, "cooldown_ms": None, "max_per_day": None, **fields}))
+    """A rule without legs: a ledger looks at none."""
+    given: dict[str, Any] = {"id": "r", "rev": "1", "legs": (), "select": Selector(every=True)}
+    return Rule(**{**given, "frequency": Frequency.ALWAYS, **fields})
 
 
-def moment(clock: str, *, date: int = 20250102, day: int = 1, bar_end_ms: int | None = None) -> Moment:
+def moment(clock: str, *, date: int = 20250102, day: int = 1, bar_end_ms: int | None = None, **more: Any) -> Moment:
     hours, minutes, seconds = map(int, clock.split(":"))
     text = f"{date // 10000}-{date // 100 % 100:02}-{date % 100:02}"
-    return Moment(unix_ms(date, ((hours * 60 + minutes) * 60 + seconds) * 1000), text, day, bar_end_ms)
+    return Moment(unix_ms(date, ((hours * 60 + minutes) * 60 + seconds) * 1000), text, day, bar_end_ms, **more)
 
 
 def judged(ledger: Ledger, watched: Rule, *moments: Moment) -> list[str | None]:
@@ -124,6 +124,43 @@ def test_once_is_for_good() -> None:
 def test_once_per_bar_looks_at_the_bar() -> None:
     moments = [moment("10:00:00", bar_end_ms=end) for end in (1, 1, 2)]
     assert judged(Ledger(), rule(frequency=Frequency.ONCE_PER_BAR), *moments) == [None, "freq", None]
+
+
+def test_once_per_session_tells_half_days_and_auctions_apart() -> None:
+    clocks = ("09:20:00", "09:31:00", "11:29:00", "13:00:00", "14:56:00", "14:57:00")
+    watched = rule(frequency=Frequency.ONCE_PER_SESSION, session=(Session.ALL_TRADING,))
+    assert judged(Ledger(), watched, *map(moment, clocks)) == [None, None, "freq", None, "freq", None]
+
+
+def test_a_step_is_measured_from_the_last_fire_in_the_direction_of_the_day() -> None:
+    watched = rule(step=0.01)
+    up = [moment("10:00:00", last=price) for price in (100.0, 100.9, 101.0, 100.0, 102.01)]
+    assert judged(Ledger(), watched, *up) == [None, "freq", None, "freq", None]
+    down = [moment("10:00:00", last=price, rising=False) for price in (100.0, 99.1, 99.0, 101.0)]
+    assert judged(Ledger(), watched, *down) == [None, "freq", None, "freq"]
+
+
+def test_a_gap_holds_back_only_where_the_rule_says_so() -> None:
+    over_lunch = moment("13:00:03", gap="lunch")
+    assert judged(Ledger(), rule(gap=Gap.SUPPRESS), over_lunch) == ["gap"]
+    assert judged(Ledger(), rule(), over_lunch) == [None]
+
+
+def test_a_rise_across_our_own_outage_is_told_up_to_a_minute_late() -> None:
+    moments = [moment("10:00:00", gap="feed", away_ms=away_ms) for away_ms in (60_000, 60_001)]
+    assert judged(Ledger(), rule(), *moments) == [None, "gap"]
+
+
+def test_flapping_is_told_once_and_ends_after_a_quiet_stretch() -> None:
+    watched = rule(flap=Flap(over=2, within_ms=60_000))
+    clocks = ("10:00:00", "10:00:10", "10:00:20", "10:00:30", "10:01:29", "10:02:29", "10:02:30")
+    verdicts = [
+        ledger.judge(watched, "600519.SH", leg=None, moment=moment(clock)) for ledger in [Ledger()] for clock in clocks
+    ]
+    assert [str(verdict.event) for verdict in verdicts] == [
+        "fire", "fire", "flapping", "suppressed", "suppressed", "fire", "fire",
+    ]  # fmt: skip
+    assert {verdict.why for verdict in verdicts[2:5]} == {"flapping"}
 
 
 def test_cooldown_runs_from_the_last_sent_fire_and_sleeps_over_lunch() -> None:
