@@ -29,7 +29,7 @@ from monitord.gateway.auth import Token
 from monitord.gateway.options import GatewayOptions
 from monitord.gateway.quotes import QuoteBoard
 from monitord.gateway.server import Gateway
-from monitord.health import Health
+from monitord.health import LONGEST_LAG_S, Health
 from monitord.metrics import Metrics
 from monitord.pipeline import Outcome, Pipeline
 from monitord.pump import Pump
@@ -52,6 +52,10 @@ DRAIN_S: Final = 10.0
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 30.0
 RESTARTS, RESTARTS_WITHIN_S = 5, 60.0
 VITAL_SIGNS_S: Final = 0.25
+WATCHDOG_S: Final = 4.0
+"""How often systemd's watchdog hears from us: well within the unit's WatchdogSec."""
+FAILED: Final = 1
+"""Exit code of a daemon that must be started again; recovery puts right what it left behind."""
 
 
 class StartError(DaemonError):
@@ -59,7 +63,7 @@ class StartError(DaemonError):
 
 
 def main(settings: Settings, *, console: Console) -> int:
-    """Run the daemon until a signal or the end of its feed; return the exit code.
+    """Run the daemon until a signal or the end of its feed; return the exit code, FAILED if a part failed for good.
 
     Raises StartError for what a person must mend first.
     """
@@ -67,6 +71,9 @@ def main(settings: Settings, *, console: Console) -> int:
         return asyncio.run(App(settings, console=console).run())
     except (DaemonError, FeedError, RuleError, DeliveryError, OSError) as error:
         raise StartError(str(error)) from error
+    except ExceptionGroup as failures:  # each was logged with its traceback at its task's top
+        log.error("daemon_failed", why=[str(failure) or type(failure).__name__ for failure in failures.exceptions])
+        return FAILED
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +141,8 @@ class App:
             health=health,
             metrics=self._metrics.render,
         )
+        cleanup.push_async_callback(gateway.stop)
+        cleanup.callback(self._console.stop)
         return Parts(store, broker, channel, feed, pipeline, pump, deliveries, gateway, health)
 
     def _pipeline(self, feed: Feed, store: Store, quotes: QuoteBoard) -> Pipeline:
@@ -191,7 +200,7 @@ class App:
             delivering = [keep(f"delivery:{delivery.name}", delivery.run) for delivery in parts.deliveries]
             # Not begun again in place: after a failure the engine may be ahead of what is stored, and only recovery by
             # a new process puts that right.
-            evaluating = tasks.create_task(parts.pipeline.run(), name="pipeline")
+            evaluating = tasks.create_task(_once("pipeline", parts.pipeline.run), name="pipeline")
             stopping = tasks.create_task(_until(self._stopping), name="stop")
             await asyncio.wait([evaluating, stopping], return_when=asyncio.FIRST_COMPLETED)
             await self._stop(parts, evaluating, pumping, delivering)
@@ -266,12 +275,16 @@ class App:
                 log.error("rules_rejected", why=str(error), kept=len(pipeline.rules().rules))
 
     async def _take_vital_signs(self, parts: Parts) -> None:
-        """Measure how late the loop wakes, and keep the gauges of what stands and waits."""
+        """Measure how late the loop wakes, tell systemd that it does, and keep the gauges of what stands and waits."""
         loop = asyncio.get_running_loop()
+        ping_due = loop.time()
         while True:
             due = loop.time() + VITAL_SIGNS_S
             await asyncio.sleep(VITAL_SIGNS_S)
             parts.health.lag_s = max(loop.time() - due, 0.0)
+            if parts.health.lag_s < LONGEST_LAG_S and loop.time() >= ping_due:
+                notify("WATCHDOG=1")
+                ping_due = loop.time() + WATCHDOG_S
             self._metrics.loop_lag.set(parts.health.lag_s)
             self._metrics.outbox.set(parts.store.lag_rows)
             self._metrics.clients.set(parts.gateway.clients)
@@ -296,6 +309,15 @@ class App:
             self._metrics.alerts.labels(severity=alert.severity, event=alert.event).inc()
             self._console.alert_fired(alert)
         self._alerts += len(alerts)
+
+
+async def _once(name: str, run: Callable[[], Awaitable[None]]) -> None:
+    """Run a component that must not fail; its failure ends the process."""
+    try:
+        await run()
+    except Exception:
+        log.exception("task_failed", task=name)
+        raise
 
 
 async def _until(event: asyncio.Event) -> None:
