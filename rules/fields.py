@@ -18,6 +18,7 @@ from rules.document import Document, Listing, Scalar, Table, Value
 from rules.errors import RuleFileError
 from rules.language.refusals import LATER_CHOICES
 from rules.language.syntax import did_you_mean
+from rules.rule import Flap, Frequency
 from rules.selector import Selector
 
 T = TypeVar("T")
@@ -141,9 +142,6 @@ def one_of(field: str, names: Sequence[str]) -> Callable[[Document, Value], str]
     """Return a reader of one of these words; a word that comes later is refused as such."""
 
     def read(document: Document, value: Value) -> str:
-        if isinstance(value, Table):
-            step = "{step: …}" if value.get("step") is not None else "{…}"
-            refuse_later(document, value, field, step)
         found = value.text if isinstance(value, Scalar) and value.text in names else text(document, value)
         refuse_later(document, value, field, found)
         if found not in names:
@@ -159,6 +157,36 @@ def refuse_later(document: Document, place: Value, field: str, found: str) -> No
     later = LATER_CHOICES.get((field, found))
     if later is not None:
         raise document.refuse(place, f"{field}: {found} is not run by this version", hint=later)
+
+
+def frequency(document: Document, value: Value) -> tuple[Frequency, float | None]:
+    """Read `freq`: a word, or {step: 1%}, which is as often as LAST goes on by that share."""
+    if not isinstance(value, Table):
+        return choice("freq", Frequency)(document, value), None
+    step = value.get("step")
+    if step is None or len(value.pairs) != 1:
+        raise document.refuse(value, "freq is a word or {step: …}", hint="write freq: {step: 1%}")
+    return Frequency.ALWAYS, share(document, step)
+
+
+def flap(document: Document, value: Value) -> Flap | str:
+    """Read `flap`: off, or {over: 4, within: 10m}."""
+    if not isinstance(value, Table):
+        return one_of("flap", ("off",))(document, value)
+    over, within = value.get("over"), value.get("within")
+    if over is None or within is None or len(value.pairs) != 2:
+        raise document.refuse(value, "flap needs over and within", hint="write flap: {over: 4, within: 10m}")
+    return Flap(whole(1, 1000)(document, over), duration_ms(document, within))
+
+
+def share(document: Document, value: Value) -> float:
+    """Read a share such as 80% or 0.8, above 0 and at most 1."""
+    written = value.text if isinstance(value, Scalar) else ""
+    match = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)(%?)", written)
+    found = float(match[1]) / (100 if match[2] else 1) if match else 0.0
+    if not 0.0 < found <= 1.0:
+        raise document.refuse(value, f"a share of up to 100% is needed here, not {_what(value)}", hint="write 1%")
+    return found
 
 
 def duration_ms(document: Document, value: Value) -> int:
@@ -194,6 +222,11 @@ def expiry_ms(document: Document, value: Value) -> int:
     )
 
 
+def is_id(name: str) -> bool:
+    """Tell whether this is a name such as a rule or a book may have."""
+    return _ID.fullmatch(name) is not None
+
+
 def rule_id(document: Document, value: Value) -> str:
     """Read a rule's id: letters, digits, `.`, `_` and `-`, at most 64; `feed` is taken by health events."""
     found = text(document, value)
@@ -225,8 +258,24 @@ def selector(document: Document, value: Value) -> Selector:
     if isinstance(value, Scalar) and value.text == "all":
         return Selector(every=True)
     if isinstance(value, Table):
+        if value.get("positions") is not None:
+            return Selector(book=_book(document, value))
         return _conditions(document, value, nested=False)
     return Selector(symbols=_symbols(document, value))
+
+
+def _book(document: Document, value: Table) -> str:
+    """Read `positions: BOOK`, which stands alone: a rule over a book covers just what it holds."""
+    for key, _ in value.pairs:
+        if key.text != "positions":
+            message = f"{key.text} and positions can't stand together"
+            raise document.refuse(key, message, hint="a rule over a book covers every position in it, and nothing else")
+    entry = value.pairs[0][1]
+    found = text(document, entry)
+    if not is_id(found):
+        hint = "letters, digits, '.', '_' and '-', at most 64, beginning with a letter or digit"
+        raise document.refuse(entry, f"{_what(entry)} is no name of a book", hint=hint)
+    return found
 
 
 def _symbols(document: Document, value: Value) -> frozenset[str]:
@@ -247,7 +296,7 @@ _CONDITIONS: Final = ("symbols", "glob", "board", "name", "sector")
 
 def _conditions(document: Document, value: Table, *, nested: bool) -> Selector:
     """Read a table of conditions; `nested`: it is the table of `exclude`."""
-    known = _CONDITIONS if nested else (*_CONDITIONS, "exclude", "all")
+    known = _CONDITIONS if nested else (*_CONDITIONS, "exclude", "all", "positions")
     for key, _ in value.pairs:
         refuse_later(document, key, "select", key.text)
         if key.text not in known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from rules.alert import identity
@@ -20,7 +21,8 @@ def revision(rule: Rule) -> str:
     ]
     life = (rule.period, rule.evaluation, rule.mode, rule.frequency, rule.on_start, ",".join(sorted(rule.session)))
     limits = (rule.cooldown_ms, rule.max_per_day, rule.expires_ms)
-    return identity(*legs, rule.select.text(), *life, *limits)
+    state = (rule.for_ms, rule.keep_firing_ms, rule.confirm, rule.gap, str(rule.flap), str(rule.step))
+    return identity(*legs, rule.select.text(), *life, *limits, *state)
 
 
 def _meaning(formula: Formula) -> str:
@@ -36,6 +38,20 @@ def _canonical(expr: Expr, own: set[str]) -> Expr:
         word = SPELLINGS.get(expr.name)
         return expr if word is None or expr.name in own else replace(expr, name=word.name)
     return rebuild(expr, lambda child: _canonical(child, own))
+
+
+def renamed(formula: Formula, names: Mapping[str, str]) -> Formula:
+    """Return the formula with the names it takes from outside replaced; its own names of that spelling stay."""
+    free = {name: new for name, new in names.items() if name not in {one.name for one in formula.statements}}
+    statements = tuple(replace(one, expr=renamed_expr(one.expr, free)) for one in formula.statements)
+    return replace(formula, statements=statements)
+
+
+def renamed_expr(expr: Expr, names: Mapping[str, str]) -> Expr:
+    """Return the expression with these names replaced."""
+    if isinstance(expr, Name):
+        return replace(expr, name=names[expr.name]) if expr.name in names else expr
+    return rebuild(expr, lambda child: renamed_expr(child, names))
 
 
 def value_exprs(rule: Rule, leg: Leg) -> dict[str, Expr]:

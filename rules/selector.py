@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Final, TypeAlias
 
 from feeds.instruments import Board, Instrument, board_of
+
+Held: TypeAlias = Mapping[str, Collection[str]]
+"""Book → the symbols it holds."""
+_NOTHING: Final[Held] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +21,7 @@ class Selector:
     every: nothing has to match. globs are of symbols (`60*.SH`), names of instrument names (`*ST*`); both hold upper
     and lower case apart. exclude: what one of its kinds of condition matches is left out.
     An instrument nothing is known of has no name or sector, and the board its code says.
+    book: what this book of positions holds, and nothing else.
     """
 
     every: bool = False
@@ -24,9 +31,12 @@ class Selector:
     names: tuple[str, ...] = ()
     sectors: frozenset[str] = frozenset()
     exclude: Selector | None = None
+    book: str | None = None
 
-    def covers(self, instrument: Instrument) -> bool:
-        """Tell whether the rule watches this instrument."""
+    def covers(self, instrument: Instrument, held: Held = _NOTHING) -> bool:
+        """Tell whether the rule watches this instrument; `held` are the positions now."""
+        if self.book is not None:
+            return instrument.symbol in held.get(self.book, ())
         verdicts = self._verdicts(instrument)
         if not (self.every or verdicts) or not all(verdicts):
             return False
@@ -60,4 +70,6 @@ class Selector:
             ",".join(sorted(self.sectors)),
             "" if self.exclude is None else f"({self.exclude.text()})",
         ]
+        if self.book is not None:
+            parts.append(f"positions={self.book}")
         return "|".join(parts)

@@ -39,7 +39,7 @@ from rules.language.tree import (
     Text,
     walk,
 )
-from rules.language.words import DYNAINFO, SPELLINGS, Scope, Word
+from rules.language.words import DYNAINFO, MARKET, SPELLINGS, Scope, Word
 
 MAX_WINDOW: Final = 2_000
 """Bars a window may span: a ring of them over 5,500 symbols is 88 MB."""
@@ -74,15 +74,18 @@ def check(
     *,
     period: str,
     functions: Mapping[str, Function] = FUNCTIONS,
+    words: Mapping[str, Word] = MARKET,
     file: str = "formula",
     first_line: int = 1,
 ) -> Checked:
     """Check a parsed formula for a period ("tick", "1m" …).
 
+    words: what it may name without defining it, by every spelling: the market's, those of a book of positions, or the
+    aggregates of a rule over groups.
     Raises RuleFileError with every error found; file and first_line say where its text stands.
     """
     source = Source(formula.text, file, first_line)
-    checker = _Checker(source, period, functions, formula)
+    checker = _Checker(source, period, functions, formula, words)
     lowered = checker.formula(formula)
     if checker.errors:
         raise RuleFileError(sorted(checker.errors, key=_place))
@@ -115,8 +118,16 @@ _Found = tuple[Expr, Fact]
 class _Checker:
     """One pass over one formula; collects findings and never raises."""
 
-    def __init__(self, source: Source, period: str, functions: Mapping[str, Function], formula: Formula) -> None:
+    def __init__(
+        self,
+        source: Source,
+        period: str,
+        functions: Mapping[str, Function],
+        formula: Formula,
+        vocabulary: Mapping[str, Word],
+    ) -> None:
         self.source = source
+        self.vocabulary = vocabulary
         self.period = period
         self.functions = functions
         self.errors: list[Finding] = []
@@ -150,14 +161,14 @@ class _Checker:
         name = statement.name
         start = statement.span.start
         place = Name(name, self.source.span(start, start + len(statement.written)))
-        word = SPELLINGS.get(name)
+        word = self.vocabulary.get(name)
         if name in self._known:
             self._error(place, f"{statement.written} is assigned twice", hint="give the second value a name of its own")
         elif word is not None and word.scope is Scope.BAR:
             self._error(
                 place, f"{name} is a field of the bar and can't be assigned", hint=f"use a name such as {name}1"
             )
-        elif word is not None and word.scope is Scope.NOW:
+        elif word is not None:
             self._warn(
                 place, f"{name} hides the market word {word.name} ({word.en}) in this formula", hint="use another name"
             )
@@ -219,12 +230,9 @@ class _Checker:
         if name in self._assigned:
             message = "is made of itself" if name == self._current else "is used before it is assigned"
             return self._refused(expr, f"{name} {message}", hint="a formula is read from top to bottom")
-        word = SPELLINGS.get(name)
+        word = self.vocabulary.get(name)
         if word is None:
             return self._unknown_name(expr)
-        if word.name in refusals.LATER_WORDS:
-            reason = refusals.LATER_WORDS[word.name]
-            return self._refused(expr, f"{name} is not evaluated by this version", hint=reason)
         if self.period == "tick" and word.name in _OF_THE_DAY:
             day = _OF_THE_DAY[word.name]
             return self._refused(
@@ -240,6 +248,8 @@ class _Checker:
 
     def _unknown_name(self, expr: Name) -> _Found:
         name = expr.name
+        if name in SPELLINGS:
+            return self._strange_word(expr)
         refusal = refusals.function_refusal(name)
         if refusal is not None:
             return self._refused(expr, refusal.message, hint=refusal.hint)
@@ -252,8 +262,16 @@ class _Checker:
         return self._refused(
             expr,
             f"unknown name {name!r}",
-            hint=self._meant(name, [*SPELLINGS, *self._assigned]) or "assign it with :=",
+            hint=self._meant(name, [*self.vocabulary, *self._assigned]) or "assign it with :=",
         )
+
+    def _strange_word(self, expr: Name) -> _Found:
+        """Refuse a word of the language that has no meaning in this formula."""
+        if SPELLINGS[expr.name].scope is Scope.POSITION and "LAST" in self.vocabulary:
+            hint = "write select: {positions: BOOK} to watch what a book holds"
+            return self._refused(expr, f"{expr.name} is a word of positions", hint=hint)
+        hint = f"name it in agg: {{x: mean({expr.name})}}; here stand {', '.join(self.vocabulary) or 'its names'}"
+        return self._refused(expr, f"{expr.name} is of one symbol, and this is a condition over groups", hint=hint)
 
     def _cross_period(self, expr: CrossPeriod) -> _Found:
         if expr.name in self._assigned:

@@ -36,9 +36,6 @@ UNAVAILABLE_DYNAINFO: Final[dict[int, str]] = {
 }
 NOT_YET: Final = "is not evaluated by this version"
 
-LATER_WORDS: Final[dict[str, str]] = dict.fromkeys(
-    ("ENTRY", "QTY", "PEAK", "PNL"), "positions come with rules over positions"
-)
 LATER_FUNCTIONS: Final[dict[str, str]] = {
     "ON": "another period inside a formula comes later; set the rule's period:",
     **dict.fromkeys(("RISE", "HIGHS", "LOWS"), "windows of seconds come later; use period: 1m and REF, HHV, LLV"),
@@ -48,9 +45,6 @@ CROSS_PERIOD: Final[str | None] = f"a value of another period {NOT_YET}"
 CROSS_REFERENCE: Final[str | None] = f"a value of another symbol or formula {NOT_YET}"
 
 LATER_FIELDS: Final[dict[str, str]] = {
-    "for": "needs state mode, which comes later",
-    "keep_firing": "needs state mode, which comes later",
-    "confirm": "provisional alerts come later",
     "over": "rules over groups of symbols come later",
     "agg": "rules over groups of symbols come later",
     "min_valid": "rules over groups of symbols come later",
@@ -58,14 +52,6 @@ LATER_FIELDS: Final[dict[str, str]] = {
 }
 """Fields of a rule that this version does not act on."""
 LATER_CHOICES: Final[dict[tuple[str, str], str]] = {
-    ("mode", "state"): "this version runs mode: edge only",
-    ("freq", "once_per_session"): "use once_per_day with a cooldown",
-    ("freq", "{step: …}"): "use always with a cooldown",
-    ("period", "1w"): "use 1d",
-    ("period", "1mon"): "use 1d",
-    ("gap", "suppress"): "this version has gap: tag only",
-    ("flap", "{…}"): "this version has flap: off only",
-    ("select", "positions"): "positions come with rules over positions",
 }
 """Values of a field that this version does not act on, with what to use."""
 

@@ -82,6 +82,8 @@ WORDS: Final[dict[str, Word]] = {word.name: word for word in (*_BAR, *_NOW, *_PO
 """Every word by its canonical name, in the order of the documentation."""
 SPELLINGS: Final[dict[str, Word]] = WORDS | {synonym: word for word in WORDS.values() for synonym in word.synonyms}
 """Every word by every spelling."""
+MARKET: Final[dict[str, Word]] = {name: word for name, word in SPELLINGS.items() if word.scope is not Scope.POSITION}
+"""What a formula may name that is not about a book of positions, by every spelling."""
 
 PERIOD_NAMES: Final = ("MIN1", "MIN5", "MIN15", "MIN30", "MIN60", "DAY", "WEEK", "MONTH", "SEASON", "YEAR")
 """Periods as formulas write them, in CLOSE#DAY and ON(WEEK,…)."""

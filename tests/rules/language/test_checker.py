@@ -15,7 +15,7 @@ from rules.language.checker import MAX_ERRORS, MAX_HEIGHT, MAX_WINDOW, Checked, 
 from rules.language.parser import parse
 from rules.language.report import render
 from rules.language.text import normal_formula
-from rules.language.words import DYNAINFO, WORDS, Scope
+from rules.language.words import DYNAINFO, SPELLINGS, WORDS, Scope
 from rules.state import StateTable
 from tests.rules.w1 import Columns
 
@@ -139,11 +139,17 @@ def test_unavailable_functions_are_refused_with_their_reason(name: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["ENTRY>1", "QTY>1", "PEAK>1", "PNL>1", "ON(WEEK,C>MA(C,5))", "RISE(180)>3", "C#DAY>1", '"SH000001$CLOSE">1'],
+    ["ON(WEEK,C>MA(C,5))", "RISE(180)>3", "C#DAY>1", '"SH000001$CLOSE">1'],
 )
 def test_what_comes_later_parses_and_is_refused_as_such(text: str) -> None:
     (finding,) = refused(text)
     assert finding.endswith("is not evaluated by this version")
+
+
+@pytest.mark.parametrize("word", ["ENTRY", "QTY", "PEAK", "PNL"])
+def test_words_of_positions_need_a_book(word: str) -> None:
+    assert refused(f"{word}>1") == [f"1+{len(word)} {word} is a word of positions"]
+    assert check(parse(f"{word}>1"), period="tick", words=SPELLINGS).words == {word}
 
 
 @pytest.mark.parametrize(
