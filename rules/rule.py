@@ -12,7 +12,7 @@ from rules.language.tree import Formula
 from rules.message import Template
 from rules.selector import Selector
 
-PERIODS: tuple[str, ...] = ("tick", "1m", "5m", "15m", "30m", "60m", "1d")
+PERIODS: tuple[str, ...] = ("tick", "1m", "5m", "15m", "30m", "60m", "1d", "1w", "1mon")
 
 
 class Evaluation(StrEnum):

@@ -25,7 +25,7 @@ from rules.language.tree import Formula, walk
 from rules.language.words import SPELLINGS, Scope
 from rules.meaning import revision, threshold_operands, value_exprs
 from rules.message import Template
-from rules.rule import PERIODS, Evaluation, Frequency, Leg, Mode, OnStart, Rule, RuleSet
+from rules.rule import PERIODS, Evaluation, Frequency, Gap, Leg, Mode, OnStart, Rule, RuleSet
 
 __all__ = ["from_source", "load", "value_exprs"]
 
@@ -40,17 +40,23 @@ _LIFECYCLE: Final[dict[str, Reader[Any]]] = {
     "eval": fields.choice("eval", Evaluation),
     "mode": fields.choice("mode", Mode),
     "session": fields.sessions,
-    "freq": fields.choice("freq", Frequency),
+    "freq": fields.frequency,
+    "for": fields.duration_ms,
+    "keep_firing": fields.duration_ms,
+    "confirm": fields.one_of("confirm", ("bar_close",)),
     "cooldown": fields.duration_ms,
     "max_per_day": fields.whole(1, 1_000_000),
     "expires": fields.expiry_ms,
     "on_start": fields.choice("on_start", OnStart),
-    "gap": fields.one_of("gap", ("tag",)),
-    "flap": fields.one_of("flap", ("off",)),
+    "gap": fields.choice("gap", Gap),
+    "flap": fields.flap,
     "severity": fields.one_of("severity", SEVERITIES),
 }
 """Fields that `defaults:` may hold too, with their readers."""
-_ARGUMENTS: Final = {"eval": "evaluation", "freq": "frequency", "cooldown": "cooldown_ms", "expires": "expires_ms"}
+_ARGUMENTS: Final = {
+    "eval": "evaluation", "for": "for_ms", "keep_firing": "keep_firing_ms", "cooldown": "cooldown_ms",
+    "expires": "expires_ms",
+}  # fmt: skip
 """What a field is called in `Rule` where it is not called the same."""
 _RULE_FIELDS: Final = ("id", "select", "when", "rearm", "legs", "labels", "message", *_LIFECYCLE, *LATER_FIELDS)
 
@@ -188,9 +194,10 @@ class _FileReader:
         labels = {**group.labels, **self._field(found, "labels", fields.labels, {})}
         if not good() or select is None:
             return None
-        for key in ("gap", "flap"):
-            lifecycle.pop(key, None)
         arguments = {_ARGUMENTS.get(key, key): value for key, value in lifecycle.items()}
+        arguments["frequency"], arguments["step"] = arguments.pop("freq", (Frequency.ONCE_PER_DAY, None))
+        arguments["confirm"] = "confirm" in lifecycle
+        arguments["flap"] = None if lifecycle.get("flap") == "off" else lifecycle.get("flap")
         rule = Rule(
             id=rule_id, rev="", legs=legs, select=select, labels=labels, messages=messages, group=group.name,
             file=self._document.file, line=self._document.line(found.start), **arguments,
@@ -215,15 +222,26 @@ class _FileReader:
         return {key: value for key, value in read_all.items() if value is not None}
 
     def _refuse_contradictions(self, found: Table, lifecycle: Mapping[str, Any]) -> None:
+        state = lifecycle.get("mode") is Mode.STATE
+        for key in ("rearm",) if state else ("for", "keep_firing"):
+            if found.get(key) is not None:
+                hint = "a state ends when its condition is false" if state else "write mode: state"
+                self._error(found.key(key), f"{key} does not go with mode: {'state' if state else 'edge'}", hint=hint)
+        if lifecycle.get("confirm") and (state or lifecycle.get("eval") == Evaluation.BAR_CLOSE):
+            hint = "leave it out: there is nothing provisional"
+            self._error(found.get("confirm") or found, "confirm goes with eval: tick and mode: edge", hint=hint)
         if lifecycle.get("period", "tick") != "tick":
             return
+        if lifecycle.get("confirm"):
+            self._error(found.get("confirm") or found, "confirm needs bars", hint="set period: to 1m … 1d")
         for key, value, hint in (
             ("eval", Evaluation.BAR_CLOSE, "set period: to 1m … 1d, or leave eval out"),
-            ("freq", Frequency.ONCE_PER_BAR, "set period: to 1m … 1d, or use another freq"),
+            ("freq", (Frequency.ONCE_PER_BAR, None), "set period: to 1m … 1d, or use another freq"),
         ):
             if lifecycle.get(key) == value:
                 place = found.get(key) or found.get("period") or found
-                self._error(place, f"{key}: {value} needs bars, and period tick has none", hint=hint)
+                word = value[0] if isinstance(value, tuple) else value
+                self._error(place, f"{key}: {word} needs bars, and period tick has none", hint=hint)
 
     def _legs(self, found: Table, period: str) -> tuple[Leg, ...]:
         """Read `when` and `rearm`, or `legs` of them; a rule over groups, refused as such, has names we don't know."""

@@ -16,7 +16,7 @@ from rules.graph import Graph
 from rules.language.report import render
 from rules.language.text import normal, normal_formula
 from rules.program import compile_slots
-from rules.rule import Evaluation, Frequency, Mode, OnStart, Rule, RuleSet
+from rules.rule import Evaluation, Flap, Frequency, Gap, Mode, OnStart, Rule, RuleSet
 from rules.rulefile import from_source, load, value_exprs
 from rules.selector import Selector
 from rules.state import StateTable
@@ -365,7 +365,7 @@ def test_000001_is_said_to_be_1() -> None:
         ("{}", "6:13+2 nothing is selected"),
         ("{bord: [main]}", "6:14+4 select has no 'bord'"),
         ("{board: [mian]}", "6:22+4 board can't be 'mian'"),
-        ("{positions: main}", "6:14+9 select: positions is not run by this version"),
+        ("{positions: main, board: [main]}", "6:30+5 board and positions can't stand together"),
         ("{all: no}", "6:19+2 all can only be true"),
         ("{exclude: [600519.SH]}", "6:23+11 exclude is a table of key: value, not a list"),
     ],
@@ -374,23 +374,42 @@ def test_a_bad_selection(select: str, finding: str) -> None:
     assert errors(rule_file("when: SEALUP").replace("select: all", f"select: {select}")) == [finding]
 
 
+def test_the_fields_of_state_mode_are_read() -> None:
+    rule = one("when: SEALUP", "mode: state", "for: 30s", "keep_firing: 1m", "gap: suppress", "period: 1w")
+    assert (rule.mode, rule.for_ms, rule.keep_firing_ms, rule.gap, rule.period) == (
+        Mode.STATE, 30_000, 60_000, Gap.SUPPRESS, "1w",
+    )  # fmt: skip
+
+
+def test_steps_flaps_and_confirmation_are_read() -> None:
+    rule = one("when: SEALUP", "period: 1m", "confirm: bar_close", "freq: {step: 1.5%}", "flap: {over: 4, within: 10m}")
+    assert (rule.confirm, rule.frequency, rule.step, rule.flap) == (True, Frequency.ALWAYS, 0.015, Flap(4, 600_000))
+
+
 @pytest.mark.parametrize(
-    ("line", "finding"),
+    "line",
+    ["mode: state", "gap: suppress", "flap: {over: 4, within: 10m}", "freq: {step: 1%}", "freq: once_per_session"],
+)
+def test_every_field_of_the_life_changes_the_revision(line: str) -> None:
+    assert one("when: SEALUP", line).rev != one("when: SEALUP").rev
+
+
+@pytest.mark.parametrize(
+    ("lines", "finding"),
     [
-        ("mode: state", "8:11+5 mode: state is not run by this version"),
-        ("for: 30s", "8:5+3 for is not run by this version"),
-        ("keep_firing: 30s", "8:5+11 keep_firing is not run by this version"),
-        ("confirm: bar_close", "8:5+7 confirm is not run by this version"),
-        ("freq: once_per_session", "8:11+16 freq: once_per_session is not run by this version"),
-        ("freq: {step: 1%}", "8:11+10 freq: {step: …} is not run by this version"),
-        ("period: 1w", "8:13+2 period: 1w is not run by this version"),
-        ("gap: suppress", "8:10+8 gap: suppress is not run by this version"),
-        ("flap: {over: 4, within: 10m}", "8:11+22 flap: {…} is not run by this version"),
-        ("cap: 250", "8:5+3 cap is not run by this version"),
+        (("for: 30s",), "8:5+3 for does not go with mode: edge"),
+        (("keep_firing: 30s",), "8:5+11 keep_firing does not go with mode: edge"),
+        (("rearm: LAST < 1", "mode: state"), "8:5+5 rearm does not go with mode: state"),
+        (("confirm: bar_close",), "8:14+9 confirm needs bars"),
+        (("freq: {stop: 1%}",), "8:11+10 freq is a word or {step: …}"),
+        (("freq: {step: 0}",), "8:18+1 a share of up to 100% is needed here, not '0'"),
+        (("freq: {step: 101%}",), "8:18+4 a share of up to 100% is needed here, not '101%'"),
+        (("flap: {over: 4}",), "8:11+9 flap needs over and within"),
+        (("flap: on",), "8:11+2 on without quotes is read as True by many YAML readers"),
     ],
 )
-def test_what_comes_later_is_refused_as_such(line: str, finding: str) -> None:
-    assert bad("when: SEALUP", line) == [finding]
+def test_fields_of_the_life_that_make_no_sense_are_refused(lines: tuple[str, ...], finding: str) -> None:
+    assert bad("when: SEALUP", *lines) == [finding]
 
 
 FEED_TAKEN = "2:33+4 the id 'feed' is taken by the events of the feed's health"
