@@ -365,7 +365,7 @@ def test_000001_is_said_to_be_1() -> None:
         ("{}", "6:13+2 nothing is selected"),
         ("{bord: [main]}", "6:14+4 select has no 'bord'"),
         ("{board: [mian]}", "6:22+4 board can't be 'mian'"),
-        ("{positions: main, board: [main]}", "6:30+5 board and positions can't stand together"),
+        ("{positions: main, board: [main]}", "6:31+5 board and positions can't stand together"),
         ("{all: no}", "6:19+2 all can only be true"),
         ("{exclude: [600519.SH]}", "6:23+11 exclude is a table of key: value, not a list"),
     ],
