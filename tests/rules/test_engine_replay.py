@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import random
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from feeds.inputs import Control, ControlKind
+from feeds.inputs import Control, ControlKind, Input, Mark
 from feeds.recording import inputs
+from feeds.tick import CORE, REST, TickBatch
 from rules.alert import Alert
 from rules.engine import Engine
 from rules.rulefile import load
@@ -24,7 +29,6 @@ PLAYED: dict[str, tuple[str, ...]] = {
     "sh30": ("sh30-20211201",),
     "000001": ("000001-20221230",),
     "ten-0116": ("ten-20190116",),
-    "ten-0226": ("ten-20190226",),
     "ten-0305": ("ten-20190305",),
 }
 """What is played in one run: the two whole days in succession, the others each on its own."""
@@ -47,7 +51,7 @@ class Play:
     """One run of the engine over recorded sessions, with everything the oracles need."""
 
     session: Recorded
-    text: str
+    source: str
     events: list[Alert] = field(default_factory=list)
     _bars: dict[tuple[str, str], list[hand.Bar]] = field(default_factory=dict)
 
@@ -287,7 +291,7 @@ def test_a_high_between_two_snapshots_reaches_its_bar(market_data: Path) -> None
 
 
 def test_marked_silences_are_episodes_of_the_feed(market_data: Path) -> None:
-    played = play(market_data, "ten-0226")
+    played = play(market_data, "ten-0305")
     marks = [(str(one.event), hand.at(one.ts_event_ms), one.episode) for one in played.events if one.rule == "feed"]
     assert marks == [("nodata", "11:20:07", 1), ("resolve", "13:10:03", 1)]
     ids = {one.episode_id for one in played.events if one.rule == "feed"}
@@ -302,3 +306,63 @@ def test_ids_are_unique_and_events_stand_in_order_of_their_causes(name: str, mar
     assert len({one.id for one in played.events}) == len(played.events)
     on_ticks = [one.ts_event_ms for one in played.events if one.bar_end_ms is None]
     assert on_ticks == sorted(on_ticks)
+
+
+# ── twice, cut anew, restarted ────────────────────────────────────────────────────────────────────────────────────
+
+
+def written(events: Iterable[Alert]) -> bytes:
+    return b"\n".join(one.to_json() for one in events)
+
+
+def test_a_second_run_is_the_same_to_the_byte(market_data: Path) -> None:
+    played = play(market_data, "000001")
+    again = run(played.source, [market_data / "sessions" / "000001-20221230.parquet"])
+    assert written(again) == written(played.events)
+
+
+@pytest.mark.parametrize(("name", "seed"), [("sh30", 1), ("ten-0305", 2)])
+def test_cuts_restarts_and_reloads_leave_every_byte_as_it_is(name: str, seed: int, market_data: Path) -> None:
+    """Ticks between marks are cut into batches of 1 to 4,000 rows; in between the engine is restored or reloaded."""
+    played = play(market_data, name)
+    chance = random.Random(seed)
+    engine = Engine()
+    events = engine.step(Control(ControlKind.RULES, played.source))
+    values = [one.value for one in inputs([market_data / "sessions" / f"{PLAYED[name][0]}.parquet"])]
+    restored = reloaded = 0
+    for value in recut(values, chance):
+        events += engine.step(value)
+        if isinstance(value, Mark) or chance.random() < 0.08:
+            arrays, header = engine.checkpoint()
+            engine = Engine.restore(arrays, json.loads(json.dumps(header)))
+            restored += 1
+        if chance.random() < 0.08:
+            events += engine.step(Control(ControlKind.RULES, played.source))
+            reloaded += 1
+    assert restored > 3
+    assert reloaded > 3
+    assert written(events) == written(played.events)
+
+
+def recut(values: Iterable[Input], chance: random.Random) -> Iterator[Input]:
+    """Join the ticks between other inputs and cut them where chance will."""
+    for ticks, group in groupby(values, key=lambda value: isinstance(value, TickBatch)):
+        if not ticks:
+            yield from group
+            continue
+        whole = joined([value for value in group if isinstance(value, TickBatch)])
+        start = 0
+        while start < len(whole):
+            stop = start + int(4000 ** chance.random())
+            yield whole.take(slice(start, stop))
+            start = stop
+
+
+def joined(batches: list[TickBatch]) -> TickBatch:
+    return TickBatch(
+        tuple(symbol for one in batches for symbol in one.symbols),
+        np.concatenate([one.ts_event_ms for one in batches]),
+        columns={name: np.concatenate([one.column(name) for one in batches]) for name in (*CORE, *REST)},
+        recv_ms=np.concatenate([one.recv_ms for one in batches]),
+        status=np.concatenate([one.status for one in batches]),
+    )
