@@ -236,8 +236,7 @@ class Graph:
         periods = {node.period for node in wanted}
         if len(periods) > 1:
             raise RuleError(f"a plan is of one period, not of {', '.join(sorted(periods))}")
-        ordered = [node for period in periods for node in self._layers[period].nodes.values() if node in wanted]
-        return Plan(ordered, self._state, results=results)
+        return Plan(tuple(wanted), self._state, results=results)
 
     def commit(self, period: str, at: IntArray) -> None:
         """Close the bar of `period` for symbols `at`, each at most once, with the forming columns as its final values.
@@ -252,7 +251,7 @@ class Graph:
         """Drop the nodes that none of these reads; the others keep their state."""
         kept = reach(keep)
         for layer in self._layers.values():
-            layer.keep(kept | {ring.node for ring in layer.history.values()})
+            layer.keep(set(kept) | {ring.node for ring in layer.history.values()})
 
     def warmup(self, node: Node) -> int:
         """Return the committed bars needed before the first valid value of this node."""
@@ -373,13 +372,17 @@ def _needed(expr: Expr, names: Mapping[str, Expr]) -> list[str]:
     return [name for name in names if name in found]
 
 
-def reach(nodes: Iterable[Node]) -> set[Node]:
-    """Return these nodes and all they read."""
-    found: set[Node] = set()
-    stack = list(nodes)
+def reach(nodes: Iterable[Node]) -> dict[Node, None]:
+    """Return these nodes and all they read, each behind its arguments and as near to its reader as may be."""
+    found: dict[Node, None] = {}
+    stack = [(node, False) for node in reversed(tuple(nodes))]
     while stack:
-        node = stack.pop()
-        if node not in found:
-            found.add(node)
-            stack.extend(node.args)
+        node, ready = stack.pop()
+        if node in found:
+            continue
+        if ready:
+            found[node] = None
+        else:
+            stack.append((node, True))
+            stack.extend((arg, False) for arg in reversed(node.args))
     return found

@@ -124,7 +124,7 @@ class Operation(NumberNode):
 
     def peek(self, at: Selection) -> None:
         out = self.room(at)
-        self._ufunc(self.left.value, self.right.value, out=out)
+        self._ufunc(self.left.value, self.right.value, out)
         self.value = out
 
 
@@ -142,7 +142,7 @@ class Quotient(NumberNode):
     def peek(self, at: Selection) -> None:
         out = self.room(at)
         zero = self._zero(out)
-        np.divide(self._dividend.value, self._divisor.value, out=out)
+        np.divide(self._dividend.value, self._divisor.value, out)
         nowhere = true_at(zero)
         if nowhere is not None:
             out[nowhere] = np.nan
@@ -152,7 +152,7 @@ class Quotient(NumberNode):
         divisor = self._divisor.value
         if not self._tolerances:
             return np.equal(divisor, _ZERO)
-        np.abs(divisor, out=scratch)
+        np.abs(divisor, scratch)
         zero = np.less_equal(scratch, self._tolerances[0].value)
         for tolerance in self._tolerances[1:]:
             zero |= scratch <= tolerance.value
@@ -213,9 +213,9 @@ class Tolerance(NumberNode):
         out = self.room(at)
         if self._unit.size < out.size:
             self._unit = np.ones(out.size)  # maximum of two columns is twice as fast as of a column and a number
-        np.abs(self._operand.value, out=out)
+        np.abs(self._operand.value, out)
         np.maximum(out, self._unit[: out.size], out=out)
-        np.multiply(out, _TOLERANCE, out=out)
+        np.multiply(out, _TOLERANCE, out)
         self.value = out
 
 
@@ -231,8 +231,8 @@ class Greater(TruthNode):
     def peek(self, at: Selection) -> None:
         out = self.room(at)
         a, b = self._a.value, self._b.value
-        np.greater(a, b, out=out.t)
-        np.less_equal(a, b, out=out.f)
+        np.greater(a, b, out.t)
+        np.less_equal(a, b, out.f)
         self.value = out
 
 
@@ -250,9 +250,9 @@ class Equal(TruthNode):
     def peek(self, at: Selection) -> None:
         out = self.room(at)
         distance = np.subtract(self._a.value, self._b.value)
-        np.abs(distance, out=distance)
-        np.less_equal(distance, self._tolerance.value, out=out.t)
-        np.greater(distance, self._tolerance.value, out=out.f)
+        np.abs(distance, distance)
+        np.less_equal(distance, self._tolerance.value, out.t)
+        np.greater(distance, self._tolerance.value, out.f)
         self.value = out
 
 
@@ -271,8 +271,8 @@ class Conjunction(TruthNode):
         first = self._operands[0].value
         t, f = first.t, first.f
         for node in self._operands[1:]:
-            t = np.logical_and(t, node.value.t, out=out.t)
-            f = np.logical_or(f, node.value.f, out=out.f)
+            t = np.logical_and(t, node.value.t, out.t)
+            f = np.logical_or(f, node.value.f, out.f)
         self.value = out
 
 
@@ -291,8 +291,8 @@ class Disjunction(TruthNode):
         first = self._operands[0].value
         t, f = first.t, first.f
         for node in self._operands[1:]:
-            t = np.logical_or(t, node.value.t, out=out.t)
-            f = np.logical_and(f, node.value.f, out=out.f)
+            t = np.logical_or(t, node.value.t, out.t)
+            f = np.logical_and(f, node.value.f, out.f)
         self.value = out
 
 
@@ -342,9 +342,9 @@ class NumberTruth(TruthNode):
     def peek(self, at: Selection) -> None:
         out = self.room(at)
         number = self._number.value
-        np.equal(number, 0.0, out=out.f)
-        np.equal(number, number, out=out.t)  # false for NaN alone
-        np.greater(out.t, out.f, out=out.t)
+        np.equal(number, 0.0, out.f)
+        np.equal(number, number, out.t)  # false for NaN alone
+        np.greater(out.t, out.f, out.t)
         self.value = out
 
 

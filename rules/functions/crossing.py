@@ -36,9 +36,9 @@ class Cross(TruthNode):
 
     def peek(self, at: Selection) -> None:
         out = self.room(at)
-        np.greater(self._a.value, self._b.value, out=out.t)
-        np.logical_and(out.t, self._below.array[at], out=out.t)
-        np.logical_not(out.t, out=out.f)
+        np.greater(self._a.value, self._b.value, out.t)
+        np.logical_and(out.t, self._below.array[at], out.t)
+        np.logical_not(out.t, out.f)
         self.value = out
 
     def commit(self, at: IntArray) -> None:
@@ -66,9 +66,9 @@ class LongCross(TruthNode):
 
     def peek(self, at: Selection) -> None:
         out = self.room(at)
-        np.greater_equal(self._run.array[at], self._n, out=out.t)
-        np.logical_and(out.t, self._above.value.t, out=out.t)
-        np.logical_not(out.t, out=out.f)
+        np.greater_equal(self._run.array[at], self._n, out.t)
+        np.logical_and(out.t, self._above.value.t, out.t)
+        np.logical_not(out.t, out.f)
         self.value = out
 
     def commit(self, at: IntArray) -> None:

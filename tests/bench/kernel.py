@@ -27,8 +27,9 @@ class Kernel:
         self.indicators = {name: self.graph.add(expr, period=PERIOD) for name, expr in INDICATORS.items()}
         conditions = [self.graph.add(expr, period=PERIOD) for expr in CONDITIONS]
         self._circuit = Circuit(conditions)
-        # All of W1's indicators, also the two that no condition reads.
-        self._plan = self.graph.plan([*self._circuit.leaves, *self.indicators.values()])
+        # W1 has an indicator that no condition reads; the pass evaluates it, too.
+        self._plan = self.graph.plan([*self._circuit.leaves, self.indicators["MACD"]])
+        assert set(self.indicators.values()) <= set(self._plan.nodes)
         self._bits = EdgeBits([(f"w1_{i}", "", "") for i in range(len(conditions))])
         self._bits.grow(n)
         self._enabled = np.full((len(conditions), byte_width(n)), 255, np.uint8)
