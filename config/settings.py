@@ -87,7 +87,7 @@ class SimulatedSection(Section):
     seed: int = 1  # what the market is made from
     symbols: int = Field(default=5500, ge=1, le=20_000)  # number of simulated stocks
     speed: Speed = 1.0  # multiple of real time, 0 = as fast as possible
-    start: str = Field(default="09:29:55", pattern=r"^\d\d?:\d\d(:\d\d)?$")  # time of day of the first tick, Shanghai
+    start: str = Field(default="09:30:00", pattern=r"^\d\d?:\d\d(:\d\d)?$")  # time of day of the first tick, Shanghai
     date: str = Field(default="2025-01-02", pattern=r"^\d{4}-\d\d-\d\d$")  # first trading day
     days: int = Field(default=0, ge=0)  # trading days until the feed ends, 0 = never
     interval_s: float = Field(default=3.0, ge=0.1, le=60)  # seconds of market time between two ticks of one stock

@@ -100,7 +100,7 @@ class SimulatedFeed:
         seed: int = 1,
         symbols: int = 5500,
         speed: float | None = 1.0,
-        start: str = "09:29:55",
+        start: str = "09:30:00",
         date: str = "2025-01-02",
         days: int | None = None,
         interval_s: float = 3.0,
