@@ -13,6 +13,7 @@ from monitord.errors import DaemonError
 COMMANDS: Final = {
     "run": "monitord.commands.run",
     "check": "monitord.commands.check",
+    "test": "monitord.commands.test",
     "replay": "monitord.commands.replay",
     "eval": "monitord.commands.eval",
     "config": "monitord.commands.config",
