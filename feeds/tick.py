@@ -89,7 +89,10 @@ class TickBatch:
 
     def take(self, positions: IntArray | slice) -> TickBatch:
         """Return the ticks at these positions, in that order; lazy columns stay lazy."""
-        symbols = self.symbols[positions] if isinstance(positions, slice) else tuple(self.symbols[i] for i in positions)
+        if isinstance(positions, slice):
+            symbols = self.symbols[positions]
+        else:
+            symbols = tuple(map(self.symbols.__getitem__, positions.tolist()))
         load = None
         if self._load is not None:
 

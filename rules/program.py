@@ -15,14 +15,17 @@ import numpy as np
 from feeds.instruments import Instrument, board_of
 from feeds.sessions import Session, in_session, session_clock_ms
 from feeds.tick import BoolArray, IntArray
+from rules.books import BOOK_WORDS, word_of
 from rules.graph import Graph
 from rules.holding import Moves, StateBits
 from rules.language.tree import Expr, Formula
 from rules.lifecycle import EdgeBits, SlotKey
 from rules.logic import BitRows, Circuit, byte_width
+from rules.meaning import renamed, renamed_expr
 from rules.node import Node, Selection
 from rules.rule import Evaluation, Leg, Mode, OnStart, Rule, RuleSet
 from rules.rulefile import value_exprs
+from rules.selector import Held, Selector
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +93,18 @@ class Group:
         self.sessions = tuple(sorted({session for sessions in self._sessions for session in sessions}))
         self._session_of = np.array([self._sessions.index(slot.rule.session) for slot in slots])
 
-    def cover(self, symbols: Sequence[str], instruments: Mapping[str, Instrument], *, expired: set[str]) -> None:
-        """Work out which symbols each slot watches; an expired rule watches none."""
+    def cover(
+        self, symbols: Sequence[str], instruments: Mapping[str, Instrument], *, held: Held, expired: set[str]
+    ) -> None:
+        """Work out which symbols each slot watches, `held` being the positions; an expired rule watches none."""
         known = [instruments.get(symbol) or Instrument(symbol, board=board_of(symbol)) for symbol in symbols]
         scope = np.zeros((len(self.slots), len(symbols)), np.bool_)
+        chosen: dict[Selector, BoolArray] = {}  # many rules select alike, and 5,500 globs cost 10 ms
         for row, slot in enumerate(self.slots):
-            if slot.rule.id not in expired:
-                scope[row] = np.fromiter(map(slot.rule.select.covers, known), np.bool_, len(known))
+            select = slot.rule.select
+            if select not in chosen:
+                chosen[select] = np.fromiter((select.covers(one, held) for one in known), np.bool_, len(known))
+            scope[row] = chosen[select] & (slot.rule.id not in expired)
         self._scope = np.packbits(scope, axis=1)
         self.bits.grow(len(symbols))
 
@@ -203,11 +211,15 @@ def compile_slots(rules: RuleSet, graph: Graph) -> list[Slot]:
     for rule in rules.rules:
         for leg in rule.legs:
             period = layer_of(rule)
-            condition, _ = graph.add_formula(leg.when, period=period)
-            rearm = None if leg.rearm is None else graph.add_formula(leg.rearm, period=period)[0]
-            names = local_names(leg.when)
+            given = names_given(rule)
+            when = renamed(leg.when, given)
+            condition, _ = graph.add_formula(when, period=period)
+            rearm = None if leg.rearm is None else graph.add_formula(renamed(leg.rearm, given), period=period)[0]
+            names = local_names(when)
+            free = {name: column for name, column in given.items() if name not in names}
             values = {
-                text: graph.add(expr, period=period, names=names) for text, expr in value_exprs(rule, leg).items()
+                text: graph.add(renamed_expr(expr, free), period=period, names=names)
+                for text, expr in value_exprs(rule, leg).items()
             }
             slots.append(Slot(rule, leg, len(slots), condition, rearm, values))
     return slots
@@ -220,6 +232,12 @@ def layer_of(rule: Rule) -> str:
     no price could ever cross over night.
     """
     return f"tick@{'+'.join(sorted(rule.session))}" if rule.period == "tick" else rule.period
+
+
+def names_given(rule: Rule) -> dict[str, str]:
+    """Return what the graph calls the words whose meaning depends on the rule: those of its book of positions."""
+    book = rule.select.book
+    return {} if book is None else {word: word_of(word, book) for word in BOOK_WORDS}
 
 
 def local_names(formula: Formula) -> dict[str, Expr]:
