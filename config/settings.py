@@ -135,6 +135,8 @@ class RulesSection(Section):
 
     # rule files, * allowed; shipped: looks among the installed examples. SIGHUP reads them again
     files: Words = (f"{SHIPPED}*.yaml",)
+    # language of messages that a rule gives in several: zh or en
+    language: Literal["zh", "en"] = "zh"
 
     def paths(self) -> list[Path]:
         """Return the files the patterns stand for now, in order of the patterns, each once.

@@ -360,4 +360,4 @@ def gateway_options(settings: Settings) -> GatewayOptions:
 
 def load_rules(settings: Settings) -> RuleSet:
     """Read and check every rule file; raises RuleFileError with all findings, or OSError."""
-    return rulefile.load(settings.rules.texts())
+    return rulefile.load(settings.rules.texts(), language=settings.rules.language)

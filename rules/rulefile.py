@@ -12,7 +12,6 @@ from typing import Any, Final, ParamSpec, TypeVar
 import orjson
 
 from rules import fields
-from rules.alert import Event
 from rules.document import Document, Scalar, Table, Value, read
 from rules.errors import Finding, RuleError, RuleFileError
 from rules.functions.function import Function
@@ -25,6 +24,7 @@ from rules.language.tree import Formula, walk
 from rules.language.words import SPELLINGS, Scope
 from rules.meaning import revision, threshold_operands, value_exprs
 from rules.message import Template
+from rules.messages import DEFAULT_LANGUAGE, Language, read_messages
 from rules.rule import PERIODS, Evaluation, Frequency, Gap, Leg, Mode, OnStart, Rule, RuleSet
 
 __all__ = ["from_source", "load", "value_exprs"]
@@ -61,8 +61,10 @@ _ARGUMENTS: Final = {
 _RULE_FIELDS: Final = ("id", "select", "when", "rearm", "legs", "labels", "message", *_LIFECYCLE, *LATER_FIELDS)
 
 
-def load(texts: Mapping[str, str], *, functions: Mapping[str, Function] = FUNCTIONS) -> RuleSet:
-    """Read rule files given as name → text, in that order.
+def load(
+    texts: Mapping[str, str], *, functions: Mapping[str, Function] = FUNCTIONS, language: str = DEFAULT_LANGUAGE
+) -> RuleSet:
+    """Read rule files given as name → text, in that order; `language`, zh or en, is that of messages.
 
     Raises RuleFileError with the findings of all files; lints are in the set's `warnings`.
     """
@@ -72,28 +74,31 @@ def load(texts: Mapping[str, str], *, functions: Mapping[str, Function] = FUNCTI
     for file, text in texts.items():
         document = Document(text.removeprefix("\ufeff"), file)
         documents.append(document)
-        rules.extend(_FileReader(document, functions, ids).rules())
+        rules.extend(_FileReader(document, functions, ids, Language(language)).rules())
     errors = [finding for document in documents for finding in _in_order(document.errors)]
     if errors:
         raise RuleFileError(errors)
     warnings = tuple(finding for document in documents for finding in _in_order(document.warnings))
-    return RuleSet(tuple(rules), _source(texts), warnings)
+    return RuleSet(tuple(rules), _source(texts, language), warnings)
 
 
 def from_source(source: str, *, functions: Mapping[str, Function] = FUNCTIONS) -> RuleSet:
     """Make the rule set again from its `source`. Raises RuleError if this is none, RuleFileError for bad rules."""
     try:
         record = orjson.loads(source)
-        version, texts = record["v"], dict(record["files"])
+        version, texts, language = record["v"], dict(record["files"]), record.get("language", DEFAULT_LANGUAGE)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise RuleError(f"not the source of a rule set: {error}") from None
     if version != SOURCE_VERSION or not all(isinstance(text, str) for pair in texts.items() for text in pair):
         raise RuleError(f"rule set source version {version!r}, this program reads {SOURCE_VERSION}")
-    return load(texts, functions=functions)
+    if language not in tuple(Language):
+        raise RuleError(f"rule set source in the language {language!r}, this program has {', '.join(Language)}")
+    return load(texts, functions=functions, language=language)
 
 
-def _source(texts: Mapping[str, str]) -> str:
-    return orjson.dumps({"v": SOURCE_VERSION, "files": list(texts.items())}).decode()
+def _source(texts: Mapping[str, str], language: str) -> str:
+    record = {"v": SOURCE_VERSION, "files": list(texts.items())}
+    return orjson.dumps(record if language == DEFAULT_LANGUAGE else {**record, "language": language}).decode()
 
 
 def _in_order(findings: list[Finding]) -> list[Finding]:
@@ -112,8 +117,11 @@ class _Group:
 class _FileReader:
     """Reads one file's rules; errors and lints go to the document. ids: every rule id met so far → file:line."""
 
-    def __init__(self, document: Document, functions: Mapping[str, Function], ids: dict[str, str]) -> None:
+    def __init__(
+        self, document: Document, functions: Mapping[str, Function], ids: dict[str, str], language: Language
+    ) -> None:
         self._document = document
+        self._language = language
         self._functions = functions
         self._ids = ids
 
@@ -290,30 +298,12 @@ class _FileReader:
         return checked.formula
 
     def _messages(self, found: Table, legs: tuple[Leg, ...], period: str) -> dict[str, Template]:
-        """Read `message`: a text for fire, or a table of event and text."""
+        """Read `message`, in the language of the rule set."""
         value = found.get("message")
         if value is None:
             return {}
         allowed = _nameable(legs, period)
-        if not isinstance(value, Table):
-            template = self._try(self._template, value, allowed)
-            return {} if template is None else {str(Event.FIRE): template}
-        pick = fields.choice("message", Event)
-        messages: dict[str, Template] = {}
-        for key, entry in value.pairs:
-            event = self._try(pick, self._document, key)
-            template = self._try(self._template, entry, allowed)
-            if event is not None and template is not None:
-                messages[str(event)] = template
-        return messages
-
-    def _template(self, value: Value, allowed: set[str]) -> Template:
-        text = fields.text(self._document, value)
-        assert isinstance(value, Scalar)
-        try:
-            return Template.parse(text, allowed=allowed)
-        except RuleFileError as error:
-            raise RuleFileError([self._document.place(finding, value) for finding in error.findings]) from None
+        return read_messages(self._document, value, allowed=allowed, language=self._language)
 
     def _lint_threshold(self, rule: Rule, found: Table) -> None:
         """Warn of a condition on ticks that may cross its threshold to and fro all day."""

@@ -26,13 +26,13 @@ def _text(file: Path) -> str:
         raise CommandError(f"{file}: cannot be read: {error.strerror}") from None
 
 
-def load_rules(files: Sequence[Path]) -> RuleSet:
-    """Load rule files that must be good; raises CommandError with every finding."""
+def load_rules(files: Sequence[Path], *, language: str = "zh") -> RuleSet:
+    """Load rule files that must be good, with messages in this language; raises CommandError with every finding."""
     from rules.rulefile import load
 
     from rules.errors import RuleError
 
     try:
-        return load(read_texts(files))
+        return load(read_texts(files), language=language)
     except RuleError as error:
         raise CommandError(f"the rules cannot be used\n{error}") from None
