@@ -1,9 +1,8 @@
-"""Two who follow a daemon's alerts as its documents tell them to: a WebSocket client, and a Redis consumer."""
+"""Who follows a daemon's alerts in the tests: a WebSocket client that is cut, and the programs of the documents."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import signal
 import socket
@@ -13,6 +12,7 @@ import sys
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import aiohttp
@@ -148,7 +148,7 @@ class DocumentedConsumer:
     def __init__(self, folder: Path, url: str) -> None:
         self._url = url
         self._program = folder / "consumer.py"
-        self._program.write_text(documented_program())
+        self._program.write_text(program_in("docs/consumers.md"))
         self._log = folder / "consumer.log"
         self._database = folder / "consumer.sqlite"
         self._process: asyncio.subprocess.Process | None = None
@@ -176,11 +176,34 @@ class DocumentedConsumer:
         return []
 
 
-def documented_program() -> str:
-    """Return the Python code of docs/consumers.md."""
-    text = (ROOT / "docs" / "consumers.md").read_text("utf-8")
+class DocumentedClient:
+    """The WebSocket client in docs/websocket.md, run in a task of the test's loop."""
+
+    def __init__(self, gateway: str) -> None:
+        self.ids: list[str] = []
+        self._program = loaded("docs/websocket.md")
+        self._program.GATEWAY = gateway  # type: ignore[attr-defined]
+        self._program.HEADERS = {}  # type: ignore[attr-defined]
+
+    async def run(self) -> None:
+        await self._program.follow(self._take)
+
+    async def _take(self, alert: dict[str, Any]) -> None:
+        self.ids.append(alert["id"])
+
+
+def program_in(document: str) -> str:
+    """Return the one Python program of a document."""
+    text = (ROOT / document).read_text("utf-8")
     (program,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return program
+
+
+def loaded(document: str) -> ModuleType:
+    """Load the program of a document as a module."""
+    module = ModuleType(Path(document).stem)
+    exec(compile(program_in(document), document, "exec"), module.__dict__)
+    return module
 
 
 def outbox_of(state_dir: Path) -> list[tuple[str, str | None, int | None]]:
@@ -190,12 +213,3 @@ def outbox_of(state_dir: Path) -> list[tuple[str, str | None, int | None]]:
         return store.execute("SELECT id, epoch, off FROM events ORDER BY seq").fetchall()
     finally:
         store.close()
-
-
-def lives(pid: int) -> bool:
-    """Tell whether a process of this pid is there."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from redis.exceptions import RedisError
 from monitord.broker import EmbeddedBroker
 from notifiers.channel import connect_to
 from tests.acceptance.daemon import Daemon
-from tests.acceptance.follower import DocumentedConsumer, Follower, outbox_of
+from tests.acceptance.follower import DocumentedClient, DocumentedConsumer, Follower, outbox_of
 
 pytestmark = pytest.mark.acceptance
 
@@ -25,19 +26,28 @@ CUTS = int(os.environ.get("MONITORD_TEST_CUTS", "40"))
 BROKER_KILLS = int(os.environ.get("MONITORD_TEST_BROKER_KILLS", "10"))
 CONSUMER_KILLS = 4
 LEVELS = (-2, -1.5, -1, -0.5, -0.2, 0, 0.2, 0.5, 1, 1.5, 2)
-STANDSTILL = 0.01
-"""A speed at which the next input is minutes away: what was decided can be waited for."""
+
+
+def rule_file(**conditions: str) -> str:
+    """Write an edge rule for each condition, which fires as often as it comes true."""
+    lines = [
+        f'  - {{id: {name}, select: all, when: "{when}", rearm: "NOT ({when})", freq: always}}'
+        for name, when in conditions.items()
+    ]
+    return "\n".join(["version: 1", "groups:", "- name: mine", "  rules:", *lines, ""])
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now: a client of the documents comes back to where it was."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
 
 
 @pytest.fixture
 async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
     """Run a daemon that decides some 50 alerts a second, and a thousand at its start."""
     rules = tmp_path / "rules.yaml"
-    lines = [
-        f'  - {{id: level{at}, select: all, when: "PCT > {level}", rearm: "PCT < {level}", freq: always}}'
-        for at, level in enumerate(LEVELS)
-    ]
-    rules.write_text("\n".join(["version: 1", "groups:", "- name: levels", "  rules:", *lines, ""]))
+    rules.write_text(rule_file(**{f"level{at}": f"PCT > {level}" for at, level in enumerate(LEVELS)}))
     daemon = Daemon(
         tmp_path / "d",
         {
@@ -47,6 +57,7 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
             "feed.simulated.start": "10:30:00",
             "engine.checkpoint_s": 2,
             "gateway.allow_loopback_without_token": True,
+            "gateway.port": free_port(),
         },
     )
     await daemon.start()
@@ -87,7 +98,7 @@ async def kill_brokers(daemon: Daemon, chance: random.Random) -> set[int]:
     """Kill -9 the broker again and again, each time another process; return their pids."""
     killed: set[int] = set()
     while len(killed) < BROKER_KILLS:
-        await asyncio.sleep(chance.uniform(0.5, 2.0))
+        await asyncio.sleep(chance.uniform(0.3, 1.5))
         pid = await broker_pid(daemon)
         assert pid not in killed
         os.kill(pid, signal.SIGKILL)
@@ -102,20 +113,38 @@ async def kill_consumers(consumer: DocumentedConsumer, chance: random.Random) ->
         await consumer.start()
 
 
-async def come_to_rest(daemon: Daemon, follower: Follower, consumer: DocumentedConsumer) -> None:
-    """Stop the daemon, start it on a market that stands still, and wait until all has been told; then stop it."""
+@pytest.fixture
+async def client(daemon: Daemon) -> AsyncIterator[DocumentedClient]:
+    """Run the documented WebSocket client beside the daemon."""
+    client = DocumentedClient(daemon.addresses()[-1])
+    running = asyncio.create_task(client.run())
+    yield client
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+
+
+def silence(daemon: Daemon) -> None:
+    Path(str(daemon.settings["rules.files"])).write_text(rule_file(never="LAST < 0"))
+
+
+async def come_to_rest(
+    daemon: Daemon, follower: Follower, consumer: DocumentedConsumer, client: DocumentedClient
+) -> None:
+    """Stop the daemon, start it with a rule that never fires, and wait until all has been told; then stop it."""
     assert await daemon.interrupt() == 0, daemon.tail()
-    daemon.settings["feed.simulated.speed"] = STANDSTILL
+    silence(daemon)
     await daemon.start()
     address = await daemon.listening()
 
     async def all_told() -> bool:
         async with aiohttp.ClientSession(address) as session, session.get("/v1/alerts?page_size=1") as response:
             newest = await response.json()
-        return newest["total"] == len(follower.told) == len(consumer.rows()) and newest["alerts"][0]["off"] is not None
+        got = {len(follower.told), len(consumer.rows()), len(client.ids)}
+        return got == {newest["total"]} and newest["alerts"][0]["off"] is not None
 
     following = asyncio.create_task(follow_until_ended(follower))
-    await daemon.until(f"all was told ({len(follower.told)}, {len(consumer.rows())})", all_told)
+    await daemon.until("all was told", all_told)
     assert await daemon.interrupt() == 0, daemon.tail()
     following.cancel()
     with suppress(asyncio.CancelledError):
@@ -132,14 +161,14 @@ async def cut_again_and_again(follower: Follower, chance: random.Random, more: C
     fruitful = 0
     while more():
         before = len(follower.told)
-        await follower.follow(chance.uniform(0.1, 0.6), deaf_s=chance.choice((0, 0.2)), reset=chance.random() < 0.5)
+        await follower.follow(chance.uniform(0.1, 0.4), deaf_s=chance.choice((0, 0.1)), reset=chance.random() < 0.5)
         fruitful += len(follower.told) > before
-        await asyncio.sleep(chance.choice((0, 0.3)))
+        await asyncio.sleep(chance.choice((0, 0.2)))
     return fruitful
 
 
 async def test_cut_clients_and_consumers_have_every_alert_once_in_order_whatever_dies(
-    daemon: Daemon, consumer: DocumentedConsumer
+    daemon: Daemon, consumer: DocumentedConsumer, client: DocumentedClient
 ) -> None:
     chance = random.Random(3)
     follower = Follower(daemon)
@@ -152,7 +181,7 @@ async def test_cut_clients_and_consumers_have_every_alert_once_in_order_whatever
             )
         )
     in_the_storm = len(follower.told)
-    await come_to_rest(daemon, follower, consumer)
+    await come_to_rest(daemon, follower, consumer, client)
 
     decided = outbox_of(daemon.state_dir)
     ids = [alert_id for alert_id, _, _ in decided]
@@ -166,6 +195,7 @@ async def test_cut_clients_and_consumers_have_every_alert_once_in_order_whatever
     assert follower.counts["notice_shutdown"] >= 1
     check_places(follower, decided)
     check_consumer(consumer, ids)
+    assert client.ids == ids
 
 
 def check_places(follower: Follower, decided: list[tuple[str, str | None, int | None]]) -> None:
@@ -187,7 +217,7 @@ def check_consumer(consumer: DocumentedConsumer, ids: list[str]) -> None:
 
 
 async def test_a_broker_that_lost_its_last_writes_is_told_of_and_nothing_is_missing(
-    daemon: Daemon, consumer: DocumentedConsumer
+    daemon: Daemon, consumer: DocumentedConsumer, client: DocumentedClient
 ) -> None:
     """What a power cut does to a broker that syncs every second: its file ends in the middle of a command."""
     assert daemon.process is not None
@@ -203,7 +233,7 @@ async def test_a_broker_that_lost_its_last_writes_is_told_of_and_nothing_is_miss
     assert follower.counts["cuts"] + follower.counts["closed_4010"] >= 2
     while len(follower.epochs) < 2:
         await follower.follow(1.0)
-    await come_to_rest(daemon, follower, consumer)
+    await come_to_rest(daemon, follower, consumer, client)
 
     decided = outbox_of(daemon.state_dir)
     ids = [alert_id for alert_id, _, _ in decided]
@@ -215,3 +245,4 @@ async def test_a_broker_that_lost_its_last_writes_is_told_of_and_nothing_is_miss
     assert {epoch for _, epoch, _ in decided} == {follower.epochs[-1]}
     check_places(follower, decided)
     check_consumer(consumer, ids)
+    assert client.ids == ids

@@ -13,7 +13,7 @@ import pytest
 from monitord.broker import EmbeddedBroker
 from notifiers.channel import AlertChannel, Outgoing, connect_to
 from rules.alert import Alert, Event
-from tests.acceptance.follower import documented_program
+from tests.acceptance.follower import loaded
 
 pytestmark = pytest.mark.acceptance
 
@@ -23,8 +23,7 @@ POISON = "al_7"
 
 def program(*, claim_after_ms: int = 60_000) -> ModuleType:
     """Load the documented code as a module."""
-    module = ModuleType("consumer")
-    exec(compile(documented_program(), "docs/consumers.md", "exec"), module.__dict__)
+    module = loaded("docs/consumers.md")
     module.CLAIM_AFTER_MS = claim_after_ms  # type: ignore[attr-defined]
     module.BLOCK_MS = 50  # type: ignore[attr-defined]
     return module
