@@ -8,7 +8,7 @@ reads a clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from feeds.tick import BoolArray, IntArray, TickBatch
 from rules import rulefile
 from rules.alert import Alert, Event
 from rules.bars import CLOSED_BY_CLOCK, FINAL, LONG_PERIODS, OPEN, PeriodBars, bar_start_ms
+from rules.books import rows_of
 from rules.episodes import Episodes
 from rules.errors import RuleError
 from rules.graph import Graph
@@ -28,6 +29,7 @@ from rules.latest import is_halted
 from rules.lifecycle import Ledger, Moment, SlotKey
 from rules.market import RESTART, Market, pick
 from rules.node import Node, Selection, Truth, is_tick
+from rules.plan import Plan
 from rules.program import (
     EdgeGroup,
     Fire,
@@ -45,6 +47,8 @@ from rules.reporter import AFTER_TICK, AT_TICK, BEFORE_TICK, Cause, Reporter, by
 from rules.rule import Evaluation, Mode, Rule, RuleSet
 
 CHECKPOINT_VERSION: Final = 1
+NEVER_MS: Final = 1 << 60
+"""A time that does not come."""
 _CLOSING_STATUS: Final = (15, 22, 23)
 _CLOSE_MS: Final = 15 * 3_600_000
 
@@ -57,6 +61,17 @@ class Provisional:
     row: int
     episode: int
     date: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an engine is made of, for reading (explain.py)."""
+
+    graph: Graph
+    slots: Sequence[Slot]
+    groups: Sequence[EdgeGroup | StateGroup]
+    reporter: Reporter
+    episodes: Episodes
 
 
 class Engine:
@@ -74,11 +89,15 @@ class Engine:
         self._graph = Graph(self.market.state, self.market, window=window)
         self._slots: list[Slot] = []
         self._groups: dict[GroupKey, EdgeGroup | StateGroup] = {}
+        self._value_plans: dict[int, Plan] = {}
+        """The pass that evaluates what a slot reports, by its order, from its first event on."""
         self._reporter = Reporter(self.market)
         self._episodes = Episodes(self.market, self._reporter, self._look)
         self._provisional: dict[str, list[Provisional]] = {}
         """Fires that wait for their bar's close, by period."""
         self._expired: set[str] = set()
+        self._next_expiry_ms = NEVER_MS
+        self._shortest_timer_ms = NEVER_MS
         self._out: list[Alert] = []
 
     def step(self, value: Input, *, offset: int = -1) -> list[Alert]:
@@ -108,9 +127,26 @@ class Engine:
         rows, grown = self.market.rows(batch.symbols)
         if grown:
             self._cover()
-        for part in self.market.segments(rows, batch.ts_event_ms):
+        quiet_until_ms = self._quiet_until_ms(int(batch.ts_event_ms.min()))
+        for part in self.market.segments(rows, batch.ts_event_ms, quiet_until_ms=quiet_until_ms):
             whole = part.start == 0 and part.stop == len(rows)
             self._take_segment(rows[part], batch if whole else batch.take(part))
+
+    def _quiet_until_ms(self, from_ms: int) -> int:
+        """Return the time before which entering a second does nothing, whatever ticks from `from_ms` on bring.
+
+        Nothing is due, no rule expires, no timer rings, not even one that such a tick may start.
+        """
+        market, rings_ms = self.market, self._episodes.timers.next_ms
+        if trade_date(from_ms) != market.date or self._watches_seconds:
+            return 0
+        quiet_ms = min(market.next_due_ms, from_ms + self._shortest_timer_ms, self._next_expiry_ms)
+        return quiet_ms if rings_ms is None else min(quiet_ms, rings_ms)
+
+    @property
+    def _watches_seconds(self) -> bool:
+        """Whether some rule looks at the market as of each second: then none may be passed over."""
+        return self.market.latest.uses("FEED_AGE")
 
     def _take_segment(self, rows: IntArray, batch: TickBatch) -> None:
         """Take ticks of one clock second, each symbol once."""
@@ -123,12 +159,13 @@ class Engine:
             rows, arrival, batch = rows[kept], arrival[kept], batch.take(kept)
             if not len(rows):
                 return
-        at, live, minutes = market.selection(rows), market.live(batch), market.minutes(batch.ts_event_ms)
+        at, minutes = market.selection(rows), market.minutes(batch.ts_event_ms)
+        live = market.live(at, batch)
         for bars in market.bars.values():
             ends = pick(market.ends(minutes, bars.period), live)
             self._leave_bars(bars, rows[live], arrival=arrival[live], ends=ends)
         market.mark_gaps(at, batch)
-        extremes = market.extremes(at, batch)
+        extremes = market.extremes(at, batch, live=live)
         market.latest.apply(at, batch)
         for bars in market.bars.values():
             market.enter_bars(bars, rows, live=live, ends=market.ends(minutes, bars.period), extremes=extremes)
@@ -193,12 +230,10 @@ class Engine:
         phase: int,
     ) -> None:
         """Sample a group and note what comes of it; bar ends and arrival are those of `rows`, the symbols sampled."""
-        place: dict[int, int] = {}
+        whole = isinstance(sample.at, slice)
 
         def moment_of(slot: Slot, row: int) -> tuple[Moment, Cause]:
-            if not place:
-                place.update({int(row): position for position, row in enumerate(rows)})
-            at = place[row]
+            at = row if whole else int(np.flatnonzero(rows == row)[0])
             end_ms = None if ends_ms is None else int(ends_ms[at])
             moment = self._reporter.moment(slot, row, int(sample.times_ms[at]), end_ms)
             return moment, Cause(int(arrival[at]), phase)
@@ -335,13 +370,21 @@ class Engine:
 
     def _expire(self) -> None:
         """Tell once about rules whose time is over; they are not evaluated any more."""
+        if self.market.clock_ms < self._next_expiry_ms:
+            return
         over = [rule for rule in self.rules.rules if self._is_over(rule) and rule.id not in self._expired]
         for rule in over:
             self._expired.add(rule.id)
             self._reporter.note_expiry(rule, order=next(s.order for s in self._slots if s.rule is rule))
+        self._plan_expiry()
         if over:
             self._cover()
             self._flush()
+
+    def _plan_expiry(self) -> None:
+        """Note when the next rule expires."""
+        living = [rule for rule in self.rules.rules if rule.id not in self._expired]
+        self._next_expiry_ms = min((rule.expires_ms or NEVER_MS for rule in living), default=NEVER_MS)
 
     @property
     def _is_frozen(self) -> bool:
@@ -377,7 +420,21 @@ class Engine:
             self.market.know(control.text)
             self._cover()
         else:
-            raise RuleError("positions are not evaluated by this version")
+            self._hold(control.text)
+
+    def _hold(self, source: str) -> None:
+        """Take a whole new set of positions; what is new or has another ENTRY begins anew, all else goes on."""
+        renewed = self.market.books.take(source, self.market.universe.row)
+        self._cover()
+        for group in self._groups.values():
+            for slot_row, slot in enumerate(group.slots):
+                symbols = renewed.get(slot.rule.select.book or "", frozenset())
+                rows = rows_of(symbols, self.market.universe.row)
+                if isinstance(group, StateGroup):
+                    self._episodes.renew(group, slot_row, rows)
+                group.bits.renew(slot_row, rows)
+                self._reporter.ledger.renew(slot.key, symbols)
+        self._flush()
 
     def _load(self, rules: RuleSet) -> None:
         """Swap the rule set; slots whose rule id and rev are unchanged keep their arming, nodes in use their state."""
@@ -392,18 +449,25 @@ class Engine:
                 group.adopt(old)
         self._episodes.adopt([group for group in groups.values() if isinstance(group, StateGroup)])
         self.rules, self._slots, self._groups = rules, slots, groups
+        self._value_plans.clear()
         self._graph.remove_unused([node for slot in slots for node in slot.nodes])
         for period in self.market.bars:
             self._graph.warm(period)
         self._reporter.ledger.forget({slot.key for slot in slots})
         # A rule given more time may expire, and say so, again.
         self._expired = {rule.id for rule in rules.rules if rule.id in self._expired and self._is_over(rule)}
+        self._plan_expiry()
+        timers_ms = [ms for rule in rules.rules for ms in (rule.for_ms, rule.keep_firing_ms) if ms]
+        self._shortest_timer_ms = min(timers_ms, default=NEVER_MS)
         self._cover()
 
     def _cover(self) -> None:
         """Let the scopes of rules follow the universe and the instruments."""
         for group in self._groups.values():
-            group.cover(self.market.universe.symbols, self.market.instruments, expired=self._expired)
+            group.cover(
+                self.market.universe.symbols, self.market.instruments,
+                held=self.market.books.held, expired=self._expired,
+            )  # fmt: skip
 
     # ── events ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -413,7 +477,10 @@ class Engine:
 
     def _values(self, slot: Slot, rows: IntArray) -> dict[str, list[float | None]]:
         """Evaluate what a slot reports for these symbols; unknown is None."""
-        self._graph.plan(slot.values.values()).peek(rows)
+        plan = self._value_plans.get(slot.order)
+        if plan is None:
+            plan = self._value_plans[slot.order] = self._graph.plan(slot.values.values())
+        plan.peek(rows)
         return {text: _floats(node) for text, node in slot.values.items()}
 
     def _flush(self) -> None:
@@ -436,6 +503,10 @@ class Engine:
                     key = slot.rule.id if slot.leg.name is None else f"{slot.rule.id}/{slot.leg.name}"
                     found[key] = {text: column[0] for text, column in self._values(slot, np.array([row])).items()}
         return found
+
+    def parts(self) -> Parts:
+        """Return what explains a rule; nothing of it may be changed."""
+        return Parts(self._graph, self._slots, tuple(self._groups.values()), self._reporter, self._episodes)
 
     # ── recovery ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -477,6 +548,7 @@ class Engine:
         episode = header["silent_episode"]
         engine._reporter.silent_episode = None if episode is None else (episode[0], episode[1])
         engine._expired = set(header["expired"])
+        engine._plan_expiry()
         engine._provisional = {
             period: [Provisional((key[0], key[1], key[2]), *rest) for key, *rest in some]
             for period, some in header["provisional"].items()

@@ -77,6 +77,10 @@ class Latest:
         """Keep a column of someone else current from now on: `derive` gives its values after each tick."""
         self._derived.append((column, derive))
 
+    def uses(self, word: str) -> bool:
+        """Tell whether somebody has asked for this word."""
+        return word in self._words
+
     @property
     def columns(self) -> tuple[str, ...]:
         """The tick columns kept, CORE first."""
@@ -164,6 +168,8 @@ class Latest:
         if word == "VALID":
             last, status = self._raw["last"], self.status
             return lambda at: (~np.isnan(last.array[at]) & ~is_halted(status.array[at])).astype(np.float64)
+        if word == "TIME":
+            return lambda at: np.where(self.ts_ms.array[at] == 0, np.nan, _hhmmss(self.ts_ms.array[at]))
         if word == "FROMOPEN":
             return lambda at: np.where(
                 self.ts_ms.array[at] == 0, np.nan, trading_clock_ms(self.ts_ms.array[at]) // 60_000
@@ -264,6 +270,12 @@ def is_halted(status: NDArray[np.int16]) -> BoolArray:
 def _differ(a: FloatArray, b: FloatArray) -> BoolArray:
     """Tell where two known prices are not the same; a tie is within 1e-9 of the larger, as in every comparison."""
     return np.asarray(np.abs(a - b) > 1e-9 * np.maximum(1.0, np.maximum(np.abs(a), np.abs(b))))
+
+
+def _hhmmss(ts_ms: IntArray) -> IntArray:
+    """Return Shanghai times of day as numbers such as 93003."""
+    seconds = day_ms(ts_ms) // 1000
+    return np.asarray(seconds // 3600 * 10_000 + seconds // 60 % 60 * 100 + seconds % 60)
 
 
 def _before_result(ts_ms: IntArray) -> BoolArray:

@@ -20,11 +20,13 @@ from feeds.universe import Universe
 from rules.bars import (
     CLOSE_DELAY_MS,
     DAY_MINUTES,
+    DAY_MS,
     FINAL,
     PERIOD_MINUTES,
     DayColumns,
     Extremes,
     PeriodBars,
+    bar_start_ms,
     due_times,
     last_day_ms,
     minute_end_ms,
@@ -90,9 +92,11 @@ class Market:
     # ── words and instruments ─────────────────────────────────────────────────────────────────────────────────────
 
     def column(self, period: str, word: str) -> Column:
-        """Return the column of a word: the forming bar's field of that period, or a now word (FieldSource)."""
+        """Return the column of a word: the forming bar's field or end (END), or a now word (FieldSource)."""
         if "@" in word:
             return self.books.column(word)
+        if word == "END":
+            return self.period(period).end_ms
         if word not in ("O", "H", "L", "C", "V", "AMO"):
             return self.latest.column(word)
         return self.latest.column("LAST") if is_tick(period) else self.period(period).fields[word]
@@ -116,6 +120,10 @@ class Market:
     def survey(self) -> None:
         """Let the latest columns follow universe, instruments and date."""
         self.latest.know(self.universe.symbols, self.instruments, date=self.date)
+
+    def row(self, symbol: str) -> int | None:
+        """Return the row of a symbol, None if it is not in the universe (FieldSource)."""
+        return self.universe.row(symbol)
 
     def rows(self, symbols: tuple[str, ...]) -> tuple[IntArray, bool]:
         """Return each symbol's row, and whether the universe has grown by new ones."""
@@ -143,9 +151,14 @@ class Market:
         self.dropped["future"] += int(future.sum())
         return batch.take(np.flatnonzero(~future))
 
-    def segments(self, rows: IntArray, ts_ms: IntArray) -> Iterator[slice]:
-        """Cut a batch where the market clock enters a new second and where a symbol comes a second time."""
+    def segments(self, rows: IntArray, ts_ms: IntArray, *, quiet_until_ms: int) -> Iterator[slice]:
+        """Cut a batch where the market clock enters a second in which something is due, and where a symbol repeats.
+
+        Before `quiet_until_ms` entering a second does nothing, so ticks of several seconds are one segment: a snapshot
+        of the whole market spreads over three, and one pass over all columns costs less than three over some.
+        """
         reached = np.maximum.accumulate(np.maximum(ts_ms, self.clock_ms)) // 1000
+        reached = np.maximum(reached, -(-quiet_until_ms // 1000) - 1)
         cuts = [0, *(np.flatnonzero(np.diff(reached)) + 1).tolist(), len(rows)]
         repeats = len(rows) > 1 and int(np.bincount(rows).max()) > 1
         for start, stop in pairwise(cuts):
@@ -189,9 +202,16 @@ class Market:
             spans = self.halts.setdefault(int(rows[i]), [(self.midnight_ms, None)])
             spans[-1] = spans[-1][0], int(batch.ts_event_ms[i])
 
-    def live(self, batch: TickBatch) -> BoolArray:
-        """Tell which ticks bring a price of today: from the opening auction's result on, and not NaN."""
-        return np.asarray((day_ms(batch.ts_event_ms) >= AUCTION_RESULT_MS) & ~np.isnan(batch.column("last")))
+    def live(self, at: Selection, batch: TickBatch) -> BoolArray:
+        """Tell which ticks make bars: from the opening auction's result on, price not NaN, and the symbol trading.
+
+        A halt's first tick may still bring the last trades before it; the ones after it repeat what was.
+        """
+        live = (day_ms(batch.ts_event_ms) >= AUCTION_RESULT_MS) & ~np.isnan(batch.column("last"))
+        halted = is_halted(batch.status)
+        if halted.any():
+            live &= ~halted | (batch.column("volume_lots") > self.day.volume.array[at])
+        return np.asarray(live)
 
     def minutes(self, ts_ms: IntArray) -> int | IntArray:
         """Return the trading minute of each tick; one number where all share it (it only grows with time)."""
@@ -213,9 +233,13 @@ class Market:
         before = np.broadcast_to(self.midnight_ms + minute_end_ms(minutes), rows.shape)
         undue = before + CLOSE_DELAY_MS > self.clock_ms
         halted = is_halted(self.latest.status.array[rows])
-        return (bars.end_ms.array[rows] < before) & undue & ~halted, before
+        skipped = (bars.end_ms.array[rows] < before) & undue & ~halted
+        if self.silences and skipped.any():
+            starts = {int(end): bar_start_ms(int(end), bars.period) for end in np.unique(before)}
+            skipped &= [not self.is_silent(starts[int(end)], int(end)) for end in before]
+        return skipped, before
 
-    def extremes(self, at: Selection, batch: TickBatch) -> Extremes:
+    def extremes(self, at: Selection, batch: TickBatch, *, live: BoolArray) -> Extremes:
         """Note first ticks of the day, and return the day's high and low where they moved since the last tick.
 
         Volume counts from 0 only if the symbol's first tick is at or before 09:30:00; a later first tick only sets the
@@ -228,7 +252,7 @@ class Market:
             opens = first & (batch.ts_event_ms <= opening_ms)
             for column in (day.volume, day.amount):
                 column.array[at] = np.where(opens, 0.0, column.array[at])
-        early, live = day.first_ms.array[at] <= opening_ms, self.live(batch)
+        early = day.first_ms.array[at] <= opening_ms
         high, low = batch.column("high"), batch.column("low")
         known_high, known_low = day.high.array[at], day.low.array[at]
         up = live & ((high > known_high) | (early & np.isnan(known_high)))
@@ -261,10 +285,16 @@ class Market:
         )
 
     def count_day(self, at: Selection) -> None:
-        """Remember the cumulative figures and day extremes for the next tick."""
+        """Remember the cumulative figures and day extremes for the next tick.
+
+        Before the opening auction's result they may still be those of the day before. What comes without a price counts
+        to the next bar; only a base may be set by it.
+        """
         day = self.day
+        counted = ~np.isnan(self.latest.raw("last")[at]) | np.isnan(day.volume.array[at])
+        counted &= day_ms(self.latest.ts_ms.array[at]) >= AUCTION_RESULT_MS
         for column, name in zip((day.volume, day.amount, day.high, day.low), _DAY_COLUMNS, strict=True):
-            column.array[at] = self.latest.raw(name)[at]
+            column.array[at] = np.where(counted, self.latest.raw(name)[at], column.array[at])
 
     # ── the clock ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -304,6 +334,12 @@ class Market:
             due = self._due[self._next_due]
             self._next_due += 1
             yield due
+
+    @property
+    def next_due_ms(self) -> int:
+        """When the clock closes bars next; the next midnight where it closes none any more."""
+        tomorrow_ms = self.midnight_ms + DAY_MS
+        return self._due[self._next_due][0] if self._next_due < len(self._due) else tomorrow_ms
 
     @property
     def last_due_ms(self) -> int:

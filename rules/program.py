@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from rules.language.tree import Expr, Formula
 from rules.lifecycle import EdgeBits, SlotKey
 from rules.logic import BitRows, Circuit, byte_width
 from rules.meaning import renamed, renamed_expr
-from rules.node import Node, Selection
+from rules.node import ALL, Node, Selection
 from rules.rule import Evaluation, Leg, Mode, OnStart, Rule, RuleSet
 from rules.rulefile import value_exprs
 from rules.selector import Held, Selector
@@ -61,6 +61,8 @@ class Fire:
     late: bool
 
 
+DENSE: Final = 4
+"""From 1/DENSE of the universe on, a pass over whole columns costs less than one that gathers."""
 Sessions: TypeAlias = tuple[Session, ...]
 Overlap: TypeAlias = Callable[[IntArray, Sessions], BoolArray | bool]
 """(times, sessions) → which of the samples are in session; for ticks by their time, for bars by any overlap."""
@@ -121,9 +123,12 @@ class Group:
 
     def _evaluate(self, sample: Sample) -> tuple[BitRows, BitRows, BitRows]:
         """Return what is known true, known false, and enabled, (slots, bytes) each."""
-        self.plan.peek(sample.at)
+        at = sample.at
+        if not isinstance(at, slice) and at.size * DENSE >= sample.n_symbols:
+            at = ALL  # peeking changes nothing, and who is not sampled is not enabled below
+        self.plan.peek(at)
         circuit = self._circuit
-        circuit.run(sample.at, n_symbols=sample.n_symbols)
+        circuit.run(at, n_symbols=sample.n_symbols)
         rows = circuit.rows[: len(self.slots)]
         return circuit.t[rows], circuit.f[rows], self._scope & self._session_bits(sample)
 

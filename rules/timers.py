@@ -59,6 +59,15 @@ class Timers:
                 del self._running[timer.key]
                 yield deadline_ms, timer
 
+    def of(self, key: TimerKey) -> Timer | None:
+        """Return the timer of an episode, None if none runs."""
+        return self._running.get(key)
+
+    @property
+    def next_ms(self) -> int | None:
+        """The earliest deadline (of a timer that may have been stopped since); None if there is none."""
+        return self._queue[0][0] if self._queue else None
+
     def clear(self) -> None:
         """Stop all."""
         self._running.clear()
