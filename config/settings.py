@@ -85,7 +85,7 @@ class SimulatedSection(Section):
     """A market made from a seed; the same seed gives the same ticks."""
 
     seed: int = 1  # what the market is made from
-    symbols: int = Field(default=5500, ge=1, le=20_000)  # number of simulated stocks
+    symbols: int = Field(default=5500, ge=1, le=7500)  # number of simulated stocks
     speed: Speed = 1.0  # multiple of real time, 0 = as fast as possible
     start: str = Field(default="09:30:00", pattern=r"^\d\d?:\d\d(:\d\d)?$")  # time of day of the first tick, Shanghai
     date: str = Field(default="2025-01-02", pattern=r"^\d{4}-\d\d-\d\d$")  # first trading day
