@@ -1,0 +1,145 @@
+"""From the vendor's callback to a WebSocket client, through everything: decode, inbox, engine, SQLite, broker, gateway.
+
+A whole daemon (App, with its embedded broker) takes 5,500 symbols every 3 s from a thread that calls back as the vendor
+does, runs 100 rules, and tells about 20 alerts a second to 100 clients in the load generator's process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from config.settings import BrokerSection, EngineSection, FeedSection, GatewaySection, RulesSection, Settings
+from feeds.decode import Decoder
+from feeds.inbox import TickInbox
+from feeds.inputs import FeedInput
+from feeds.instruments import Board, Instrument
+from monitord import app
+from rules.alert import Alert
+from tests.bench.load import latency_ms, play
+from tests.bench.report import Line, Report
+from tests.bench.timing import Timing
+
+SYMBOLS, SNAPSHOTS, CLIENTS, RULES = 5500, 60, 100, 100
+
+
+class PipedFeed:
+    """A feed whose callbacks come from another process: its thread decodes and pushes as `XtFeed`'s does."""
+
+    source_id = "bench:pipe"
+    has_offsets = False
+    paced = True
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._decoder = Decoder(proven=tuple(Board))
+        self._closed = False
+
+    async def open(self, *, after: int = -1) -> None:
+        self._inbox = TickInbox(256)
+
+    def begin(self, address: str) -> None:
+        """Tell the load generator where the gateway is, and take its callbacks from now on."""
+        self._pipe.send(address)
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        while (payload := self._pipe.recv()) is not None:
+            recv_ms = time.time_ns() // 1_000_000
+            self._inbox.push(self._decoder.decode(payload, recv_ms=recv_ms))
+        self._inbox.close()
+
+    async def __aiter__(self) -> AsyncIterator[FeedInput]:
+        async for value in self._inbox:
+            yield FeedInput(-1, value)
+
+    async def instruments(self) -> Sequence[Instrument]:
+        return ()
+
+    async def close(self) -> None:
+        self._inbox.close()
+
+    def counters(self) -> Mapping[str, int]:
+        return {}
+
+
+class Starter:
+    """A console that begins the load when the gateway listens."""
+
+    def __init__(self, feed: PipedFeed) -> None:
+        self._feed = feed
+
+    def start(self, address: str) -> None:
+        self._feed.begin(address)
+
+    def alert_fired(self, alert: Alert) -> None: ...
+
+    def progress(self, **counts: Any) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def rule_file(rules: int, told: str) -> str:
+    """Return rules that share terms as real ones do; all watch the whole market, and the symbols `told` may fire."""
+    lines = ["version: 1", "groups:", "- name: bench", "  rules:"]
+    for i in range(rules):
+        level = -9 + i * 0.18
+        lines.append(
+            f'  - {{id: r{i}, select: {{glob: ["{told}"]}}, when: "PCT > {level:.2f} AND VOLDAY > {100 + i % 5}", '
+            f'rearm: "PCT < {level - 0.05:.2f}", freq: always, session: all_trading}}'
+        )
+    return "\n".join(lines)
+
+
+def run(*, quick: bool = False) -> Report:
+    """Measure for 3 minutes (`quick`: 12 s, fewer clients)."""
+    symbols, snapshots, clients = (300, 4, 10) if quick else (SYMBOLS, SNAPSHOTS, CLIENTS)
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    load = multiprocessing.get_context("spawn").Process(
+        target=play, args=(theirs,), kwargs={"symbols": symbols, "snapshots": snapshots, "clients": clients}
+    )
+    load.start()
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        heard = _serve(ours, Path(folder), told="*" if quick else "600*.SH")
+    load.join()
+    took = np.array([latency_ms(line, received_ns) for line, received_ns in heard])
+    p50, p99 = np.percentile(took, [50, 99])
+    seconds = snapshots * 3.0
+    return Report(
+        "callback_to_client",
+        [
+            Line("callback → client, p99", float(p99), "ms", most=None if quick else 15.0),
+            Line("callback → client, median", float(p50), "ms"),
+            Line("alerts a second", len(took) / clients / seconds, "/s"),
+            Line("messages received", float(len(took)), ""),
+        ],
+        {"all": Timing("callback → client", len(took), float(p50), *map(float, np.percentile(took, [10, 90])), False)},
+        [f"{symbols} symbols every 3 s, {RULES} rules, {clients} clients, {seconds:.0f} s; 1 ms resolution"],
+    )
+
+
+def _serve(pipe: Connection, folder: Path, *, told: str) -> list[tuple[bytes, int]]:
+    rules = folder / "rules.yaml"
+    rules.write_text(rule_file(RULES, told))
+    settings = Settings(
+        state_dir=folder / "state",
+        feed=FeedSection(),
+        rules=RulesSection(files=(str(rules),)),
+        engine=EngineSection(checkpoint_s=60.0),
+        broker=BrokerSection(socket=folder / "s"),
+        gateway=GatewaySection(port=0, allow_loopback_without_token=True),
+    )
+    feed = PipedFeed(pipe)
+    app.build_feed = lambda settings: feed  # type: ignore[assignment,return-value]  # the one part that is not the product's
+    asyncio.run(app.App(settings, console=Starter(feed)).run())
+    heard: list[tuple[bytes, int]] = pipe.recv()
+    return heard
