@@ -16,8 +16,8 @@ from rules.errors import RuleFileError
 from rules.language.parser import upper
 from rules.language.syntax import Source, did_you_mean
 
-CONTEXT: Final = ("name", "symbol", "rule")
-"""What every message may name besides words and outputs: texts, in lower case."""
+CONTEXT: Final = ("name", "symbol", "rule", "episode")
+"""What every message may name besides words and outputs: texts, in lower case; episode is its number of the day."""
 UNKNOWN: Final = "-"
 MAX_CHARACTERS: Final = 2_000
 
@@ -71,6 +71,14 @@ class Template:
         """The words and outputs named, upper case, each once, in order; CONTEXT is not among them."""
         fields = (part.name for part in self.parts if isinstance(part, Field))
         return tuple(dict.fromkeys(name for name in fields if name not in CONTEXT))
+
+    def filled(self, values: Mapping[str, float]) -> Template:
+        """Return the template with these names (upper case) written out as their values."""
+        parts = (
+            _shown(values[part.name], part.spec) if isinstance(part, Field) and part.name in values else part
+            for part in self.parts
+        )
+        return Template(self.text, tuple(parts))
 
     def render(self, values: Mapping[str, float | str | None]) -> str:
         """Fill in the values by name; None, NaN and what is missing are shown as `-`."""

@@ -107,7 +107,7 @@ class Reporter:
             trade_date=date, episode=number, ts_event_ms=moment.ts_ms, period=rule.period,
             bar_end_ms=moment.bar_end_ms, provisional=provisional, gap=moment.gap, late=late, values=dict(values),
             tick=self._market.tick(row), suppressed=suppressed, why=why,
-            message=_message(rule, event, symbol, name, values),
+            message=_message(rule, event, symbol, name, {**values, "episode": str(number)}),
         )  # fmt: skip
         self._noted.append((cause.arrival, cause.phase, slot.order, symbol, alert))
 
@@ -161,7 +161,7 @@ def by_slot(fires: Sequence[Fire]) -> dict[int, list[Fire]]:
     return groups
 
 
-def _message(rule: Rule, event: Event, symbol: str, name: str | None, values: Mapping[str, float | None]) -> str:
+def _message(rule: Rule, event: Event, symbol: str, name: str | None, values: Mapping[str, float | str | None]) -> str:
     template = rule.messages.get(str(event)) or rule.messages.get("fire")
     if template is None:
         return f"{name or symbol} {rule.id}"

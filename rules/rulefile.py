@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final, ParamSpec, TypeVar
 
 import orjson
 
 from rules import fields
+from rules.catalog.shipped import ShippedRule, shipped_rules
 from rules.document import Document, Scalar, Table, Value, read
 from rules.errors import Finding, RuleError, RuleFileError
 from rules.functions.function import Function
@@ -21,10 +23,11 @@ from rules.language.parser import parse
 from rules.language.refusals import LATER_FIELDS
 from rules.language.syntax import did_you_mean
 from rules.language.tree import Formula, walk
-from rules.language.words import SPELLINGS, Scope
+from rules.language.words import MARKET, SPELLINGS, Scope, Word
 from rules.meaning import revision, threshold_operands, value_exprs
 from rules.message import Template
 from rules.messages import DEFAULT_LANGUAGE, Language, read_messages
+from rules.parameters import Parameters, blamed, names_in, parameters, put_in, unknown
 from rules.rule import PERIODS, Evaluation, Frequency, Gap, Leg, Mode, OnStart, Rule, RuleSet
 
 __all__ = ["from_source", "load", "value_exprs"]
@@ -58,7 +61,14 @@ _ARGUMENTS: Final = {
     "expires": "expires_ms",
 }  # fmt: skip
 """What a field is called in `Rule` where it is not called the same."""
-_RULE_FIELDS: Final = ("id", "select", "when", "rearm", "legs", "labels", "message", *_LIFECYCLE, *LATER_FIELDS)
+_OF_THE_CATALOG: Final = ("period", "eval", "mode", "confirm")
+"""Fields of a shipped rule that belong to its formulas, and stay as they are where it is used."""
+_USE_FIELDS: Final = (
+    "id", "use", "params", "select", "labels", "message", *(key for key in _LIFECYCLE if key not in _OF_THE_CATALOG),
+)  # fmt: skip
+_RULE_FIELDS: Final = (
+    "id", "use", "params", "select", "when", "rearm", "legs", "labels", "message", *_LIFECYCLE, *LATER_FIELDS,
+)  # fmt: skip
 
 
 def load(
@@ -115,15 +125,31 @@ class _Group:
 
 
 class _FileReader:
-    """Reads one file's rules; errors and lints go to the document. ids: every rule id met so far → file:line."""
+    """Reads one file's rules; errors and lints go to the document. ids: every rule id met so far → file:line.
+
+    given: parameters that a user of a shipped rule sets; they replace the rule's own.
+    """
 
     def __init__(
-        self, document: Document, functions: Mapping[str, Function], ids: dict[str, str], language: Language
+        self,
+        document: Document,
+        functions: Mapping[str, Function],
+        ids: dict[str, str],
+        language: Language,
+        *,
+        given: Parameters = MappingProxyType({}),
     ) -> None:
         self._document = document
         self._language = language
         self._functions = functions
         self._ids = ids
+        self._words: Mapping[str, Word] = MARKET
+        """What the formulas of the rule being read may name without defining it."""
+        self._given = given
+        self._parameters: Parameters = {}
+        """Parameters of the rule being read."""
+        self._named: set[str] = set()
+        """Names that its formulas and messages use."""
 
     def rules(self) -> Iterator[Rule]:
         """Yield the good rules in order."""
@@ -185,9 +211,11 @@ class _FileReader:
         found = self._try(fields.table, document, value, "a rule")
         if found is None:
             return None
-        self._refuse_unknown(found, _RULE_FIELDS, "a rule")
+        is_use = found.get("use") is not None
+        self._refuse_unknown(found, _USE_FIELDS if is_use else _RULE_FIELDS, "a rule with use" if is_use else "a rule")
         rule_id = self._id(found)
-        rule = self._assemble(found, group, rule_id, good=lambda: len(document.errors) == errors)
+        assemble = self._use if is_use else self._assemble
+        rule = assemble(found, group, rule_id, good=lambda: len(document.errors) == errors)
         for findings, start in ((document.errors, errors), (document.warnings, warnings)):
             findings[start:] = [replace(finding, rule=rule_id or None) for finding in findings[start:]]
         return rule
@@ -195,26 +223,70 @@ class _FileReader:
     def _assemble(self, found: Table, group: _Group, rule_id: str, *, good: Callable[[], bool]) -> Rule | None:
         lifecycle = {**group.defaults, **self._lifecycle(found)}
         self._refuse_contradictions(found, lifecycle)
+        own: Parameters = self._field(found, "params", parameters, {})
+        self._parameters, self._named = {**own, **self._given}, set()
         period = lifecycle.get("period", "tick")
-        legs = self._legs(found, period)
         select = self._required(found, "select", fields.selector)
+        self._words = MARKET
+        if select is not None and select.book is not None:
+            self._words = SPELLINGS
+            lifecycle.setdefault("on_start", OnStart.FIRE)
+        legs = self._legs(found, period)
         messages = self._messages(found, legs, period)
         labels = {**group.labels, **self._field(found, "labels", fields.labels, {})}
         if not good() or select is None:
             return None
-        arguments = {_ARGUMENTS.get(key, key): value for key, value in lifecycle.items()}
-        arguments["frequency"], arguments["step"] = arguments.pop("freq", (Frequency.ONCE_PER_DAY, None))
-        arguments["confirm"] = "confirm" in lifecycle
-        arguments["flap"] = None if lifecycle.get("flap") == "off" else lifecycle.get("flap")
         rule = Rule(
             id=rule_id, rev="", legs=legs, select=select, labels=labels, messages=messages, group=group.name,
-            file=self._document.file, line=self._document.line(found.start), **arguments,
+            file=self._document.file, line=self._document.line(found.start), **_arguments(lifecycle),
         )  # fmt: skip
         self._lint_threshold(rule, found)
+        self._lint_parameters(own)
         return replace(rule, rev=revision(rule))
 
+    def _use(self, found: Table, group: _Group, rule_id: str, *, good: Callable[[], bool]) -> Rule | None:
+        """Read a rule that uses a shipped one: what stands beside `use` replaces what the shipped one says."""
+        shipped = self._required(found, "use", _shipped)
+        given: Parameters = self._field(found, "params", parameters, {})
+        rule = None if shipped is None else self._shipped_rule(shipped, found, given)
+        if rule is None:
+            return None
+        life = self._lifecycle(found)
+        self._refuse_contradictions(found, {"mode": rule.mode, "period": rule.period, "eval": rule.evaluation, **life})
+        labels = {**group.labels, **rule.labels, **self._field(found, "labels", fields.labels, {})}
+        messages = {**rule.messages, **self._messages(found, rule.legs, rule.period)}
+        select = self._field(found, "select", fields.selector, rule.select)
+        if not good():
+            return None
+        rule = replace(
+            rule, id=rule_id, select=select, labels=labels, messages=messages, group=group.name,
+            file=self._document.file, line=self._document.line(found.start), **_arguments(life),
+        )  # fmt: skip
+        return replace(rule, rev=revision(rule))
+
+    def _shipped_rule(self, shipped: ShippedRule, found: Table, given: Parameters) -> Rule | None:
+        """Read the shipped rule with these parameters; what they break is told where they stand."""
+        reader = _FileReader(shipped.document(), self._functions, {}, self._language, given=given)
+        own: Parameters = reader._field(shipped.rule, "params", parameters, {})
+        params = found.get("params")
+        if params is not None:
+            self._document.errors += [
+                finding for error in unknown(self._document, params, own, given) for finding in error.findings
+            ]
+        labels: Mapping[str, str] = reader._field(shipped.group, "labels", fields.labels, {})
+        rule = reader._rule(shipped.rule, _Group("", labels, {}))
+        for finding in reader._document.errors:
+            blame = blamed(finding.source, finding.column, finding.width, given)
+            place = blame.place if blame is not None else params or found
+            hint = f"{finding.hint}; {shipped.id} is {finding.file}:{finding.line}"
+            what = "" if blame is None else f"{blame.written} = {blame.place.text}: "
+            self._error(place, what + finding.message, hint=hint)
+        self._words, self._parameters = MARKET, reader._parameters
+        return rule
+
     def _id(self, found: Table) -> str:
-        value = found.get("id")
+        """Read `id`, which for a used rule is that of the shipped one if there is none."""
+        value = found.get("id") or found.get("use")
         if value is None:
             self._error(found, "a rule needs an id", hint="write id: …", width=1)
             return ""
@@ -291,7 +363,10 @@ class _FileReader:
         text = fields.text(document, value)
         assert isinstance(value, Scalar)
         try:
-            checked = check(parse(text), period=period, functions=self._functions)
+            parsed = parse(text)
+            self._named |= names_in(parsed)
+            meant = put_in(parsed, self._parameters)
+            checked = check(meant, period=period, functions=self._functions, words=self._words)
         except RuleFileError as error:
             raise RuleFileError([document.place(finding, value) for finding in error.findings]) from None
         document.warnings += [document.place(finding, value) for finding in checked.warnings]
@@ -302,8 +377,11 @@ class _FileReader:
         value = found.get("message")
         if value is None:
             return {}
-        allowed = _nameable(legs, period)
-        return read_messages(self._document, value, allowed=allowed, language=self._language)
+        allowed = _nameable(legs, period, self._words) | set(self._parameters)
+        messages = read_messages(self._document, value, allowed=allowed, language=self._language)
+        self._named |= {name for template in messages.values() for name in template.names}
+        values = {name: one.value for name, one in self._parameters.items()}
+        return {event: template.filled(values) for event, template in messages.items()}
 
     def _lint_threshold(self, rule: Rule, found: Table) -> None:
         """Warn of a condition on ticks that may cross its threshold to and fro all day."""
@@ -318,6 +396,17 @@ class _FileReader:
                     self._document.finding(
                         key.start, key.end, "fires anew each time a tick crosses the threshold, however little",
                         hint="set rearm: to a level further back, or cooldown:", severity="warning",
+                    )
+                )  # fmt: skip
+
+    def _lint_parameters(self, own: Parameters) -> None:
+        """Warn of parameters that nothing uses."""
+        for name, one in own.items():
+            if name not in self._named:
+                self._document.warnings.append(
+                    self._document.finding(
+                        one.place.start, one.place.end, f"parameter {one.written} is not used",
+                        hint="name it in a formula or message, or leave it out", severity="warning",
                     )
                 )  # fmt: skip
 
@@ -364,11 +453,33 @@ class _FileReader:
         self._document.errors.append(self._document.finding(place.start, end, message, hint=hint))
 
 
-def _nameable(legs: tuple[Leg, ...], period: str) -> set[str]:
+def _arguments(lifecycle: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a rule's life says as fields of `Rule`."""
+    arguments = {_ARGUMENTS.get(key, key): value for key, value in lifecycle.items()}
+    if "freq" in arguments:
+        arguments["frequency"], arguments["step"] = arguments.pop("freq")
+    if "confirm" in arguments:
+        arguments["confirm"] = True
+    if arguments.get("flap") == "off":
+        arguments["flap"] = None
+    return arguments
+
+
+def _shipped(document: Document, value: Value) -> ShippedRule:
+    """Read `use`: the id of a shipped rule."""
+    found = shipped_rules().get(fields.text(document, value))
+    if found is None:
+        written = value.text if isinstance(value, Scalar) else ""
+        hint = did_you_mean(written, shipped_rules()) or "docs/catalog.md lists them"
+        raise document.refuse(value, f"there is no shipped rule {written[:64]!r}", hint=hint)
+    return found
+
+
+def _nameable(legs: tuple[Leg, ...], period: str, known: Mapping[str, Word]) -> set[str]:
     """Return what a message may name: outputs of any leg, and words that have a value on this period."""
     words = {
         spelling
-        for spelling, word in SPELLINGS.items()
-        if word.scope is Scope.NOW or (word.scope is Scope.BAR and (period != "tick" or word.name == "C"))
+        for spelling, word in known.items()
+        if word.scope is not Scope.BAR or period != "tick" or word.name == "C"
     }
     return words | {statement.name for leg in legs for statement in leg.when.outputs}

@@ -63,6 +63,7 @@ _NOW: Final = (
     *_book(),
     Word("LIMITUP", Scope.NOW, "涨停价", "upper price limit in yuan"),
     Word("LIMITDOWN", Scope.NOW, "跌停价", "lower price limit in yuan"),
+    Word("TIME", Scope.NOW, "时间（时分秒）", "time of the latest tick as HHMMSS"),
     Word("FROMOPEN", Scope.NOW, "开盘以来的分钟数", "trading minutes since the open"),
     Word("AUCP", Scope.NOW, "集合竞价虚拟价", "virtual price of the auction in yuan"),
     Word("FEED_AGE", Scope.NOW, "行情年龄（秒）", "seconds since the symbol's latest tick", exact=False),
