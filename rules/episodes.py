@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from feeds.sessions import session_clock_ms
+from feeds.tick import IntArray
 from rules.alert import Event
 from rules.holding import Moves, StateBits, members
 from rules.lifecycle import Moment, SlotKey
@@ -184,6 +185,15 @@ class Episodes:
             group.bits.restart()
         self.timers.clear()
         self._open.clear()
+
+    def renew(self, group: StateGroup, slot_row: int, rows: IntArray) -> None:
+        """End these symbols' episodes of a slot: what they were about is no more; a firing one resolves."""
+        clock_ms = self._market.clock_ms
+        for row in rows.tolist():
+            place = Place(group, slot_row, row)
+            if self._key(place) in self._open:
+                moment = self._reporter.moment(place.slot, row, clock_ms, None, timed=True)
+                self._resolve(place, moment, Cause(), why="position")
 
     def end_silence(self, length_ms: int) -> None:
         """End what is pending after a long silence."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from feeds.tick import IntArray
 from rules.lifecycle import SlotKey
 from rules.logic import BitRows, byte_width
 
@@ -64,6 +65,12 @@ class StateBits:
     def load(self, bits: Mapping[str, BitRows]) -> None:
         """Take up what `dump` returned."""
         self.bits = dict(bits)
+
+    def renew(self, slot_row: int, rows: IntArray) -> None:
+        """Let these symbols of a slot begin anew: idle and unstarted."""
+        bits = np.uint8(128) >> (rows & 7).astype(np.uint8)
+        for table in self.bits.values():
+            np.bitwise_and.at(table[slot_row], rows >> 3, ~bits)
 
     def adopt(self, old: StateBits) -> None:
         """Take over the phases of slots that `old` has under the same key."""

@@ -8,13 +8,15 @@ A slot is one leg of one rule. Two parts, because they differ by five orders of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 
 from feeds.sessions import day_ms, session_clock_ms, session_length_ms
+from feeds.tick import IntArray
 from rules.alert import Event
 from rules.logic import BitRows, byte_width
 from rules.rule import Flap, Frequency, Gap, Rule
@@ -50,6 +52,12 @@ class EdgeBits:
     def load(self, bits: Mapping[str, BitRows]) -> None:
         """Take up what `dump` returned."""
         self.armed, self.started = bits["armed"], bits["started"]
+
+    def renew(self, slot_row: int, rows: IntArray) -> None:
+        """Let these symbols of a slot begin anew: unarmed and unstarted."""
+        bits = np.uint8(128) >> (rows & 7).astype(np.uint8)
+        for table in (self.armed, self.started):
+            np.bitwise_and.at(table[slot_row], rows >> 3, ~bits)
 
     def adopt(self, old: EdgeBits) -> None:
         """Take over the arming of slots that `old` has under the same key (an unchanged rule keeps its state)."""
@@ -189,6 +197,16 @@ class Ledger:
         record.held_back = 0
         return Verdict(episode, Event.FIRE, None, held_back)
 
+    def outlook(self, rule: Rule, symbol: str, *, leg: str | None, moment: Moment) -> str | None:
+        """Return why a fire at this moment would be held back, None if it would go out; nothing is counted."""
+        record = deepcopy(self.record(rule, symbol, leg=leg))
+        why = _why_not(rule, record, moment)
+        return "flapping" if why == BEGINS_FLAPPING else why
+
+    def record(self, rule: Rule, symbol: str, *, leg: str | None) -> Record:
+        """Return what is remembered of a slot's fires for a symbol; not to be changed."""
+        return self.records.get((rule.id, rule.rev, leg or "", symbol)) or Record()
+
     def next_episode(self, rule_id: str, *, leg: str | None, symbol: str, date: str) -> int:
         """Count an episode that is no fire of an edge (a feed's silence)."""
         return self._next_episode((rule_id, leg or "", symbol), date)
@@ -197,6 +215,11 @@ class Ledger:
         """Number no episode of (rule id, leg, symbol, trade date) at or below `counts`: the store has those already."""
         for key, count in counts.items():
             self.floors[key] = max(count, self.floors.get(key, 0))
+
+    def renew(self, slot: SlotKey, symbols: Iterable[str]) -> None:
+        """Forget the fires of a slot for these symbols (episode counters stay)."""
+        for symbol in symbols:
+            self.records.pop((*slot, symbol), None)
 
     def forget(self, keep: set[SlotKey]) -> None:
         """Drop the records of slots that no rule has any more (episode counters stay)."""

@@ -185,7 +185,7 @@ def _needed(document: Document, found: Table, name: str) -> Value:
 
 
 def _csv_rows(document: Document) -> Iterator[tuple[Value, Position]]:
-    """Yield each good position with the place of its symbol; empty lines and those that begin with # are passed over."""
+    """Yield each good position with the place of its symbol; lines that are empty or begin with # are passed over."""
     columns: list[str] | None = None
     start = 0
     for line in document.text.split("\n"):
