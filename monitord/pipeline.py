@@ -25,6 +25,7 @@ from feeds.tick import TickBatch
 from monitord.checkpoint import Checkpoint, CheckpointFolder
 from rules.alert import Alert
 from rules.engine import CHECKPOINT_VERSION, Engine
+from rules.explain import Explanation, explain
 from rules.rule import RuleSet
 
 log = structlog.get_logger(__name__)
@@ -219,6 +220,10 @@ class Pipeline:
     async def indicators(self, symbol: str) -> Mapping[str, Mapping[str, float | None]]:
         """Return, per rule that watches the symbol, what it would report now; None = unknown."""
         return await self.ask(lambda engine: engine.values(symbol))
+
+    async def explain(self, rule: str, symbol: str) -> Explanation:
+        """Return why a rule fires for a symbol or not; raises RuleError if there is no such rule."""
+        return await self.ask(lambda engine: explain(engine, rule, symbol))
 
     async def ask(self, question: Callable[[Engine], T]) -> T:
         """Answer a question about the engine's state between two inputs."""

@@ -103,8 +103,12 @@ def shown_time(event: Alert, case: Case) -> str:
 
 
 def _clock(event: Alert) -> str:
-    clock = shanghai_iso(event.ts_event_ms)[11:23]
-    return clock.removesuffix(".000")
+    return clock_text(event.ts_event_ms)
+
+
+def clock_text(ts_ms: int) -> str:
+    """Return the Shanghai time of day: 10:00:03, with .mmm where the ms are not 0."""
+    return shanghai_iso(ts_ms)[11:23].removesuffix(".000")
 
 
 # ── for people ────────────────────────────────────────────────────────────────────────────────────────────────────

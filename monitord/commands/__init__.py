@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "run": "monitord.commands.run",
     "check": "monitord.commands.check",
     "test": "monitord.commands.test",
+    "explain": "monitord.commands.explain",
     "replay": "monitord.commands.replay",
     "eval": "monitord.commands.eval",
     "config": "monitord.commands.config",

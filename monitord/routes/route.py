@@ -16,6 +16,7 @@ from monitord.paging import Page
 from monitord.store import HistoryFilter, StoredAlert
 
 if TYPE_CHECKING:
+    from rules.explain import Explanation
     from rules.rule import RuleSet
 
 
@@ -37,6 +38,9 @@ class RulesControl(Protocol):
 
     async def reload(self) -> None:
         """Read the rule files again and swap; raises RuleFileError with its findings and keeps the old ones if bad."""
+
+    async def explain(self, rule: str, symbol: str) -> Explanation:
+        """Return why the rule fires for the symbol or not; raises RuleError if there is no such rule."""
 
     async def indicators(self, symbol: str) -> Mapping[str, Mapping[str, float | None]]:
         """Return rule id → named output → value now, of the rules that cover the symbol; None = unknown."""

@@ -22,6 +22,8 @@ from monitord.store import HistoryFilter, StoredAlert
 from notifiers.channel import Envelope, Position
 from notifiers.errors import DeliveryError
 from rules.alert import Alert, Event
+from rules.engine import Engine
+from rules.explain import Explanation, explain
 
 EPOCH = "k3f9"
 SECRET = "s3cret-of-the-desk"
@@ -147,6 +149,7 @@ class FakeRules:
     reloads: int = 0
     in_force: tuple[Any, ...] = ()
     values: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    engine: Engine = field(default_factory=Engine)
 
     def rules(self) -> Any:
         return SimpleNamespace(rules=self.in_force, source="")
@@ -155,6 +158,9 @@ class FakeRules:
         self.reloads += 1
         if self.failure is not None:
             raise self.failure
+
+    async def explain(self, rule: str, symbol: str) -> Explanation:
+        return explain(self.engine, rule, symbol)
 
     async def indicators(self, symbol: str) -> Mapping[str, Mapping[str, float | None]]:
         return self.values
