@@ -172,3 +172,9 @@ def test_a_bad_rule_file_ends_with_code_2_and_its_findings(tests: Path, capsys: 
 def test_results_that_cannot_be_written_are_said(tests: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert test(tests, "--junit", tests.parent / "no" / "results.xml") == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_the_examples_of_the_rule_reference_run_as_they_stand(tests: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tests.parent / "rules.yaml").write_text(RULES + STATE_RULE, encoding="utf-8")
+    tests.write_text(TESTS + STATE_TEST, encoding="utf-8")
+    assert test(tests) == 0, capsys.readouterr().out
