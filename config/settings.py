@@ -143,17 +143,48 @@ class RulesSection(Section):
 
         Raises FileNotFoundError for a pattern without any file.
         """
-        found: dict[Path, None] = {}
-        for pattern in self.files:
-            matches = _expand(pattern)
-            if not matches:
-                raise FileNotFoundError(f"rules.files: no file matches {pattern!r} (seen from {Path.cwd()})")
-            found.update(dict.fromkeys(matches))
-        return list(found)
+        return _paths("rules.files", self.files)
 
     def texts(self) -> dict[str, str]:
         """Read every rule file: path → text, in order. Raises OSError or UnicodeDecodeError."""
-        return {str(path): path.read_text(encoding="utf-8") for path in self.paths()}
+        return _texts(self.paths())
+
+
+class PositionsSection(Section):
+    """What is held, for rules over positions."""
+
+    # position files, YAML or CSV, * allowed. SIGHUP reads them again
+    files: Words = ()
+
+    def texts(self) -> dict[str, str]:
+        """Read every position file: path → text, in order. Raises OSError or UnicodeDecodeError."""
+        return _texts(_paths("positions.files", self.files))
+
+
+class InstrumentsSection(Section):
+    """What is known of instruments besides what the feed tells."""
+
+    # sector files, YAML or CSV, * allowed. SIGHUP reads them again
+    sectors: Words = ()
+
+    def texts(self) -> dict[str, str]:
+        """Read every sector file: path → text, in order. Raises OSError or UnicodeDecodeError."""
+        return _texts(_paths("instruments.sectors", self.sectors))
+
+
+def _paths(setting: str, patterns: tuple[str, ...]) -> list[Path]:
+    """Return the files that patterns stand for now, each once; FileNotFoundError names a pattern without any."""
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        matches = _expand(pattern)
+        if not matches:
+            raise FileNotFoundError(f"{setting}: no file matches {pattern!r} (seen from {Path.cwd()})")
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def _texts(paths: list[Path]) -> dict[str, str]:
+    return {str(path): path.read_text(encoding="utf-8") for path in paths}
 
 
 def _expand(pattern: str) -> list[Path]:
@@ -282,6 +313,8 @@ class Settings(BaseSettings):
     state_dir: Path = Field(default_factory=state_home)  # journal, checkpoints, store and broker live here
     feed: FeedSection = FeedSection()
     rules: RulesSection = RulesSection()
+    positions: PositionsSection = PositionsSection()
+    instruments: InstrumentsSection = InstrumentsSection()
     engine: EngineSection = EngineSection()
     broker: BrokerSection = BrokerSection()
     gateway: GatewaySection = GatewaySection()

@@ -116,6 +116,16 @@ def table(document: Document, value: Value, what: str) -> Table:
     return value
 
 
+def version(document: Document, top: Table) -> None:
+    """Refuse a file whose `version:` is not 1."""
+    value = top.get("version")
+    if value is None:
+        hint = "begin with version: 1"
+        raise RuleFileError([document.finding(top.start, top.start + 1, "version is missing", hint=hint)])
+    if not (isinstance(value, Scalar) and value.text == "1" and not value.style):
+        raise document.refuse(value, "this program reads version 1", hint="write version: 1")
+
+
 def whole(least: int, most: int) -> Callable[[Document, Value], int]:
     """Return a reader of whole numbers in these bounds."""
 
@@ -261,7 +271,7 @@ def selector(document: Document, value: Value) -> Selector:
         if value.get("positions") is not None:
             return Selector(book=_book(document, value))
         return _conditions(document, value, nested=False)
-    return Selector(symbols=_symbols(document, value))
+    return Selector(symbols=symbols(document, value))
 
 
 def _book(document: Document, value: Table) -> str:
@@ -278,7 +288,8 @@ def _book(document: Document, value: Table) -> str:
     return found
 
 
-def _symbols(document: Document, value: Value) -> frozenset[str]:
+def symbols(document: Document, value: Value) -> frozenset[str]:
+    """Read a list of symbols; raises RuleFileError with every one that is none."""
     found: list[str] = []
     errors: list[RuleFileError] = []
     for entry in entries(document, value):

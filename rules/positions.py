@@ -15,6 +15,7 @@ import orjson
 
 from feeds.universe import is_symbol
 from rules import fields
+from rules.cells import rows_of_cells
 from rules.document import Document, Scalar, Table, Value, read
 from rules.errors import RuleError, RuleFileError
 from rules.language.syntax import did_you_mean
@@ -25,7 +26,6 @@ NO_POSITIONS: Final = '{"v":1,"positions":[]}'
 MOST: Final = 1e12
 """Prices and quantities from here on are none."""
 _COLUMNS: Final = ("book", "symbol", "entry", "quantity")
-_CELL = re.compile(r'[ \t]*(?:"((?:[^"]|"")*)"|([^,"]*?))[ \t]*(,|$)')
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,15}\.?[0-9]*|\.[0-9]+)")
 
 
@@ -129,7 +129,7 @@ def _yaml_rows(document: Document) -> Iterator[tuple[Value, Position]]:
     try:
         top = fields.table(document, root, "a position file")
         _refuse_unknown(document, top, ("version", "books"), "a position file")
-        _version(document, top)
+        fields.version(document, top)
         books = top.get("books")
         if books is None:
             hint = "write books: {main: [{symbol: …, entry: …, quantity: …}]}"
@@ -159,14 +159,6 @@ def _yaml_book(document: Document, key: Scalar, rows: Value) -> Iterator[tuple[V
             document.errors += error.findings
 
 
-def _version(document: Document, top: Table) -> None:
-    version = top.get("version")
-    if version is None:
-        raise RuleFileError([document.finding(top.start, top.start + 1, "version is missing", hint="write version: 1")])
-    if not (isinstance(version, Scalar) and version.text == "1" and not version.style):
-        raise document.refuse(version, "this program reads version 1", hint="write version: 1")
-
-
 def _refuse_unknown(document: Document, found: Table, known: tuple[str, ...], what: str) -> None:
     for key, _ in found.pairs:
         if key.text not in known:
@@ -185,67 +177,12 @@ def _needed(document: Document, found: Table, name: str) -> Value:
 
 
 def _csv_rows(document: Document) -> Iterator[tuple[Value, Position]]:
-    """Yield each good position with the place of its symbol; lines that are empty or begin with # are passed over."""
-    columns: list[str] | None = None
-    start = 0
-    for line in document.text.split("\n"):
-        begin, start = start, start + len(line) + 1
-        line = line.rstrip("\r")
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
+    """Yield each good position with the place of its symbol."""
+    for row in rows_of_cells(document, _COLUMNS):
         try:
-            cells = _cells(document, line, begin)
-            if columns is None:
-                columns = _header(document, cells)
-                continue
-            yield _csv_row(document, columns, cells)
+            yield row["symbol"], _position(document, book_name(document, row["book"]), row)
         except RuleFileError as error:
             document.errors += error.findings
-            if columns is None:
-                return
-    if columns is None:
-        hint = f"begin with the line {','.join(_COLUMNS)}"
-        document.errors.append(document.finding(0, 1, "the file is empty", hint=hint))
-
-
-def _csv_row(document: Document, columns: list[str], cells: list[Scalar]) -> tuple[Value, Position]:
-    if len(cells) != len(columns):
-        message = f"{len(cells)} cells, and the header has {len(columns)} columns"
-        raise RuleFileError(
-            [document.finding(cells[0].start, cells[-1].end, message, hint="one cell for each column of the header")]
-        )
-    row = dict(zip(columns, cells, strict=True))
-    return row["symbol"], _position(document, book_name(document, row["book"]), row)
-
-
-def _cells(document: Document, line: str, begin: int) -> list[Scalar]:
-    """Cut a line at its commas; cells keep their place, and lose quotes and the blanks around them."""
-    cells: list[Scalar] = []
-    at = 0
-    while True:
-        match = _CELL.match(line, at)
-        if match is None:
-            hint = 'quote the whole cell, and write "" for a quote in it'
-            raise RuleFileError([document.finding(begin + at, begin + len(line), "a quote within a cell", hint=hint)])
-        group = 2 if match[1] is None else 1
-        text = match[group].replace('""', '"') if group == 1 else match[group]
-        where = match.span(group)
-        # A file of cells has no YAML style: a quoted number is a number too.
-        cells.append(Scalar(text, "", begin + where[0], begin + max(where[1], where[0] + 1)))
-        at = match.end()
-        if not match[3]:
-            return cells
-
-
-def _header(document: Document, cells: list[Scalar]) -> list[str]:
-    names = [cell.text.strip().lower() for cell in cells]
-    for name in _COLUMNS:
-        if names.count(name) == 1:
-            continue
-        what = f"the header has no column {name}" if name not in names else f"the header has column {name} twice"
-        hint = f"the columns are {', '.join(_COLUMNS)}, in any order"
-        raise RuleFileError([document.finding(cells[0].start, cells[-1].end, what, hint=hint)])
-    return names
 
 
 def book_name(document: Document, value: Value) -> str:
