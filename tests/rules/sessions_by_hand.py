@@ -176,6 +176,11 @@ def end_of(ts_ms: int, minutes: int) -> int:
     return ends[bisect_left(ends, min(clock, CLOSE) + day)]
 
 
+def due_ms(end_ms: int) -> int:
+    """Return when the clock closes a bar that no tick has closed."""
+    return end_ms + (3 * SECOND if day_ms(end_ms) < CLOSE else MINUTE)
+
+
 def minutes_of(end_ms: int, minutes: int) -> list[int]:
     """Return the ends of the trading minutes inside a bar."""
     ends = ends_of(1, midnight(end_ms))
@@ -200,7 +205,11 @@ def bars(session: Recorded, symbol: str, period: str) -> list[Bar]:
 def _bars_of_day(
     rows: list[Row], day: int, minutes: int, silences: Sequence[tuple[int, int]], clock_end: int
 ) -> list[Bar]:
-    priced = [row for row in rows if row.last is not None]
+    traded = (row.shares != before.shares for before, row in pairwise([Row(0, None, None, None, 0, 0.0), *rows]))
+    # A halted symbol's ticks repeat what was; the first of them may still bring the last trades before the halt.
+    priced = [
+        row for row, new in zip(rows, traded, strict=True) if row.last is not None and (new or row.status not in HALTED)
+    ]
     if not priced:
         return []
     by_end: dict[int, list[Row]] = {}
@@ -215,11 +224,12 @@ def _bars_of_day(
         if end < first_end:
             continue
         mine = by_end.get(end, [])
-        closes_ms = end + 3 * SECOND if day_ms(end) < CLOSE else end + MINUTE
+        closes_ms = due_ms(end)
         if not mine:
             if closes_ms > clock_end and not any(later > end for later in by_end):
                 break
-            if is_silent(end, minutes, silences) or (before is not None and before.status in HALTED):
+            halted = [row.status in HALTED for row in rows if end_of(row.ts_ms, minutes) <= end][-1]
+            if is_silent(end, minutes, silences) or halted:
                 continue
             assert before is not None
             assert before.last is not None
@@ -227,6 +237,9 @@ def _bars_of_day(
             bar.told = bar.values
             found.append(bar)
             continue
+        unheard = before is None or is_silent(end, minutes, silences)
+        if unheard and mine[0].ts_ms // SECOND * SECOND >= closes_ms:
+            closes_ms = clock_end + MINUTE  # there was no bar to close when its time came: the late tick begins it
         bar = _bar(mine, end, before, cumulative, closes_ms, whole=whole)
         later_tick = min((by_end[later][0].ts_ms for later in by_end if later > end), default=None)
         if bar.closed_ms is None and (closes_ms <= clock_end or later_tick is not None):
@@ -252,7 +265,8 @@ def _bar(
     for row in mine:
         assert row.last is not None
         if row.ts_ms // SECOND * SECOND >= closes_ms and not bar.told:
-            bar.told, bar.closed_ms = bar.values, closes_ms
+            flat = before is not None and row is first  # nothing had come when the clock closed it
+            bar.told, bar.closed_ms = (*(before.last,) * 4, 0, 0.0) if flat and before else bar.values, closes_ms
         bar.close = row.last
         bar.high, bar.low = max(bar.high, row.last), min(bar.low, row.last)
         if before is not None or whole:
@@ -406,8 +420,13 @@ def overlaps_continuous(bar: Bar, minutes: int) -> bool:
 
 
 def is_heard(bar: Bar, silences: Sequence[tuple[int, int]]) -> bool:
-    """Tell whether the bar closed while the feed was not silent: rules freeze from the mark on."""
-    return bar.closed_ms is not None and not any(a <= bar.closed_ms < b for a, b in silences)
+    """Tell whether the bar closed while the feed was not silent: rules freeze from the mark on.
+
+    The clock closes bars as it enters a second, so before a mark of that second; ticks come in no silence.
+    """
+    if bar.closed_ms is None or bar.closed_ms != due_ms(bar.end_ms):
+        return bar.closed_ms is not None
+    return not any(a // SECOND * SECOND < bar.closed_ms <= b for a, b in silences)
 
 
 def ma_cross_samples(found: Sequence[Bar], minutes: int, silences: Sequence[tuple[int, int]]) -> Iterator[Sample]:
