@@ -104,16 +104,15 @@ class LiveConsole:
         self._live = Live(console=screen, auto_refresh=False, transient=True)
         self._drawn: deque[tuple[float, int]] = deque([(clock(), 0)])
         """When the line was drawn within the last RATE_OVER_S, and the ticks until then: the difference is the rate."""
+        self._gone = False
 
     def start(self, address: str) -> None:
-        self._screen.print(Text.assemble("monitord ", ("listens on ", "dim"), (address, "bold underline")))
-        self._screen.print(Text("Ctrl-C stops", "dim"))
-        self._drawn = deque([(self._clock(), 0)])
-        self._live.start()
+        self._draw(lambda: self._begin(address))
 
     def alert_fired(self, alert: Alert) -> None:
         if alert.event in _MARKS:
-            self._screen.print(alert_line(alert), no_wrap=True, overflow="ellipsis", crop=True)
+            line = alert_line(alert)
+            self._draw(lambda: self._screen.print(line, no_wrap=True, overflow="ellipsis", crop=True))
 
     def progress(self, *, ticks: int, symbols: int, clock_ms: int, lag_ms: float, alerts: int) -> None:
         now_s = self._clock()
@@ -131,10 +130,25 @@ class LiveConsole:
             lag_ms=lag_ms,
             alerts=alerts,
         )
-        self._live.update(line, refresh=True)
+        self._draw(lambda: self._live.update(line, refresh=True))
 
     def stop(self) -> None:
-        self._live.stop()
+        self._draw(self._live.stop)
+
+    def _begin(self, address: str) -> None:
+        self._screen.print(Text.assemble("monitord ", ("listens on ", "dim"), (address, "bold underline")))
+        self._screen.print(Text("Ctrl-C stops", "dim"))
+        self._drawn = deque([(self._clock(), 0)])
+        self._live.start()
+
+    def _draw(self, draw: Callable[[], None]) -> None:
+        """Draw, until the terminal has gone: the daemon outlives the window it was started in."""
+        if self._gone:
+            return
+        try:
+            draw()
+        except OSError:
+            self._gone = True
 
 
 def alert_line(alert: Alert) -> Text:

@@ -177,3 +177,26 @@ def test_without_a_terminal_counts_are_logged_once_a_minute(stdout: Stdout) -> N
         clock.now_s += LOG_EVERY_S / 2
         console.progress(ticks=10, symbols=2, clock_ms=AT_MS, lag_ms=1.0, alerts=1)
     assert [json.loads(line)["event"] for line in stdout.getvalue().splitlines()] == ["progress"]
+
+
+class Gone(io.StringIO):
+    """A terminal whose window can be closed."""
+
+    closed_by_user = False
+
+    def write(self, text: str) -> int:
+        if self.closed_by_user:
+            raise OSError(5, "Input/output error")
+        return super().write(text)
+
+
+def test_the_daemon_outlives_the_window_it_was_started_in() -> None:
+    terminal, clock = Gone(), Clock()
+    console = LiveConsole(Screen(file=terminal, force_terminal=True, width=100), clock=clock)
+    console.start("http://127.0.0.1:8710")
+    terminal.closed_by_user = True
+    console.alert_fired(alert())
+    clock.now_s += REDRAW_S
+    console.progress(ticks=1, symbols=1, clock_ms=AT_MS, lag_ms=0.0, alerts=1)
+    console.stop()
+    assert "突破" not in terminal.getvalue()
