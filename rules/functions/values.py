@@ -81,18 +81,21 @@ class TruthNode(Node):
 class Constant(NumberNode):
     """A number, as a column of stride 0, or written out (`dense`) where a reader is faster so."""
 
-    __slots__ = ("dense", "number")
+    __slots__ = ("_wide", "dense", "number")
 
     def __init__(self, key: str, number: float, *, period: str) -> None:
         super().__init__(key, period=period)
         self.number = number
         self.dense = False
+        self._wide: FloatArray = np.empty(0)
 
     def peek(self, at: Selection) -> None:
         n = self._state.n if isinstance(at, slice) else at.size
+        if self._wide.size < max(n, 1):
+            column = np.broadcast_to(np.float64(self.number), (max(n, self._state.n, 1),))
+            self._wide = column.copy() if self.dense else column
         if self.value.size != n or n == 0:
-            column = np.broadcast_to(np.float64(self.number), (n,))
-            self.value = column.copy() if self.dense else column
+            self.value = self._wide[:n]  # passes over all and over some alternate: a view costs a tenth of a broadcast
 
 
 class Field(NumberNode):
