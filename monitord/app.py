@@ -32,6 +32,7 @@ from monitord.gateway.server import Gateway
 from monitord.health import LONGEST_LAG_S, Health
 from monitord.metrics import Metrics
 from monitord.pipeline import Outcome, Pipeline
+from monitord.positions import PositionSources
 from monitord.pump import Pump
 from monitord.store import Store
 from monitord.systemd import notify
@@ -40,7 +41,7 @@ from notifiers.delivery import Delivery
 from notifiers.errors import DeliveryError
 from notifiers.group import AlertConsumer, consumer_client
 from notifiers.notifier import build_notifier
-from rules import rulefile
+from rules import positions, rulefile, sectors
 from rules.alert import Alert, identity
 from rules.errors import RuleError
 from rules.rule import RuleSet
@@ -117,7 +118,9 @@ class App:
         """Make the parts; what is open is closed by `cleanup`, last opened first."""
         settings = self._settings
         settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
-        load_rules(settings)  # a bad rule file is said before anything is opened
+        load_rules(settings)  # a bad file is said before anything is opened
+        load_sectors(settings)
+        positions.load(settings.positions.texts())
         feed = build_feed(settings)
         store = await Store.open(settings.state_dir / "monitord.sqlite")
         cleanup.push_async_callback(store.close)
@@ -156,6 +159,8 @@ class App:
             store=store,
             checkpoints=CheckpointFolder(folder / "checkpoints"),
             load_rules=lambda: load_rules(settings),
+            positions=PositionSources(settings.positions.texts, store.held),
+            load_sectors=lambda: load_sectors(settings),
             on_alerts=self._tell,
             on_ticks=quotes.update,
             on_step=self._count,
@@ -356,6 +361,11 @@ def gateway_options(settings: Settings) -> GatewayOptions:
         allow_loopback_without_token=section.allow_loopback_without_token,
         allowed_origins=section.allowed_origins,
     )
+
+
+def load_sectors(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Read and check every sector file: symbol → sectors; raises RuleFileError with all findings, or OSError."""
+    return sectors.load(settings.instruments.texts())
 
 
 def load_rules(settings: Settings) -> RuleSet:

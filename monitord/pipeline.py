@@ -18,15 +18,19 @@ import structlog
 
 from feeds.feed import Feed
 from feeds.inputs import Control, ControlKind, FeedInput, Input, Mark, MarkKind
-from feeds.instruments import encode_table
+from feeds.instruments import Instrument, encode_table
 from feeds.journal import Journal
 from feeds.sessions import date_text
 from feeds.tick import TickBatch
 from monitord.checkpoint import Checkpoint, CheckpointFolder
+from monitord.positions import Listed, PositionSources
 from rules.alert import Alert
 from rules.engine import CHECKPOINT_VERSION, Engine
+from rules.errors import RuleError
 from rules.explain import Explanation, explain
+from rules.positions import NO_POSITIONS, Position
 from rules.rule import RuleSet
+from rules.sectors import merge
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -74,6 +78,8 @@ class Pipeline:
         store: Outbox,
         checkpoints: CheckpointFolder,
         load_rules: Callable[[], RuleSet],
+        positions: PositionSources | None = None,
+        load_sectors: Callable[[], Mapping[str, Sequence[str]]] = dict,
         on_alerts: Callable[[Sequence[Alert]], None],
         on_ticks: Callable[[TickBatch], None] = lambda batch: None,
         on_step: Callable[[Outcome], None] = lambda outcome: None,
@@ -85,6 +91,9 @@ class Pipeline:
         self._store = store
         self._checkpoints = checkpoints
         self._load_rules = load_rules
+        self._positions = positions
+        self._load_sectors = load_sectors
+        self._of_feed: Sequence[Instrument] = ()
         self._on_alerts = on_alerts
         self._on_ticks = on_ticks
         self._on_step = on_step
@@ -163,9 +172,9 @@ class Pipeline:
         date_ms = self._engine.market.clock_ms
         counts = await self._store.episodes(since_date=date_text(date_ms) if date_ms else "")
         await self._in_engine(lambda: self._engine.raise_episodes(counts))
-        instruments = encode_table(await self._feed.instruments())
-        if instruments != self._engine.market.instruments_source:
-            await self._control(Control(ControlKind.INSTRUMENTS, instruments))
+        self._of_feed = await self._feed.instruments()
+        await self._take_over(ControlKind.INSTRUMENTS, await self._instruments())
+        await self._take_over(ControlKind.POSITIONS, await self._position_source())
         if rules.source != self._engine.rules.source:
             await self._control(Control(ControlKind.RULES, rules.source))
         if not self._feed.has_offsets and self._engine.market.clock_ms:
@@ -205,13 +214,47 @@ class Pipeline:
         await self._in_engine(lambda: self._journal.trim(before=trim_before))
 
     async def reload(self) -> None:
-        """Read the rule files again and swap atomically; raises RuleFileError or OSError and changes nothing if bad."""
+        """Read the files of rules, positions and sectors again and swap atomically.
+
+        Raises RuleError, OSError, UnicodeDecodeError or StoreError, and changes nothing, if any of them is bad.
+        """
         rules = await asyncio.to_thread(self._load_rules)
         await self.caught_up.wait()
         async with self._turn:
+            instruments, held = await self._instruments(), await self._position_source()
+            await self._take_over(ControlKind.INSTRUMENTS, instruments)
+            await self._take_over(ControlKind.POSITIONS, held)
             if rules.source != self._engine.rules.source:
                 await self._control(Control(ControlKind.RULES, rules.source))
         log.info("rules_loaded", rules=len(rules.rules))
+
+    async def positions(self) -> Sequence[Listed]:
+        """Return the positions of files and API as they are now; raises as `PositionSources.source` does."""
+        return () if self._positions is None else await self._positions.listing()
+
+    async def hold(self, held: Sequence[Position]) -> None:
+        """Keep these positions as the API's and let them take effect; raises as `PositionSources.replace` does."""
+        if self._positions is None:
+            raise RuleError("this daemon keeps no positions")
+        await self.caught_up.wait()
+        async with self._turn:
+            await self._positions.replace(held)
+            await self._take_over(ControlKind.POSITIONS, await self._positions.source())
+        log.info("positions_taken", positions=len(held))
+
+    async def _position_source(self) -> str:
+        return NO_POSITIONS if self._positions is None else await self._positions.source()
+
+    async def _instruments(self) -> str:
+        sectors = await asyncio.to_thread(self._load_sectors)
+        return encode_table(merge(self._of_feed, sectors))
+
+    async def _take_over(self, kind: ControlKind, text: str) -> None:
+        """Journal a control record and let it take effect, if it says something new."""
+        market = self._engine.market
+        known = market.instruments_source if kind is ControlKind.INSTRUMENTS else market.books.source
+        if text != known:
+            await self._control(Control(kind, text))
 
     def rules(self) -> RuleSet:
         """Return the rules in force."""

@@ -88,7 +88,17 @@ CREATE TABLE positions (                             -- how far each consumer of
 ) STRICT;
 """
 
-MIGRATIONS: Final = (_VERSION_1,)
+_VERSION_2: Final = """
+CREATE TABLE held (                                  -- positions made by API
+    book     TEXT NOT NULL,
+    symbol   TEXT NOT NULL,
+    entry    REAL NOT NULL,
+    quantity REAL NOT NULL,
+    PRIMARY KEY (book, symbol)
+) STRICT, WITHOUT ROWID;
+"""
+
+MIGRATIONS: Final = (_VERSION_1, _VERSION_2)
 """Script n makes version n + 1 of version n."""
 
 

@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 from monitord.deliveries import Deliveries
 from monitord.errors import StoreError
 from monitord.paging import Page, check_page
+from monitord.positions import ApiPositions
 from monitord.schema import migrate
 from rules.alert import Alert
 
@@ -102,6 +103,7 @@ class Store:
         self.lag_rows = 0
         self.duplicates = 0
         self.deliveries = Deliveries(self._run, clock_ms=clock_ms)
+        self.held = ApiPositions(self._run)
         self._clock_ms = clock_ms
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._lock = -1
@@ -211,9 +213,9 @@ class Store:
         ]  # fmt: skip
 
     async def episodes(self, *, since_date: str) -> dict[tuple[str, str, str, str], int]:
-        """Return (rule, leg or "", symbol or "", trade date) → greatest episode, of dates from `since_date` on."""
+        """Return (rule, leg or "", symbol or group or "", trade date) → greatest episode, from `since_date` on."""
         rows = await self._all(
-            "SELECT rule, coalesce(leg, ''), coalesce(symbol, ''), trade_date, max(episode) FROM events "
+            "SELECT rule, coalesce(leg, ''), coalesce(symbol, \"group\", ''), trade_date, max(episode) FROM events "
             "WHERE trade_date >= ? GROUP BY 1, 2, 3, 4",
             since_date,
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from monitord.routes import alerts, explain, health, quotes, rules, ticket
+from monitord.routes import alerts, explain, health, positions, quotes, rules, ticket
 from monitord.routes.route import Route
 
 ROUTES: tuple[Route, ...] = (
     *health.ROUTES,
     *rules.ROUTES,
+    *positions.ROUTES,
     *explain.ROUTES,
     *alerts.ROUTES,
     *quotes.ROUTES,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -16,7 +16,9 @@ from monitord.paging import Page
 from monitord.store import HistoryFilter, StoredAlert
 
 if TYPE_CHECKING:
+    from monitord.positions import Listed
     from rules.explain import Explanation
+    from rules.positions import Position
     from rules.rule import RuleSet
 
 
@@ -41,6 +43,12 @@ class RulesControl(Protocol):
 
     async def explain(self, rule: str, symbol: str) -> Explanation:
         """Return why the rule fires for the symbol or not; raises RuleError if there is no such rule."""
+
+    async def positions(self) -> Sequence[Listed]:
+        """Return the positions of files and API as they are now; raises RuleError or OSError for a bad file."""
+
+    async def hold(self, held: Sequence[Position]) -> None:
+        """Keep these as the API's positions; raises RuleError, and changes nothing, for what cannot be held."""
 
     async def indicators(self, symbol: str) -> Mapping[str, Mapping[str, float | None]]:
         """Return rule id → named output → value now, of the rules that cover the symbol; None = unknown."""

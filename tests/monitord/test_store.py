@@ -207,7 +207,7 @@ async def test_a_newer_schema_is_refused_and_left_as_it_is(store: Store) -> None
     with sqlite3.connect(store.path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(StoreError, match="schema version 99, this program knows up to 1; it was written by a newer"):
+    with pytest.raises(StoreError, match="schema version 99, this program knows up to 2; it was written by a newer"):
         await Store.open(store.path)
     with sqlite3.connect(store.path) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (99,)
