@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from feeds.inputs import FeedInput
+    from rules.aftermath import Outcome
     from rules.alert import Alert
     from rules.rule import RuleSet
 
@@ -33,61 +32,76 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", metavar="FILE", help="write every event here as JSON lines, - for stdout")
     parser.add_argument("--symbols", nargs="+", metavar="SYMBOL", help="play only these (600519.SH or 600519.SH,…)")
+    parser.add_argument(
+        "--table", type=Path, metavar="FILE",
+        help="write a table of the events, Parquet or CSV by extension, with LAST 5 and 30 minutes after each fire",
+    )  # fmt: skip
+    parser.add_argument(
+        "--language", choices=("zh", "en"), default="zh", help="of messages a rule gives in several (default zh)"
+    )
     parser.add_argument("--window", type=int, default=250, metavar="BARS", help="bars held per period (default 250)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Replay and report; the output holds no clock of ours, so it is the same bytes every time."""
     from feeds.errors import FeedError
+    from monitord.commands.bars import format_of
+    from monitord.commands.summary import Tally, event_table, tables, write_table
 
-    ruleset = load_rules(args.rules)
+    if args.table is not None:
+        format_of(args.table)
+    ruleset = load_rules(args.rules, language=args.language)
     symbols = _symbols(args.symbols)
     tallies = {rule.id: Tally() for rule in ruleset.rules}
+    told: list[Alert] = []
+    play = _Play(ruleset, window=args.window)
     try:
         with _sink(args.output) as write, _progress(args.input, symbols) as shown:
-            for alert in _events(ruleset, shown(_inputs(args.input, symbols)), window=args.window):
+            for alert in play.events(shown(_inputs(args.input, symbols))):
                 tallies.setdefault(alert.rule, Tally()).add(alert)
                 write(alert.to_json() + b"\n")
+                if args.table is not None:
+                    told.append(alert)
     except FeedError as error:
         raise CommandError(str(error)) from None
-    _print_table(summary(tallies), to_stderr=args.output == STDOUT)
+    if args.table is not None:
+        write_table(event_table(told, play.outcomes), args.table)
+    _print_tables(tables(tallies, play.outcomes), to_stderr=args.output == STDOUT)
     return GOOD
 
 
-@dataclass(slots=True)
-class Tally:
-    """What one rule did: events by name, the symbols it fired for, first and last fire (Unix ms)."""
+class _Play:
+    """One run of rules over recordings; `outcomes` is what the prices did after each fire."""
 
-    events: Counter[str] = field(default_factory=Counter)
-    symbols: set[str] = field(default_factory=set)
-    first_ms: int | None = None
-    last_ms: int | None = None
+    def __init__(self, ruleset: RuleSet, *, window: int) -> None:
+        from rules.aftermath import Aftermath
+        from rules.engine import Engine
 
-    def add(self, alert: Alert) -> None:
-        self.events[str(alert.event)] += 1
-        if alert.event != "fire":
-            return
-        if alert.symbol is not None:
-            self.symbols.add(alert.symbol)
-        self.first_ms = alert.ts_event_ms if self.first_ms is None else self.first_ms
-        self.last_ms = alert.ts_event_ms
+        self._ruleset = ruleset
+        self._engine = Engine(window=window)
+        self._aftermath = Aftermath(self._engine.market)
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        return self._aftermath.outcomes
+
+    def events(self, inputs: Iterable[FeedInput]) -> Iterator[Alert]:
+        """Put the rules and then every input through the engine."""
+        from feeds.inputs import Control, ControlKind
+
+        yield from self._engine.step(Control(ControlKind.RULES, self._ruleset.source))
+        for given in inputs:
+            self._aftermath.before(given.value)
+            for alert in self._engine.step(given.value, offset=given.offset):
+                self._aftermath.note(alert)
+                yield alert
+        self._aftermath.finish()
 
 
 def _inputs(paths: Sequence[Path], symbols: frozenset[str] | None) -> Iterator[FeedInput]:
     from feeds.recording import inputs
 
     return inputs(paths, symbols)
-
-
-def _events(ruleset: RuleSet, inputs: Iterable[FeedInput], *, window: int) -> Iterator[Alert]:
-    """Put the rules and then every input through a new engine."""
-    from feeds.inputs import Control, ControlKind
-    from rules.engine import Engine
-
-    engine = Engine(window=window)
-    yield from engine.step(Control(ControlKind.RULES, ruleset.source))
-    for given in inputs:
-        yield from engine.step(given.value, offset=given.offset)
 
 
 def _symbols(words: Sequence[str] | None) -> frozenset[str] | None:
@@ -156,38 +170,10 @@ def _rows(paths: Sequence[Path]) -> int | None:
         return None
 
 
-def summary(tallies: dict[str, Tally]) -> Table:
-    """Return the table: one row a rule, in the order of the files, and a last line with the sums."""
-    from rich.table import Table
-
-    from rules.alert import shanghai_iso
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("rule", no_wrap=True)
-    for name in ("fires", "suppressed", "resolves", "other", "symbols"):
-        table.add_column(name, justify="right")
-    table.add_column("first fire", no_wrap=True)
-    table.add_column("last fire", no_wrap=True)
-    for rule, tally in tallies.items():
-        first, last = (
-            "" if ts_ms is None else shanghai_iso(ts_ms)[:19].replace("T", " ")
-            for ts_ms in (tally.first_ms, tally.last_ms)
-        )
-        table.add_row(rule, *map(str, _counts(tally.events)), str(len(tally.symbols)), first, last)
-    events = sum((tally.events for tally in tallies.values()), Counter[str]())
-    symbols = set[str]().union(*(tally.symbols for tally in tallies.values()))
-    table.add_row("all", *map(str, _counts(events)), str(len(symbols)), "", "", style="dim")
-    return table
-
-
-def _counts(events: Counter[str]) -> tuple[int, int, int, int]:
-    """Return fires, suppressed, resolves and all other events."""
-    named = events["fire"], events["suppressed"], events["resolve"]
-    return *named, events.total() - sum(named)
-
-
-def _print_table(table: Table, *, to_stderr: bool) -> None:
+def _print_tables(tables: Iterable[Table], *, to_stderr: bool) -> None:
     from rich.console import Console
 
     stream = sys.stderr if to_stderr else sys.stdout
-    Console(file=stream, width=None if stream.isatty() else 160).print(table)
+    console = Console(file=stream, width=None if stream.isatty() else 160)
+    for table in tables:
+        console.print(table)

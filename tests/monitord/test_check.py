@@ -114,3 +114,67 @@ def test_the_shipped_rules_are_good(capsys: pytest.CaptureFixture[str]) -> None:
     assert files
     code, out, _ = check(capsys, *files)
     assert code == 0, out
+
+
+# ── what is known of the market ───────────────────────────────────────────────────────────────────────────────────
+
+TREND = """\
+version: 1
+groups:
+- name: trend
+  rules:
+  - {id: ma, select: [600519.SH], period: 1d, eval: bar_close, when: "C > MA(C,5)"}
+  - {id: level, select: all, when: LAST > 1800, rearm: LAST < 1790}
+"""
+
+
+def _table(file: str, last: float, prev_close: float) -> str:
+    Path(file).write_text(f"symbol,name,last,prev_close\n000001.SZ,平安银行,{last},{prev_close}\n", encoding="utf-8")
+    return file
+
+
+def test_the_bars_that_rules_need_are_told(write, capsys) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = check(capsys, write(TREND))
+    assert (code, out.splitlines()[0]) == (0, "ma needs 5 bars of 1d")
+    code, out, _ = check(capsys, write(TREND), "--json")
+    assert json.loads(out)["needs"] == {"ma": {"1d": 5}}
+
+
+def test_tables_of_instruments_give_more_warnings(write, capsys) -> None:  # type: ignore[no-untyped-def]
+    name = write(TREND)
+    tables = [_table("close_20230629.csv", 12.0, 11.9), _table("close_20230630.csv", 11.8, 11.5)]
+    code, out, _ = check(capsys, name, "--instruments", *tables, "--history", "3")
+    assert code == 0
+    assert "rules.yaml:5:14: warning: rule ma: selects none of the 1 instruments there are" in out
+    assert "rules.yaml:5:66: warning: rule ma: needs 5 bars of 1d, and the feed has 3 at a start" in out
+    assert "rule level: 1800 is a price of before or after 2023-06-30, when 000001.SZ went ex-rights" in out
+    assert check(capsys, name, "--instruments", *tables, "--strict")[0] == 1
+    assert "ex-rights" not in check(capsys, name, "--instruments", tables[1])[1]
+    assert "ex-rights" not in check(capsys, name, "--instruments", _table("close_20230703.csv", 9, 9), tables[0])[1]
+
+
+def test_recorded_sessions_tell_symbols_days_and_bars(market_data, write, capsys) -> None:  # type: ignore[no-untyped-def]
+    days = [str(market_data / "sessions" / f"600519-000333-2023020{day}.parquet") for day in (1, 2)]
+    code, out, _ = check(capsys, write(TREND), "--input", *days)
+    assert code == 0
+    assert "needs 5 bars of 1d, and the feed has 2 at a start" in out
+    assert "ex-rights" not in out
+    assert "selects none" not in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (("--instruments", "no.csv"), "no.csv: cannot be read"),
+        (("--instruments", "rules.yaml"), "neither .parquet nor .csv"),
+        (("--instruments", "odd.csv"), "odd.csv: needs a column symbol"),
+        (("--input", "odd.csv"), "odd.csv: no column"),
+        (("--history", "-1"), "0 or more"),
+    ],
+)
+def test_what_cannot_be_known_is_code_2(argv, complaint, write, capsys) -> None:  # type: ignore[no-untyped-def]
+    name = write(TREND)
+    Path("odd.csv").write_text("symbol\n600519\n")
+    code, _, err = check(capsys, name, *argv)
+    assert code == 2
+    assert complaint in err

@@ -90,10 +90,96 @@ def test_the_summary_has_a_row_for_every_rule_also_for_one_that_never_fired(
     rules: Path, session: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert replay("--rules", rules, "--input", session) == 0
-    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
+    rows = sections(capsys.readouterr().out)[""]
     assert rows["over-20"] == ["3", "0", "0", "0", "2", "2023-02-01", "10:00:03", "2023-02-01", "10:00:12"]
     assert rows["never"] == ["0", "0", "0", "0", "0"]
     assert rows["all"] == ["3", "0", "0", "0", "2"]
+
+
+def sections(out: str) -> dict[str, dict[str, list[str]]]:
+    """Return the tables by title, "" for the last; each its rows by their first word."""
+    found: dict[str, dict[str, list[str]]] = {}
+    titles = ("fires per day", "suppressed by", "most noisy symbols", "price after a fire")
+    title = ""
+    for line in out.splitlines():
+        named = next((one for one in titles if line.startswith(one)), "")
+        if named or line.split()[:2] == ["rule", "fires"]:
+            title = named
+        found.setdefault(title, {})[line.split()[0]] = line.split()[1:]
+    return found
+
+
+def test_the_summary_tells_days_reasons_noise_and_what_the_price_did(
+    rules: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules.write_text(RULES.replace("freq: always", "freq: always\n    cooldown: 1m"), encoding="utf-8")
+    quiet = [19.0] * 150
+    session = _session(
+        tmp_path / "day.parquet",
+        {"600519.SH": [19.0, 20.0, 19.0, 21.0, *[22.0] * 200, *quiet], "000001.SZ": [19.0, 25.0, *[24.0] * 500]},
+    )
+    assert replay("--rules", rules, "--input", session) == 0
+    found = sections(capsys.readouterr().out)
+    assert found["fires per day"]["rule"] == ["2023-02-01"]
+    assert found["fires per day"]["over-20"] == ["2"]
+    assert found["suppressed by"]["rule"] == ["cooldown"]
+    assert found["suppressed by"]["over-20"] == ["1"]
+    assert found["most noisy symbols"]["600519.SH"] == ["1", "1", "over-20", "(2)"]
+    assert found["most noisy symbols"]["000001.SZ"] == ["1", "0", "over-20", "(1)"]
+    # 600519: 20 → 22 after 5 minutes (+10 %), 000001: 25 → 24 (-4 %); 30 minutes do not come
+    assert found["price after a fire"]["over-20"] == ["2", "+3.00", "+3.00", "50%", "0", "-", "-", "-"]
+    assert found[""]["all"] == ["2", "1", "0", "0", "2"]
+
+
+def test_many_days_are_summed_up(rules: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from collections import Counter
+
+    from monitord.commands.summary import Tally, by_day
+
+    tally = Tally(days=Counter({f"2023-02-{day:02}": day for day in range(1, 10)}))
+    table = by_day({"a": tally, "never": Tally()})
+    assert table.title == "fires per day, of 9 days with any"
+    assert [list(column.cells) for column in table.columns] == [["a"], ["9"], ["5.0"], ["5"], ["9"], ["2023-02-09"]]
+
+
+@pytest.mark.parametrize("name", ["events.parquet", "events.csv"])
+def test_a_table_has_a_row_per_event_with_the_price_later(
+    name: str, rules: Path, session: Path, tmp_path: Path
+) -> None:
+    plain, output = tmp_path / "plain.jsonl", tmp_path / "events.jsonl"
+    assert replay("--rules", rules, "--input", session, "--output", plain) == 0
+    assert replay("--rules", rules, "--input", session, "--output", output, "--table", tmp_path / name) == 0
+    assert output.read_bytes() == plain.read_bytes()
+    frame = pd.read_csv(tmp_path / name) if name.endswith("csv") else pd.read_parquet(tmp_path / name)
+    records = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert frame["id"].tolist() == [record["id"] for record in records]
+    assert frame["last"].tolist() == [20.0, 21.0, 20.0]
+    assert frame["time"].tolist() == ["10:00:03.000", "10:00:06.000", "10:00:12.000"]
+    assert frame["last_5m"].isna().all()
+    assert json.loads(frame["values"][0]) == {"LAST": 20.0}
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_a_table_without_events_has_its_columns(rules: Path, tmp_path: Path) -> None:
+    session = _session(tmp_path / "day.parquet", {"600519.SH": [19.0]})
+    assert replay("--rules", rules, "--input", session, "--table", tmp_path / "t.csv") == 0
+    assert "change_30m_pct" in (tmp_path / "t.csv").read_text()
+
+
+@pytest.mark.parametrize("name", ["t.xlsx", "no/t.csv"])
+def test_a_table_that_cannot_be_written_is_said(
+    name: str, rules: Path, session: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert replay("--rules", rules, "--input", session, "--table", tmp_path / name) == 2
+    assert str(tmp_path / name) in capsys.readouterr().err
+
+
+def test_messages_are_in_the_language_asked_for(rules: Path, session: Path, tmp_path: Path) -> None:
+    rules.write_text(RULES.replace('"{LAST:.2f}"', '{zh: "涨到 {LAST}", en: "up to {LAST}"}'), encoding="utf-8")
+    for language, text in (("zh", "涨到 20"), ("en", "up to 20")):
+        output = tmp_path / f"{language}.jsonl"
+        assert replay("--rules", rules, "--input", session, "--output", output, "--language", language) == 0
+        assert fires(output)[0][1] == text
 
 
 def test_events_on_stdout_leave_the_table_to_stderr(
