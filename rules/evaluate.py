@@ -71,6 +71,10 @@ class TableSource:
             self._columns[name] = self._state.claim(f"table/{name}")
         return self._columns[name]
 
+    def row(self, symbol: str) -> int | None:
+        """Refuse: symbols of a table are evaluated bar by bar, each at its own pace (FieldSource)."""
+        raise RuleError(f"{symbol}: a value of another symbol can't be evaluated over a table of bars; run a replay")
+
     def put(self, at: IntArray, bars: Mapping[str, FloatArray], rows: IntArray) -> None:
         """Make these rows of the table the forming bars of symbols `at`."""
         for name, column in bars.items():

@@ -10,43 +10,29 @@ All state (rings, bar counts, what nodes carry) lies in the `StateTable`: its du
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Mapping
 from typing import Final, Protocol
 
 import numpy as np
 
 from feeds.tick import FloatArray, IntArray
+from rules.compiler import Compiler, Reading, names_used
 from rules.errors import RuleError
 from rules.functions import arithmetic
-from rules.functions.function import Args, Function, Value, number_key
-from rules.functions.registry import FUNCTIONS
+from rules.functions.across import set_blind
+from rules.functions.function import Value, number_key
 from rules.functions.values import Constant, Field, NumberNode, TruthField, TruthNode
-from rules.language.parser import parse
-from rules.language.tree import (
-    Binary,
-    Binding,
-    Call,
-    Compare,
-    CrossPeriod,
-    CrossReference,
-    Expr,
-    Formula,
-    Kind,
-    Logic,
-    Name,
-    Negate,
-    Not,
-    Number,
-    Text,
-)
-from rules.language.words import DYNAINFO, SPELLINGS
-from rules.node import ALL, Node, is_tick
+from rules.functions.varying import DEFAULT_CAP
+from rules.language.tree import Binding, Expr, Formula, Kind
+from rules.language.words import PERIODS, SPELLINGS
+from rules.node import ALL, Node
 from rules.plan import Plan
 from rules.rings import Ring, Rings
+from rules.sampler import Sampler
 from rules.state import Column, StateTable
 
 BAR_FIELDS: Final = ("C", "O", "H", "L", "V", "AMO")
+_BAR_PERIODS: Final = frozenset(PERIODS.values())
 LONGEST_KEY: Final = 400
 """Characters from which on a key is replaced by its hash: names that use names twice double a key at each step."""
 
@@ -58,8 +44,12 @@ class FieldSource(Protocol):
         """Return the (n,) float64 column of a canonical word.
 
         C O H L V AMO are the forming bar of `period` (on "tick" C is LAST); now words are the same for every period;
-        truth words hold 1, 0 or NaN. Raises RuleError for a word it does not know.
+        truth words hold 1, 0 or NaN. END is the end of the forming bar of `period`, (n,) int64 Unix ms, 0 = none.
+        Raises RuleError for a word it does not know.
         """
+
+    def row(self, symbol: str) -> int | None:
+        """Return the row of a symbol, None if it is not in the universe (yet)."""
 
 
 class Layer:
@@ -72,10 +62,13 @@ class Layer:
         self._state = state
         self._source = source
         self._stateful: tuple[Node, ...] = ()
+        self._warming = False
+        self.sealed = False
+        """While a node is only looked for: nothing may be made."""
         self._plan: Plan | None = None
         self._late: set[str] = set()
         self.history: dict[str, Ring] = {}
-        if not is_tick(period):
+        if period in _BAR_PERIODS:
             self.history = {word: self.rings.make(self.word(word), window) for word in BAR_FIELDS}
 
     def share(self, node: Value) -> Value:
@@ -85,6 +78,8 @@ class Layer:
         known = self.nodes.get(node.key)
         if known is not None:
             return known
+        if self.sealed:
+            raise RuleError(f"{node.key} is not among the nodes")
         node.open(self._state)
         self.nodes[node.key] = node
         self._plan = None
@@ -102,11 +97,16 @@ class Layer:
         return self.share(make(name, self._source.column(self.period, name), period=self.period))
 
     def ring(self, node: Value, depth: int) -> Ring:
+        if self.sealed and not any(ring.node is node and ring.depth >= depth for ring in self.rings):
+            raise RuleError(f"{node.key} is not kept for {depth} bars")
         before = self.rings.names()
         ring = self.rings.of(node, depth)
         if ring.name not in before and self.rings.counts.array.any():
             self._late.add(ring.name)
         return ring
+
+    def source_column(self, word: str) -> Column:
+        return self._source.column(self.period, word)
 
     def counts(self, period: str) -> Column:
         return self.rings.counts
@@ -118,7 +118,8 @@ class Layer:
         return node if isinstance(node, TruthNode) else arithmetic.as_truth(self, node)
 
     def constant(self, value: float, period: str) -> Constant:
-        node = self.share(Constant(number_key(value), value, period=period))
+        made = Constant(number_key(value), value, period=period)
+        node = made if self.sealed else self.share(made)
         assert isinstance(node, Constant)
         return node
 
@@ -158,13 +159,21 @@ class Layer:
             column.array = np.full_like(column.array, np.nan)
         there = ~np.isnan(bars["C"])
         self.rings.counts.array[:] = kept[f"{self.period}/bars/count"] - there.sum(axis=0)
+        self._see_only_this_period(True)
         for row in np.flatnonzero(there.any(axis=1)):
             self._lay(bars, int(row))
             self.commit(np.flatnonzero(there[row]))
+        self._see_only_this_period(False)
         for name, array in kept.items():
             mine[name].array = array
         for key, array in seen.items():
             market[key].array = array
+
+    def _see_only_this_period(self, warming: bool) -> None:
+        """While old bars run through: what other periods were then is not known, so their nodes are left alone."""
+        self._warming = warming
+        self._plan = None
+        set_blind(list(self.nodes.values()), blind=warming)
 
     def _lay(self, bars: Mapping[str, FloatArray], row: int) -> None:
         """Put one row of bars into the market's columns; of the now words bars give LAST alone."""
@@ -185,10 +194,10 @@ class Layer:
         self._plan = None
 
     def _settled(self) -> Plan:
-        """Return the plan of all nodes, made anew after nodes came or went."""
+        """Return the plan of all nodes and what they read of other periods, made anew after nodes came or went."""
         if self._plan is None:
             nodes = tuple(self.nodes.values())
-            self._plan = Plan(nodes, self._state, results=nodes)
+            self._plan = Plan(nodes if self._warming else tuple(reach(nodes)), self._state, results=nodes)
             self._stateful = tuple(node for node in self.nodes.values() if type(node).commit is not Node.commit)
         return self._plan
 
@@ -204,23 +213,39 @@ class Graph:
         self._source = source
         self._window = window
         self._layers: dict[str, Layer] = {}
+        self._sampler = Sampler(source)
 
-    def add(self, expr: Expr, *, period: str, names: Mapping[str, Expr] | None = None) -> Node:
+    def add(
+        self,
+        expr: Expr,
+        *,
+        period: str,
+        names: Mapping[str, Expr] | None = None,
+        cap: int = DEFAULT_CAP,
+        closed: bool = False,
+    ) -> Node:
         """Compile an expression to its node, sharing what is there.
 
-        names: the local names it may use, in the order of their statements, each using earlier ones alone.
+        names: the local names it may use, in the order of their statements, each using earlier ones alone; cap: the
+        longest window of series length, in bars; closed: values of longer periods are those of the last closed bar
+        (rules of eval: bar_close), not those with the forming bar.
 
         Raises RuleError for what can't be compiled.
         """
-        compiler = Compiler(self._layer(period))
-        for name in _needed(expr, names or {}):
+        compiler = Compiler(self, period, Reading(cap, closed))
+        for name in names_used(expr, names or {}):
             compiler.name(name, (names or {})[name])
         return compiler.node(expr)
 
-    def add_formula(self, formula: Formula, *, period: str) -> tuple[Node, dict[str, Node]]:
-        """Compile a formula: its condition as a TRUTH node, and its named outputs by the name as written."""
-        layer = self._layer(period)
-        compiler = Compiler(layer)
+    def add_formula(
+        self, formula: Formula, *, period: str, cap: int = DEFAULT_CAP, closed: bool = False
+    ) -> tuple[Node, dict[str, Node]]:
+        """Compile a formula: its condition as a TRUTH node, and its named outputs by the name as written.
+
+        cap and closed are those of `add`.
+        """
+        layer = self.layer(period)
+        compiler = Compiler(self, period, Reading(cap, closed))
         values = [compiler.name(statement.name, statement.expr) for statement in formula.statements]
         outputs: dict[str, Node] = {
             statement.written: value
@@ -229,14 +254,31 @@ class Graph:
         }
         return layer.truth(values[formula.condition]), outputs
 
+    def find(
+        self,
+        expr: Expr,
+        *,
+        period: str,
+        names: Mapping[str, Expr] | None = None,
+        cap: int = DEFAULT_CAP,
+        closed: bool = False,
+    ) -> Node | None:
+        """Return the node of an expression if it is there, None if it would have to be made; see `add`."""
+        layers = tuple(self._layers.values())
+        for layer in layers:
+            layer.sealed = True
+        try:
+            return self.add(expr, period=period, names=names, cap=cap, closed=closed)
+        except RuleError:
+            return None
+        finally:
+            for layer in layers:
+                layer.sealed = False
+
     def plan(self, nodes: Iterable[Node]) -> Plan:
-        """Return the pass that evaluates these nodes of one period, and what they need."""
+        """Return the pass that evaluates these nodes and what they need, of whatever periods that is."""
         results = tuple(nodes)
-        wanted = reach(results)
-        periods = {node.period for node in wanted}
-        if len(periods) > 1:
-            raise RuleError(f"a plan is of one period, not of {', '.join(sorted(periods))}")
-        return Plan(tuple(wanted), self._state, results=results)
+        return Plan(tuple(reach(results)), self._state, results=results)
 
     def commit(self, period: str, at: IntArray) -> None:
         """Close the bar of `period` for symbols `at`, each at most once, with the forming columns as its final values.
@@ -252,6 +294,16 @@ class Graph:
         kept = reach(keep)
         for layer in self._layers.values():
             layer.keep(set(kept) | {ring.node for ring in layer.history.values()})
+        self._sampler.keep({(period, key) for period, layer in self._layers.items() for key in layer.nodes})
+
+    def sample_others(self) -> None:
+        """Take over the words of other symbols: at each new clock second, after bars have closed, before its ticks."""
+        self._sampler.take()
+
+    def bars_seen(self, period: str, row: int) -> int:
+        """Return how many bars of a period the symbol of this row has committed."""
+        layer = self._layers.get(period)
+        return 0 if layer is None else int(layer.rings.counts.array[row])
 
     def warmup(self, node: Node) -> int:
         """Return the committed bars needed before the first valid value of this node."""
@@ -277,99 +329,23 @@ class Graph:
         layer = self._layers[period]
         return {word: np.stack(list(ring.rows(ALL, ring.depth))) for word, ring in layer.history.items()}
 
-    def _layer(self, period: str) -> Layer:
+    def layer(self, period: str) -> Layer:
+        """Return the layer of a period, made if there is none."""
         if period not in self._layers:
+            if any(layer.sealed for layer in self._layers.values()):
+                raise RuleError(f"there are no nodes of period {period}")
             self._layers[period] = Layer(self._state, self._source, period, window=self._window)
         return self._layers[period]
 
-
-class Compiler:
-    """Turns expressions into nodes of one layer, knowing the local names compiled so far."""
-
-    def __init__(self, layer: Layer) -> None:
-        self._layer = layer
-        self._locals: dict[str, Value] = {}
-
-    def name(self, name: str, expr: Expr) -> Value:
-        """Return the node of a statement's expression; later expressions know it by this name, unless that is ""."""
-        value = self.node(expr)
-        if name:
-            self._locals[name] = value
-        return value
-
-    def node(self, expr: Expr) -> Value:
-        """Return the node of an expression."""
-        layer = self._layer
-        match expr:
-            case Number(value=value):
-                return layer.constant(value, layer.period)
-            case Name(name=name):
-                return self._locals[name] if name in self._locals else layer.word(name)
-            case Call():
-                return self._call(expr)
-            case Binary(op=op, left=left, right=right):
-                return layer.arithmetic(op, self.node(left), self.node(right))
-            case Compare(op=op, left=left, right=right):
-                return layer.compare(op, self.node(left), self.node(right))
-            case Logic(op=op, operands=operands):
-                return arithmetic.logic(layer, op, tuple(map(self.node, operands)))
-            case Not(operand=operand):
-                return arithmetic.invert(layer, self.node(operand))
-            case Negate(operand=operand):
-                return arithmetic.negate(layer, self.node(operand))
-            case CrossPeriod(name=name, period=period):
-                raise RuleError(f"{name}#{period}: values of another period can't be evaluated")
-            case CrossReference(target=target):
-                raise RuleError(f'"{target}": values of another symbol or formula can\'t be evaluated')
-            case Text(value=value):
-                raise RuleError(f"'{value}' is a text where a value is needed")
-
-    def _call(self, call: Call) -> Value:
-        if call.name == "DYNAINFO":
-            return self._dynamic(call)
-        function = FUNCTIONS.get(call.name)
-        if function is None:
-            raise RuleError(f"unknown function {call.name!r}")
-        if len(call.args) != len(function.params):
-            raise RuleError(f"{function.signature()} takes {len(function.params)} arguments, not {len(call.args)}")
-        values = tuple(map(self.node, call.args))
-        constants = tuple(self._constants(function, values))
-        series: Args = tuple(v for v, param in zip(values, function.params, strict=True) if not param.is_constant)
-        return function.build(self._layer, series, constants)
-
-    def _dynamic(self, call: Call) -> Value:
-        """Return the node of the expression that DYNAINFO(n) stands for."""
-        number = call.args[0] if len(call.args) == 1 else None
-        if not isinstance(number, Number) or number.value not in DYNAINFO:
-            raise RuleError(f"DYNAINFO takes one of {', '.join(map(str, DYNAINFO))}")
-        return Compiler(self._layer).node(parse(DYNAINFO[int(number.value)]).statements[0].expr)
-
-    def _constants(self, function: Function, values: Args) -> Iterator[float]:
-        for value, param in zip(values, function.params, strict=True):
-            if not param.is_constant:
-                continue
-            if not isinstance(value, Constant):
-                raise RuleError(f"{function.signature()}: {param.name} must be a constant")
-            fault = param.fault(value.number)
-            if fault is not None:
-                raise RuleError(f"{function.signature()}: {fault}")
-            yield value.number
-
-
-def _needed(expr: Expr, names: Mapping[str, Expr]) -> list[str]:
-    """Return the names that an expression uses, and those these use, in the order of `names`."""
-    found: set[str] = set()
-    stack: list[object] = [expr]
-    while stack:
-        part = stack.pop()
-        if isinstance(part, tuple):
-            stack.extend(part)
-        elif isinstance(part, Name) and part.name in names and part.name not in found:
-            found.add(part.name)
-            stack.append(names[part.name])
-        elif is_dataclass(part):
-            stack.extend(getattr(part, field.name) for field in fields(part))
-    return [name for name in names if name in found]
+    def sampled(self, period: str, symbol: str, word: str) -> Value:
+        """Return the node of another symbol's word, as of the last second."""
+        layer, key = self.layer(period), f'"{symbol}${word}"'
+        if key in layer.nodes:
+            return layer.nodes[key]
+        if layer.sealed:
+            raise RuleError(f"{key} is not among the nodes")
+        sample = self._sampler.claim(self._state, period, symbol=symbol, word=word, key=key)
+        return layer.share(Field(key, sample, period=period))
 
 
 def reach(nodes: Iterable[Node]) -> dict[Node, None]:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from rules.alert import identity
 from rules.language.text import normal, normal_formula
-from rules.language.tree import Call, Compare, Expr, Formula, Name, Number, rebuild, walk
+from rules.language.tree import (
+    Call,
+    Compare,
+    CrossPeriod,
+    CrossReference,
+    Expr,
+    Formula,
+    Name,
+    Number,
+    children,
+    rebuild,
+    walk,
+)
 from rules.language.words import SPELLINGS
-from rules.rule import Leg, Rule
+from rules.rule import Aggregate, Leg, Over, Rule
 
 
 def revision(rule: Rule) -> str:
@@ -22,7 +34,19 @@ def revision(rule: Rule) -> str:
     life = (rule.period, rule.evaluation, rule.mode, rule.frequency, rule.on_start, ",".join(sorted(rule.session)))
     limits = (rule.cooldown_ms, rule.max_per_day, rule.expires_ms)
     state = (rule.for_ms, rule.keep_firing_ms, rule.confirm, rule.gap, str(rule.flap), str(rule.step))
-    return identity(*legs, rule.select.text(), *life, *limits, *state)
+    over = () if rule.over is None else _over(rule.over)
+    return identity(*legs, rule.select.text(), *life, *limits, *state, *over)
+
+
+def _over(over: Over) -> tuple[str, ...]:
+    """Return the parts of the identity that a rule over groups has besides."""
+    return over.by, repr(over.min_valid), *(part for one in over.aggregates for part in (one.name, measured(one)))
+
+
+def measured(aggregate: Aggregate) -> str:
+    """Return what an aggregate measures in one spelling, such as RANK(MEAN(PCT))."""
+    text = f"{aggregate.measure.upper()}({_meaning(aggregate.of)})"
+    return f"RANK({text})" if aggregate.ranked else text
 
 
 def _meaning(formula: Formula) -> str:
@@ -64,10 +88,11 @@ def value_exprs(rule: Rule, leg: Leg) -> dict[str, Expr]:
     constants = {s.name for s in formula.statements if isinstance(s.expr, Number)}
     values: dict[str, Expr] = {statement.name: Name(statement.name) for statement in formula.outputs}
     for statement in formula.statements:
-        for expr in walk(statement.expr):
-            for operand in threshold_operands(expr):
-                if _varies(operand, constants):
-                    values.setdefault(normal(operand), operand)
+        for operand in _operands(statement.expr, constants):
+            values.setdefault(normal(operand), operand)
+    if rule.over is not None:
+        for aggregate in rule.over.aggregates:
+            values.setdefault(aggregate.name, Name(aggregate.name))
     own = {statement.name for statement in formula.statements}
     for template in rule.messages.values():
         for name in template.names:
@@ -85,5 +110,18 @@ def threshold_operands(expr: Expr) -> tuple[Expr, ...]:
     return ()
 
 
+def _operands(expr: Expr, constants: set[str]) -> Iterator[Expr]:
+    """Yield what varies of what is compared in an expression, outermost first; inside ON(…) as on that period."""
+    yield from (operand for operand in threshold_operands(expr) if _varies(operand, constants))
+    if isinstance(expr, Call) and expr.name == "ON":
+        yield from (Call("ON", (expr.args[0], operand)) for operand in _operands(expr.args[1], constants))
+    else:
+        for child in children(expr):
+            yield from _operands(child, constants)
+
+
 def _varies(expr: Expr, constants: set[str]) -> bool:
-    return any(isinstance(part, Call) or (isinstance(part, Name) and part.name not in constants) for part in walk(expr))
+    moving = (Call, CrossPeriod, CrossReference)
+    return any(
+        isinstance(part, moving) or (isinstance(part, Name) and part.name not in constants) for part in walk(expr)
+    )

@@ -55,8 +55,11 @@ class Ring:
         for bars in range(length - 1, -1, -1):
             yield self._row(cursor, bars)
 
-    def back(self, at: Selection, bars: int) -> NDArray[Any]:
-        """Return the value committed `bars` bars before the newest committed one; not to be written to."""
+    def back(self, at: Selection, bars: int | IntArray) -> NDArray[Any]:
+        """Return the value committed `bars` bars before the newest committed one; not to be written to.
+
+        bars: one number, or one of each selected symbol; below `depth`.
+        """
         return self._row(self._rings.cursor(at), bars)
 
     def take(self, cursor: Cursor) -> None:
@@ -70,7 +73,7 @@ class Ring:
         else:
             array[row, cursor.at] = mine
 
-    def _row(self, cursor: Cursor, bars: int) -> NDArray[Any]:
+    def _row(self, cursor: Cursor, bars: int | IntArray) -> NDArray[Any]:
         array: NDArray[Any] = self._column.array
         row = (cursor.newest - bars) % self.depth
         found: NDArray[Any]
@@ -110,6 +113,9 @@ class Rings:
         ring = Ring(self, node, depth, name, column)
         self._rings.append(ring)
         return ring
+
+    def __iter__(self) -> Iterator[Ring]:
+        return iter(self._rings)
 
     def names(self) -> set[str]:
         """Return the names of the rings' state arrays."""

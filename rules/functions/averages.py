@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from math import ceil, log
+from math import ceil
 from typing import Final
 
 import numpy as np
 
 from feeds.tick import FloatArray, IntArray
 from rules.errors import RuleError
-from rules.functions.function import Args, Builder, Constants, Function, Param, ParamKind, Value, call_key, window
+from rules.functions.function import (
+    Args,
+    Builder,
+    Constants,
+    Function,
+    Param,
+    ParamKind,
+    Value,
+    call_key,
+    varying_key,
+    window,
+)
 from rules.functions.values import Constant, NumberNode, holes, scalar
-from rules.functions.windows import Mean, Weighted, build_window
+from rules.functions.windows import Mean, Weighted, build_window, folded
 from rules.language.tree import Kind
 from rules.node import Selection
 from rules.state import StateTable
+
+_LN_1E9: Final = 20.8
 
 
 class Smoothed(NumberNode):
@@ -37,8 +50,8 @@ class Smoothed(NumberNode):
 
     def peek(self, at: Selection) -> None:
         x, out = self._x.value, self.room(at)
-        np.multiply(x, self._weight, out=out)
-        np.add(out, self._rest.array[at], out=out)
+        np.multiply(x, self._weight, out)
+        np.add(out, self._rest.array[at], out)
         hole = holes(out)
         if hole is not None:
             held = self._y.array[at][hole]
@@ -66,9 +79,9 @@ class DynamicAverage(NumberNode):
 
     def peek(self, at: Selection) -> None:
         x, weight, y, out = self._x.value, self._weight.value, self._y.array[at], self.room(at)
-        np.subtract(x, y, out=out)
-        np.multiply(out, weight, out=out)
-        np.add(out, y, out=out)
+        np.subtract(x, y, out)
+        np.multiply(out, weight, out)
+        np.add(out, y, out)
         hole = holes(out)
         if hole is not None:
             held, fresh = y[hole], np.where(np.isnan(weight[hole]), np.nan, x[hole])
@@ -100,9 +113,9 @@ class SeededAverage(NumberNode):
 
     def peek(self, at: Selection) -> None:
         x, y, out = self._x.value, self._y.array[at], self.room(at)
-        np.subtract(x, y, out=out)
-        np.multiply(out, 2.0 / (self._n + 1), out=out)
-        np.add(out, y, out=out)
+        np.subtract(x, y, out)
+        np.multiply(out, 2.0 / (self._n + 1), out)
+        np.add(out, y, out)
         hole = holes(out)
         if hole is not None:
             out[hole] = self._held_or_seeded(at, x, y, hole)
@@ -129,6 +142,11 @@ def smoothed(builder: Builder, x: Value, weight: float) -> Value:
 
 def _build_ma(builder: Builder, args: Args, constants: Constants) -> Value:
     return build_window(builder, "MA", Mean, args[0], int(constants[0]))
+
+
+def _vary_ma(builder: Builder, args: Args, n: NumberNode, cap: int) -> Value:
+    number = builder.number(args[0])
+    return folded(builder, varying_key("MA", (number,), n, cap), number, n, cap=cap, join=np.add, divides=True)
 
 
 def _build_wma(builder: Builder, args: Args, constants: Constants) -> Value:
@@ -159,8 +177,8 @@ def _build_seeded(builder: Builder, args: Args, constants: Constants) -> Value:
 
 
 def forgetting(weight: float) -> int:
-    """Return the bars until what was before weighs less than 1e-9."""
-    return 1 if weight >= 1 else ceil(log(1e-9) / log(1 - weight))
+    """Return the bars until what was before weighs less than 1e-9, by its bound ln(1e9)/weight: 10.4·(N+1) of EMA."""
+    return 1 if weight >= 1 else ceil(_LN_1E9 / weight)
 
 
 def _n_bars(constants: Constants) -> int:
@@ -169,8 +187,8 @@ def _n_bars(constants: Constants) -> int:
 
 AVERAGES: Final = (
     Function(
-        name="MA", params=(Param("X"), window()), result=Kind.NUMBER, build=_build_ma, oracle="MyTT", first=_n_bars,
-        meaning="mean of the last N bars",
+        name="MA", params=(Param("X"), window()), result=Kind.NUMBER, build=_build_ma, vary=_vary_ma,
+        oracle="MyTT", first=_n_bars, meaning="mean of the last N bars",
     ),
     Function(
         name="EMA", params=(Param("X"), window()), result=Kind.NUMBER, build=_build_ema, oracle="MyTT",

@@ -12,9 +12,23 @@ import numpy as np
 
 from feeds.tick import BoolArray, FloatArray, IntArray
 from rules.errors import RuleError
-from rules.functions.function import Args, Builder, Constants, Function, Param, ParamKind, Value, call_key, window
+from rules.functions.arithmetic import invert
+from rules.functions.function import (
+    Args,
+    Builder,
+    Constants,
+    Function,
+    Param,
+    ParamKind,
+    Value,
+    call_key,
+    varying_key,
+    window,
+)
 from rules.functions.references import earlier
 from rules.functions.values import NumberNode, TruthNode, true_at
+from rules.functions.varying import EveryWithin, ExistsWithin
+from rules.functions.windows import folded
 from rules.language.tree import Kind
 from rules.node import Selection
 from rules.rings import Ring
@@ -247,6 +261,22 @@ class Known(TruthNode):
         self.value = out
 
 
+class Untrue(TruthNode):
+    """Whether a condition is not known true: false or unknown; never unknown itself."""
+
+    __slots__ = ("_condition",)
+
+    def __init__(self, key: str, condition: TruthNode) -> None:
+        super().__init__(key, period=condition.period, args=(condition,), warmup=condition.warmup)
+        self._condition = condition
+
+    def peek(self, at: Selection) -> None:
+        out, true = self.room(at), self._condition.value.t
+        np.copyto(out.f, true)
+        np.logical_not(true, out=out.t)
+        self.value = out
+
+
 def aged(age: FloatArray, now: BoolArray, out: FloatArray) -> FloatArray:
     """Return the ages one bar later in `out`: 0 where it happens now; NaN stays NaN."""
     np.add(age, 1.0, out=out)
@@ -296,6 +326,17 @@ def _build_count(builder: Builder, args: Args, constants: Constants) -> Value:
     return builder.share(Count(call_key("COUNT", (truth,), constants), truth, n, ring))
 
 
+def _vary_count(builder: Builder, args: Args, n: NumberNode, cap: int) -> Value:
+    truth = builder.truth(args[0])
+    key = varying_key("COUNT", (truth,), n, cap)
+    return folded(builder, key, truth, n, cap=cap, join=np.add, whole=_build_count(builder, (truth,), (0.0,)))
+
+
+def _vary_exist(builder: Builder, args: Args, n: NumberNode, cap: int) -> Value:
+    age = _age(builder, args[0])
+    return builder.share(ExistsWithin(varying_key("EXIST", (age,), n, cap), age, n, cap))
+
+
 def _build_exist(builder: Builder, args: Args, constants: Constants) -> Value:
     age = _age(builder, args[0])
     return builder.share(Exists(call_key("EXIST", (builder.truth(args[0]),), constants), age, int(constants[0])))
@@ -310,6 +351,14 @@ def every(builder: Builder, condition: Value, n: int) -> TruthNode:
 
 def _build_every(builder: Builder, args: Args, constants: Constants) -> Value:
     return every(builder, args[0], int(constants[0]))
+
+
+def _vary_every(builder: Builder, args: Args, n: NumberNode, cap: int) -> Value:
+    truth = builder.truth(args[0])
+    untrue = builder.share(Untrue(f"UNTRUE({truth.key})", truth))
+    ages = _age(builder, untrue), _age(builder, invert(builder, truth))
+    key = varying_key("EVERY", (truth,), n, cap)
+    return builder.share(EveryWithin(key, ages, n, counts=builder.counts(truth.period), cap=cap))
 
 
 def _build_last(builder: Builder, args: Args, constants: Constants) -> Value:
@@ -331,16 +380,16 @@ def _n_bars(constants: Constants) -> int:
 COND: Final = Param("COND", ParamKind.TRUTH)
 COUNTING: Final = (
     Function(
-        name="COUNT", params=(COND, window(least=0)), result=Kind.NUMBER, build=_build_count, oracle="MyTT",
-        history=_n_bars, meaning="on how many of the last N bars COND is true, 0: of all",
+        name="COUNT", params=(COND, window(least=0)), result=Kind.NUMBER, build=_build_count, vary=_vary_count,
+        oracle="MyTT", history=_n_bars, meaning="on how many of the last N bars COND is true, 0: of all",
     ),
     Function(
-        name="EXIST", params=(COND, window(least=0)), result=Kind.TRUTH, build=_build_exist, oracle="MyTT",
-        history=_n_bars, meaning="COND is true on one of the last N bars",
+        name="EXIST", params=(COND, window(least=0)), result=Kind.TRUTH, build=_build_exist, vary=_vary_exist,
+        oracle="MyTT", history=_n_bars, meaning="COND is true on one of the last N bars",
     ),
     Function(
-        name="EVERY", params=(COND, window()), result=Kind.TRUTH, build=_build_every, oracle="MyTT",
-        first=_n_bars, meaning="COND is true on each of the last N bars",
+        name="EVERY", params=(COND, window()), result=Kind.TRUTH, build=_build_every, vary=_vary_every,
+        oracle="MyTT", first=_n_bars, meaning="COND is true on each of the last N bars",
     ),
     Function(
         name="LAST", params=(COND, window("A", 0), window("B", 0)), result=Kind.TRUTH, build=_build_last, oracle="MyTT",

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Protocol, TypeAlias
 
 from rules.functions.values import Constant, NumberNode, TruthNode
-from rules.language.tree import Kind
+from rules.language.tree import Expr, Kind, Name
 from rules.rings import Ring
 from rules.state import Column
 
@@ -34,14 +34,31 @@ class ParamKind(StrEnum):
     """A constant number."""
 
 
+class Clock(StrEnum):
+    """What a bar is to a function."""
+
+    BARS = "bars"
+    """A bar of the formula's period."""
+    TICKS = "ticks"
+    """A tick: for period tick alone."""
+    SLOTS = "slots"
+    """Three seconds of session time, whatever the period."""
+    MINUTES = "minutes"
+    """A one-minute bar, whatever the period."""
+
+
 @dataclass(frozen=True, slots=True)
 class Param:
-    """One parameter. `least` and `most` bound a WINDOW or CONSTANT, both inclusive."""
+    """One parameter. `least` and `most` bound a WINDOW or CONSTANT, both inclusive.
+
+    words: the words of the market it takes, () = any expression; the first one is meant where it is left out.
+    """
 
     name: str
     kind: ParamKind = ParamKind.NUMBER
     least: float = float("-inf")
     most: float = float("inf")
+    words: tuple[str, ...] = ()
 
     @property
     def is_constant(self) -> bool:
@@ -60,6 +77,8 @@ class Param:
 class Builder(Protocol):
     """The graph as a function's `build` sees it: every node it makes goes through `share`."""
 
+    period: str
+
     def share(self, node: Value) -> Value:
         """Return the node of the same key if there is one, else take this one in and open it."""
 
@@ -74,6 +93,9 @@ class Builder(Protocol):
 
     def ring(self, node: Value, depth: int) -> Ring:
         """Return a ring that keeps at least the last `depth` committed values of `node`."""
+
+    def source_column(self, word: str) -> Column:
+        """Return the market's own column of a word, or of END: the forming bar's end in Unix ms, int64, 0 = none."""
 
     def counts(self, period: str) -> Column:
         """Return the (n,) int64 number of bars each symbol has committed."""
@@ -96,8 +118,10 @@ class Function:
     build    (builder, series arguments, constants) → node; constants are the WINDOW and CONSTANT arguments in order
     first    bars until the first value, as a function of the constants: MA(X,5) → 5, EMA → 1
     history  bars until the value is within 1e-9 of one with endless history; None = `first`
+    vary     (builder, series arguments, N, cap in bars) → node for an N that is no constant; None = N must be one
     oracle   who else computes it: the source named by one of its oracles in tests/rules/functions/oracles.py
     on_tick  may be used on period `tick`, where windows of bars mean nothing
+    clock    what a bar is to it
     reads    words it looks at besides its arguments, by canonical name
     """
 
@@ -107,14 +131,36 @@ class Function:
     build: Callable[[Builder, Args, Constants], Value]
     first: Callable[[Constants], int] = lambda constants: 1
     history: Callable[[Constants], int] | None = None
+    vary: Callable[[Builder, Args, NumberNode, int], Value] | None = None
     oracle: str
     meaning: str
     on_tick: bool = False
     reads: tuple[str, ...] = ()
+    clock: Clock = Clock.BARS
 
     def signature(self) -> str:
         """Return the call as written in the documentation, such as MA(X,N)."""
-        return f"{self.name}({','.join(param.name for param in self.params)})"
+        names = [param.name for param in self.params]
+        needed = self.least_arguments
+        optional = "".join(f"[,{name}]" for name in names[needed:])
+        return f"{self.name}({','.join(names[:needed])}{optional})"
+
+    @property
+    def least_arguments(self) -> int:
+        """Return how many arguments can't be left out."""
+        return sum(not param.words for param in self.params)
+
+    def counted(self) -> str:
+        """Return how many arguments a call has, in words."""
+        least, most = self.least_arguments, len(self.params)
+        numbers = str(most) if least == most else f"{least} or {most}"
+        return f"{numbers} argument{'s' * (most != 1)}"
+
+    def filled(self, args: tuple[Expr, ...]) -> tuple[Expr, ...] | None:
+        """Return the arguments with those left out put in; None if there are too few or too many."""
+        if not self.least_arguments <= len(args) <= len(self.params):
+            return None
+        return (*args, *(Name(param.words[0]) for param in self.params[len(args) :]))
 
     def kind(self, kinds: tuple[Kind, ...]) -> Kind:
         """Return the kind of a call, given the kinds of all its arguments in order."""
@@ -132,6 +178,11 @@ def number_key(value: float) -> str:
 def call_key(name: str, args: Args, constants: Constants = ()) -> str:
     """Return the key of a call, the same for every spelling of it."""
     return f"{name}({','.join([*(arg.key for arg in args), *map(number_key, constants)])})"
+
+
+def varying_key(name: str, args: Args, n: NumberNode, cap: int) -> str:
+    """Return the key of a call whose window is a series of at most `cap` bars."""
+    return f"{name}[{cap}]({','.join(arg.key for arg in (*args, n))})"
 
 
 def numbers(*names: str) -> tuple[Param, ...]:

@@ -7,8 +7,20 @@ from typing import Final
 import numpy as np
 
 from feeds.tick import IntArray
-from rules.functions.function import Args, Builder, Constants, Function, Param, ParamKind, Value, call_key, window
+from rules.functions.function import (
+    Args,
+    Builder,
+    Constants,
+    Function,
+    Param,
+    ParamKind,
+    Value,
+    call_key,
+    varying_key,
+    window,
+)
 from rules.functions.values import NumberNode, TruthNode, true_at
+from rules.functions.varying import EarlierBy
 from rules.node import Selection, is_tick
 from rules.rings import Ring
 from rules.state import StateTable
@@ -80,6 +92,13 @@ def _build_ref(builder: Builder, args: Args, constants: Constants) -> Value:
     return earlier(builder, args[0], int(constants[0]))
 
 
+def _vary_ref(builder: Builder, args: Args, n: NumberNode, cap: int) -> Value:
+    number = builder.number(args[0])
+    key, ring = varying_key("REF", (number,), n, cap), builder.ring(number, cap)
+    node = builder.share(EarlierBy(key, number, n, ring=ring, cap=cap))
+    return builder.truth(node) if isinstance(args[0], TruthNode) else node
+
+
 def _build_valuewhen(builder: Builder, args: Args, constants: Constants) -> Value:
     condition, x = builder.truth(args[0]), args[1]
     number = builder.number(x)
@@ -89,8 +108,8 @@ def _build_valuewhen(builder: Builder, args: Args, constants: Constants) -> Valu
 
 REFERENCES: Final = (
     Function(
-        name="REF", params=(Param("X", ParamKind.ANY), window(least=0)), result=None, build=_build_ref, oracle="MyTT",
-        first=lambda constants: int(constants[0]) + 1, meaning="X of N bars ago", on_tick=True,
+        name="REF", params=(Param("X", ParamKind.ANY), window(least=0)), result=None, build=_build_ref, vary=_vary_ref,
+        oracle="MyTT", first=lambda constants: int(constants[0]) + 1, meaning="X of N bars ago", on_tick=True,
     ),
     Function(
         name="VALUEWHEN", params=(Param("COND", ParamKind.TRUTH), Param("X", ParamKind.ANY)), result=None,

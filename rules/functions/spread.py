@@ -49,21 +49,21 @@ class Deviations(NumberNode):
     def peek(self, at: Selection) -> None:
         out, x = self.room(at), self._x.value
         if self._n == 1:
-            np.multiply(x, 0.0, out=out)
+            np.multiply(x, 0.0, out)
         else:
             self._join(out, x, at)
         self.value = out
 
     def _join(self, out: FloatArray, x: FloatArray, at: Selection) -> None:
-        np.subtract(x, self._mean.array[at], out=out)
-        np.multiply(out, out, out=out)
-        np.multiply(out, self._weight, out=out)
-        np.add(out, self._m2.array[at], out=out)
+        np.subtract(x, self._mean.array[at], out)
+        np.multiply(out, out, out)
+        np.multiply(out, self._weight, out)
+        np.add(out, self._m2.array[at], out)
         ties = true_at(out <= self._floor.array[at])
         if ties is not None:
             out[ties] = 0.0
         if self._rooted:
-            np.sqrt(out, out=out)
+            np.sqrt(out, out)
 
     def commit(self, at: IntArray) -> None:
         if self._n == 1:
@@ -95,7 +95,7 @@ class MeanDeviation(NumberNode):
         for row in self.ring.rows(at, self._n - 1):
             total += row - x
         mean = x + total / self._n
-        np.abs(x - mean, out=out)
+        np.abs(x - mean, out)
         for row in self.ring.rows(at, self._n - 1):
             out += np.abs(row - mean)
         out /= self._n

@@ -12,8 +12,9 @@ from typing import Any, Final
 import numpy as np
 
 from feeds.tick import FloatArray, IntArray
-from rules.functions.function import Args, Builder, Constants, Function, Param, Value, call_key, window
-from rules.functions.values import NumberNode, holes, scalar
+from rules.functions.function import Args, Builder, Constants, Function, Param, Value, call_key, varying_key, window
+from rules.functions.values import NumberNode, TruthNode, holes, scalar
+from rules.functions.varying import Folded, FoldedAge
 from rules.language.tree import Kind
 from rules.node import Selection
 from rules.rings import Ring
@@ -63,7 +64,7 @@ class Sum(Window):
     EMPTY = 0.0
 
     def extend(self, base: FloatArray, x: FloatArray, out: FloatArray) -> FloatArray:
-        return np.add(base, x, out=out)
+        return np.add(base, x, out)
 
     def reread(self, rows: Rows) -> FloatArray:
         return ordered_sum(rows)
@@ -80,8 +81,8 @@ class Mean(Window):
         self._share = scalar(1.0 / n)
 
     def extend(self, base: FloatArray, x: FloatArray, out: FloatArray) -> FloatArray:
-        np.multiply(x, self._share, out=out)
-        return np.add(out, base, out=out)
+        np.multiply(x, self._share, out)
+        return np.add(out, base, out)
 
     def reread(self, rows: Rows) -> FloatArray:
         return ordered_sum(rows) / self.n
@@ -94,14 +95,14 @@ class Weighted(Window):
     EMPTY = 0.0
 
     def extend(self, base: FloatArray, x: FloatArray, out: FloatArray) -> FloatArray:
-        np.multiply(x, float(self.n), out=out)
-        np.add(base, out, out=out)
-        return np.divide(out, self.n * (self.n + 1) / 2, out=out)
+        np.multiply(x, float(self.n), out)
+        np.add(base, out, out)
+        return np.divide(out, self.n * (self.n + 1) / 2, out)
 
     def reread(self, rows: Rows) -> FloatArray:
         total = next(rows).copy()
         for weight, row in enumerate(rows, 2):
-            np.add(total, row * float(weight), out=total)
+            np.add(total, row * float(weight), total)
         return total
 
 
@@ -173,7 +174,7 @@ class ExtremeBars(NumberNode):
 
     def peek(self, at: Selection) -> None:
         out, x = self.room(at), self._x.value
-        np.add(self._age.array[at], 1.0, out=out)
+        np.add(self._age.array[at], 1.0, out)
         out[self._taken(x, self._best.array[at])] = 0.0
         self.value = out
 
@@ -204,7 +205,7 @@ def ordered_sum(rows: Rows) -> FloatArray:
     """Add rows up one after the other; numpy's own sum may pair them up in another order for another layout."""
     total = next(rows).copy()
     for row in rows:
-        np.add(total, row, out=total)
+        np.add(total, row, total)
     return total
 
 
@@ -213,6 +214,22 @@ def build_window(builder: Builder, name: str, make: type[Window], x: Value, n: i
     number = builder.number(x)
     key = call_key(name, (number,), (float(n),))
     return builder.share(make(key, number, n, ring=builder.ring(number, n - 1), warmup=number.warmup + n - 1))
+
+
+def folded(
+    builder: Builder, key: str, x: NumberNode | TruthNode, n: NumberNode, *,
+    cap: int, join: Callable[..., Any], whole: Value | None = None, divides: bool = False,
+) -> Value:  # fmt: skip
+    """Return the node of a function of X over N bars, N a series; whole: its node over all bars, for N = 0."""
+    everything = None if whole is None else builder.number(whole)
+    ring = builder.ring(x, cap)
+    return builder.share(Folded(key, x, n, ring=ring, cap=cap, whole=everything, join=join, divides=divides))
+
+
+def _vary_sum(builder: Builder, args: Args, n: NumberNode, cap: int) -> Value:
+    number = builder.number(args[0])
+    key = varying_key("SUM", (number,), n, cap)
+    return folded(builder, key, number, n, cap=cap, join=np.add, whole=_build_sum(builder, args, (0.0,)))
 
 
 def _build_sum(builder: Builder, args: Args, constants: Constants) -> Value:
@@ -230,21 +247,33 @@ def _extreme(name: str, pick: Callable[..., Any], meaning: str) -> Function:
             return builder.share(Overall(key, number, pick))
         return builder.share(Extreme(key, number, n, ring=builder.ring(number, n - 1), pick=pick))
 
+    def vary(builder: Builder, args: Args, n: NumberNode, cap: int) -> Value:
+        number = builder.number(args[0])
+        key = varying_key(name, (number,), n, cap)
+        return folded(builder, key, number, n, cap=cap, join=pick, whole=build(builder, args, (0.0,)))
+
     return Function(
-        name=name, params=(Param("X"), window(least=0)), result=Kind.NUMBER, build=build, oracle="TA-Lib",
+        name=name, params=(Param("X"), window(least=0)), result=Kind.NUMBER, build=build, vary=vary, oracle="TA-Lib",
         meaning=meaning, history=_whole_window,
     )  # fmt: skip
 
 
-def _extreme_bars(name: str, reaches: Callable[..., Any], meaning: str) -> Function:
+def _extreme_bars(name: str, reaches: Callable[..., Any], beats: Callable[..., Any], meaning: str) -> Function:
     def build(builder: Builder, args: Args, constants: Constants) -> Value:
         number, n = builder.number(args[0]), int(constants[0])
         ring = builder.ring(number, n - 1) if n > 0 else None
         key = call_key(name, (number,), constants)
         return builder.share(ExtremeBars(key, number, n, ring=ring, reaches=reaches))
 
+    def vary(builder: Builder, args: Args, n: NumberNode, cap: int) -> Value:
+        number = builder.number(args[0])
+        key, ring = varying_key(name, (number,), n, cap), builder.ring(number, cap)
+        whole = builder.number(build(builder, args, (0.0,)))
+        return builder.share(FoldedAge(key, number, n, ring=ring, cap=cap, whole=whole, beats=beats))
+
     return Function(
-        name=name, params=(Param("X"), window(least=0)), result=Kind.NUMBER, build=build, oracle="exact windows",
+        name=name, params=(Param("X"), window(least=0)), result=Kind.NUMBER, build=build, vary=vary,
+        oracle="exact windows",
         meaning=meaning, history=_whole_window,
     )  # fmt: skip
 
@@ -255,11 +284,12 @@ def _whole_window(constants: Constants) -> int:
 
 WINDOWS: Final = (
     Function(
-        name="SUM", params=(Param("X"), window(least=0)), result=Kind.NUMBER, build=_build_sum, oracle="MyTT",
-        first=_whole_window, meaning="sum of N bars; with N = 0 of all bars so far, bars without a value left out",
+        name="SUM", params=(Param("X"), window(least=0)), result=Kind.NUMBER, build=_build_sum, vary=_vary_sum,
+        oracle="MyTT", first=_whole_window,
+        meaning="sum of N bars; with N = 0 of all bars so far, bars without a value left out",
     ),
     _extreme("HHV", np.fmax, "highest value of the last N bars, 0: of all"),
     _extreme("LLV", np.fmin, "lowest value of the last N bars, 0: of all"),
-    _extreme_bars("HHVBARS", np.greater_equal, "bars since the highest value of N bars, the nearest of equal ones"),
-    _extreme_bars("LLVBARS", np.less_equal, "bars since the lowest value of N bars, the nearest of equal ones"),
+    _extreme_bars("HHVBARS", np.greater_equal, np.greater, "bars since the highest of N bars, the nearest of equals"),
+    _extreme_bars("LLVBARS", np.less_equal, np.less, "bars since the lowest of N bars, the nearest of equals"),
 )  # fmt: skip

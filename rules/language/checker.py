@@ -9,15 +9,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from rules.errors import Finding, RuleFileError
-from rules.functions.function import Function, ParamKind
+from rules.catalog import STANDARD, instance
+from rules.errors import Finding, RuleError, RuleFileError
+from rules.functions.function import Clock, Function, ParamKind
 from rules.functions.registry import FUNCTIONS
+from rules.functions.varying import DEFAULT_CAP
 from rules.language import refusals
+from rules.language.facts import BROKEN, Fact, calculate, divides, joined, looking_back, most, truth
 from rules.language.lints import shape_lints
 from rules.language.parser import parse
+from rules.language.references import FormulaReference, SymbolReference, read_reference
 from rules.language.syntax import Source, did_you_mean, prepare
 from rules.language.text import normal
 from rules.language.tree import (
@@ -39,7 +43,7 @@ from rules.language.tree import (
     Text,
     walk,
 )
-from rules.language.words import DYNAINFO, MARKET, SPELLINGS, Scope, Word
+from rules.language.words import DYNAINFO, MARKET, PERIOD_NAMES, PERIODS, SPELLINGS, Scope, Word, is_upward
 
 MAX_WINDOW: Final = 2_000
 """Bars a window may span: a ring of them over 5,500 symbols is 88 MB."""
@@ -53,20 +57,26 @@ _EXACT: Final = frozenset({"REF", "HHV", "LLV", "MAX", "MIN", "ABS", "IF", "VALU
 _WHOLE = re.compile(r"COUNT|BARS\w*|\w+BARS|SIGN|FLOOR|CEILING|INTPART|BIGTICK")
 """Functions whose value is always a whole number."""
 _OF_THE_DAY: Final = {"O": "DAYOPEN", "H": "DAYHIGH", "L": "DAYLOW", "V": "VOLDAY", "AMO": "AMTDAY"}
-_NO_BARS: Final = "set period: to 1m … 1d; ON(MIN1,…) comes later"
+_NO_BARS: Final = "write ON(MIN1,…) around it, or set period: to 1m … 1mon"
+_CLOCKS: Final = {Clock.SLOTS: "3s", Clock.MINUTES: "1m"}
+"""Whose bars a function's need counts, where they are not the formula's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
     """A formula that can be evaluated.
 
-    formula: as the graph takes it; words: canonical words it reads; warnings: lints, in the order of the text.
+    formula: as the graph takes it; words: canonical words it reads; warnings: lints, in the order of the text;
+    needs: bars of each period it reads until its values are within 1e-9 of those with endless history ("3s": slots of
+    RISE, HIGHS, LOWS); symbols: other symbols it reads.
     """
 
     formula: Formula
     period: str
     words: frozenset[str]
     warnings: tuple[Finding, ...]
+    needs: Mapping[str, int] = field(default_factory=dict)
+    symbols: frozenset[str] = frozenset()
 
 
 def check(
@@ -75,43 +85,32 @@ def check(
     period: str,
     functions: Mapping[str, Function] = FUNCTIONS,
     words: Mapping[str, Word] = MARKET,
+    cap: int = DEFAULT_CAP,
     file: str = "formula",
     first_line: int = 1,
 ) -> Checked:
     """Check a parsed formula for a period ("tick", "1m" …).
 
     words: what it may name without defining it, by every spelling: the market's, those of a book of positions, or the
-    aggregates of a rule over groups.
+    aggregates of a rule over groups; cap: bars a window of series length may span.
     Raises RuleFileError with every error found; file and first_line say where its text stands.
     """
     source = Source(formula.text, file, first_line)
     checker = _Checker(source, period, functions, formula, words)
+    checker.cap = cap
     lowered = checker.formula(formula)
     if checker.errors:
         raise RuleFileError(sorted(checker.errors, key=_place))
     warnings = sorted([*checker.warnings, *shape_lints(formula, source)], key=_place)
-    return Checked(lowered, period, frozenset(checker.words), tuple(warnings))
+    return Checked(
+        lowered, period, frozenset(checker.words), tuple(warnings), checker.needs, frozenset(checker.symbols)
+    )
 
 
 def _place(finding: Finding) -> tuple[int, int]:
     return finding.line, finding.column
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """What is known of an expression.
-
-    kind: None after an error in it, so that one mistake is one complaint; constant: its value where it never changes;
-    exact: prices and counts, which `=` may compare; height: how deep it is, names put in.
-    """
-
-    kind: Kind | None = Kind.NUMBER
-    constant: float | None = None
-    exact: bool = False
-    height: int = 1
-
-
-_BROKEN: Final = Fact(None, exact=True)
 _Found = tuple[Expr, Fact]
 
 
@@ -133,10 +132,18 @@ class _Checker:
         self.errors: list[Finding] = []
         self.warnings: list[Finding] = []
         self.words: set[str] = set()
+        self.symbols: set[str] = set()
+        self.cap = DEFAULT_CAP
+        self._outer: str | None = None
         self._known: dict[str, Fact] = {}
         self._assigned = {statement.name for statement in formula.statements if statement.name}
         self._current = ""
         self._blank = prepare(source)
+
+    @property
+    def needs(self) -> dict[str, int]:
+        """Return what the statements checked so far need."""
+        return most(*self._known.values())
 
     def formula(self, formula: Formula) -> Formula:
         statements = tuple(self._statement(statement) for statement in formula.statements)
@@ -152,7 +159,7 @@ class _Checker:
         if statement.binding is not Binding.NONE:
             self._assign(statement)
         self._known[statement.name] = fact
-        if fact.constant is not None and _divides(expr):
+        if fact.constant is not None and divides(expr):
             expr = Number(fact.constant, expr.span)
         return replace(statement, expr=expr)
 
@@ -190,13 +197,13 @@ class _Checker:
             self._error(
                 expr, f"with the names it uses this nests more than {MAX_HEIGHT} deep", hint="use shorter chains"
             )
-            return lowered, _BROKEN
+            return lowered, BROKEN
         return lowered, fact
 
     def _expr(self, expr: Expr) -> _Found:
         match expr:
             case Number(value=value):
-                return expr, Fact(constant=value, exact=True)
+                return expr, Fact(constant=value, exact=True, written=True)
             case Name():
                 return self._name(expr)
             case Call():
@@ -207,25 +214,29 @@ class _Checker:
                 return self._compare(expr)
             case Logic(operands=operands):
                 found = [self._condition(operand) for operand in operands]
-                return replace(expr, operands=tuple(part for part, _ in found)), _truth(*(fact for _, fact in found))
+                return replace(expr, operands=tuple(part for part, _ in found)), truth(*(fact for _, fact in found))
             case Not(operand=operand):
                 part, fact = self._condition(operand)
-                return replace(expr, operand=part), _truth(fact)
+                return replace(expr, operand=part), truth(fact)
             case Negate(operand=operand):
                 part, fact = self.expr(operand)
                 constant = None if fact.constant is None else -fact.constant
-                return replace(expr, operand=part), Fact(Kind.NUMBER, constant, fact.exact, fact.height + 1)
+                negated = joined(Kind.NUMBER, fact, constant=constant, exact=fact.exact)
+                return replace(expr, operand=part), replace(negated, written=fact.written)
             case Text():
                 return self._refused(expr, "a text where a value is needed", hint="names are written without quotes")
             case CrossPeriod():
                 return self._cross_period(expr)
             case CrossReference():
-                return self._refused(expr, f'"{expr.target}": {refusals.CROSS_REFERENCE}', hint="write the formula out")
+                return self._reference(expr)
 
     def _name(self, expr: Name) -> _Found:
         name = expr.name
         if name in self._known:
             fact = self._known[name]
+            if self._outer is not None and fact.constant is None and fact.kind is not None:
+                message = f"{name} is of period {self._outer} and has no value on another"
+                return self._refused(expr, message, hint="write out inside ON(…) what it stands for")
             return expr, replace(fact, height=fact.height + 1)
         if name in self._assigned:
             message = "is made of itself" if name == self._current else "is used before it is assigned"
@@ -244,7 +255,7 @@ class _Checker:
 
     def _word(self, expr: Name, word: Word) -> _Found:
         self.words.add("LAST" if self.period == "tick" and word.name == "C" else word.name)
-        return expr, Fact(word.kind, exact=word.exact)
+        return expr, Fact(word.kind, exact=word.exact, needs={self.period: 1})
 
     def _unknown_name(self, expr: Name) -> _Found:
         name = expr.name
@@ -275,9 +286,92 @@ class _Checker:
 
     def _cross_period(self, expr: CrossPeriod) -> _Found:
         if expr.name in self._assigned:
-            hint = f"write ON({expr.period},…) around what {expr.name} stands for, once that is evaluated"
-            return self._refused(expr, f"{expr.name} is a name of this formula and has no other period", hint=hint)
-        return self._refused(expr, f"{normal(expr)}: {refusals.CROSS_PERIOD}", hint="set the rule's period:")
+            message = f"{expr.name} is a name of this formula and has no other period"
+            return self._refused(expr, message, hint=f"write ON({expr.period},…) around what {expr.name} stands for")
+        inner = self._on_period(expr, expr.period)
+        if inner is None:
+            return expr, BROKEN
+        word = self.vocabulary.get(expr.name)
+        if word is None:
+            return self._unknown_name(Name(expr.name, expr.span))
+        if word.scope is not Scope.BAR:
+            message = f"{expr.name} is of the latest tick and the same on every period"
+            return self._refused(expr, message, hint=f"write {expr.name}, or CLOSE#{expr.period}")
+        self.words.add(word.name)
+        return expr, Fact(word.kind, exact=word.exact, needs={inner: 1})
+
+    def _on(self, expr: Call) -> _Found:
+        """Check ON(WEEK,X): X on the bars of that period."""
+        if len(expr.args) != 2 or not isinstance(expr.args[0], Name):
+            return self._refused(expr, "ON takes a period and an expression", hint="write ON(WEEK,MA(C,5))")
+        inner = self._on_period(expr.args[0], expr.args[0].name)
+        if inner is None:
+            return expr, BROKEN
+        here, outer = self.period, self._outer
+        self.period, self._outer = inner, (outer or here) if inner != here else outer
+        lowered, fact = self.expr(expr.args[1])
+        self.period, self._outer = here, outer
+        return replace(expr, args=(expr.args[0], lowered)), replace(fact, height=fact.height + 1)
+
+    def _on_period(self, place: Expr, written: str) -> str | None:
+        """Return the period a formula names, None after a complaint."""
+        period = PERIODS.get(written)
+        if period is None:
+            hint = did_you_mean(written, PERIODS) or f"one of {', '.join(PERIODS)}"
+            known = "there are no bars of" if written in PERIOD_NAMES else "there is no period"
+            self._error(place, f"{known} {written}", hint=hint)
+        elif not is_upward(period, self.period):
+            message = f"{written} is shorter than the period {self.period}: a formula looks at longer periods only"
+            self._error(place, message, hint="set period: to the shortest that the rule looks at")
+            return None
+        return period
+
+    def _reference(self, expr: CrossReference) -> _Found:
+        """Check what stands in double quotes: another symbol's word or a shipped formula's output."""
+        try:
+            reference = read_reference(expr.target)
+        except RuleError as error:
+            hint = 'write "SH000001$CLOSE" or "MACD.DIF"(12,26,9)'
+            return self._refused(expr, f'"{expr.target}" {error}', hint=hint)
+        if isinstance(reference, SymbolReference):
+            return self._other_symbol(expr, reference)
+        return self._standard(expr, reference)
+
+    def _other_symbol(self, expr: CrossReference, reference: SymbolReference) -> _Found:
+        if expr.args:
+            return self._refused(expr, "a value of another symbol takes no arguments", hint="remove them")
+        if self.period == "tick" and reference.word in _OF_THE_DAY:
+            message = f"{reference.word} is a field of bars, and period tick has none"
+            return self._refused(expr, message, hint=f"{_NO_BARS}; or ask for $LAST or $PCT")
+        self.symbols.add(reference.symbol)
+        return expr, Fact(exact=reference.word != "PCT", needs={self.period: 1})
+
+    def _standard(self, expr: CrossReference, reference: FormulaReference) -> _Found:
+        """Check a shipped formula with the numbers given, on the period it is asked for."""
+        arguments = [self.expr(arg)[1].constant for arg in expr.args]
+        if None in arguments:
+            message = f'"{expr.target}": parameters are constant numbers'
+            return self._refused(expr, message, hint=self._standard_call(reference.name))
+        try:
+            numbers = tuple(value for value in arguments if value is not None)
+            formula = instance(reference.name, reference.output, numbers)
+        except RuleError as error:
+            hint = did_you_mean(reference.name, STANDARD) or self._standard_call(reference.name)
+            return self._refused(expr, f'"{expr.target}": {error}', hint=hint)
+        period = self._on_period(expr, reference.period) if reference.period else self.period
+        if period is None:
+            return expr, BROKEN
+        inner = _Checker(Source(formula.text, expr.target), period, self.functions, formula, MARKET)
+        inner.formula(formula)
+        if inner.errors:
+            message = f'"{expr.target}": {inner.errors[0].message}'
+            return self._refused(expr, message, hint=inner.errors[0].hint or self._standard_call(reference.name))
+        self.words |= inner.words
+        fact = inner._known[formula.statements[formula.condition].name]
+        return expr, Fact(fact.kind, height=2, needs=fact.needs)
+
+    def _standard_call(self, name: str) -> str:
+        return f"write {STANDARD[name].signature()}" if name in STANDARD else f"there are {', '.join(STANDARD)}"
 
     def _binary(self, expr: Binary) -> _Found:
         (left, a), (right, b) = self.expr(expr.left), self.expr(expr.right)
@@ -286,10 +380,10 @@ class _Checker:
             return self._refused(
                 expr.right, "division by zero: the value is never known", hint="x/0 is unknown", lowered=lowered
             )
-        constant = _calculate(expr.op, a.constant, b.constant)
+        constant = calculate(expr.op, a.constant, b.constant)
         if constant is not None and not math.isfinite(constant):
             return self._refused(expr, "this number is too large", hint="use one below 1E308", lowered=lowered)
-        return lowered, Fact(Kind.NUMBER, constant, constant is not None, _above(a, b))
+        return lowered, joined(Kind.NUMBER, a, b, constant=constant, exact=constant is not None)
 
     def _compare(self, expr: Compare) -> _Found:
         (left, a), (right, b) = self.expr(expr.left), self.expr(expr.right)
@@ -297,7 +391,7 @@ class _Checker:
             self._warn(
                 expr, f"{expr.op} on a computed value is hardly ever what is meant", hint="use >= and <=, or ABS(A-B)<…"
             )
-        return replace(expr, left=left, right=right), _truth(a, b)
+        return replace(expr, left=left, right=right), truth(a, b)
 
     def _condition(self, expr: Expr) -> _Found:
         """Check an expression that is read as a truth; a number may be, and gives a warning."""
@@ -314,43 +408,66 @@ class _Checker:
             return self._refused_call(expr, refusal.message, hint=refusal.hint)
         if expr.name == "DYNAINFO":
             return self._dynainfo(expr)
+        if expr.name == "ON":
+            return self._on(expr)
         function = self.functions.get(expr.name)
         if function is None:
             return self._unknown_function(expr)
-        if len(expr.args) != len(function.params):
-            wants, has = len(function.params), len(expr.args)
-            return self._refused(
-                expr,
-                f"{expr.name} takes {wants} argument{'s' * (wants != 1)}, not {has}",
-                hint=f"write {function.signature()}",
-            )
+        args = function.filled(expr.args)
+        if args is None:
+            message = f"{expr.name} takes {function.counted()}, not {len(expr.args)}"
+            return self._refused(expr, message, hint=f"write {function.signature()}")
+        if function.clock is Clock.TICKS and self.period != "tick":
+            return self._refused_call(expr, f"{expr.name} looks at single ticks", hint="set period: tick")
         if self.period == "tick" and not function.on_tick:
             return self._refused_call(
                 expr, f"{expr.name} looks back over bars, and period tick has none", hint=_NO_BARS
             )
-        return self._arguments(expr, function)
+        return self._arguments(replace(expr, args=args), function)
 
     def _arguments(self, expr: Call, function: Function) -> _Found:
         args: list[Expr] = []
         facts: list[Fact] = []
         for arg, param in zip(expr.args, function.params, strict=True):
             lowered, fact = self._condition(arg) if param.kind is ParamKind.TRUTH else self.expr(arg)
-            if param.is_constant and fact.kind is not None:
-                fault = self._constant_fault(function, fact.constant, len(args))
-                if fault is not None:
-                    message, hint = f"{function.signature()}: {fault}", "as in MA(C,5), or N:=5; MA(C,N)"
-                    lowered, fact = self._refused(arg, message, hint=hint, lowered=lowered)
-                elif fact.constant is not None and _divides(arg):
-                    lowered = Number(fact.constant, arg.span)
+            if param.words and fact.kind is not None and not (isinstance(arg, Name) and arg.name in param.words):
+                message = f"{function.signature()}: {param.name} is a word of the market"
+                lowered, fact = self._refused(arg, message, hint=f"one of {', '.join(param.words)}")
+            elif param.is_constant and fact.kind is not None:
+                lowered, fact = self._constant(arg, function, len(args), found=(lowered, fact))
             args.append(lowered)
             facts.append(fact)
         lowered_call = replace(expr, args=tuple(args))
         self.words.update(function.reads)
         if any(fact.kind is None for fact in facts):
-            return lowered_call, _BROKEN
+            return lowered_call, BROKEN
         kind = function.kind(tuple(fact.kind or Kind.NUMBER for fact in facts))
         exact = _WHOLE.fullmatch(expr.name) is not None or (expr.name in _EXACT and all(fact.exact for fact in facts))
-        return lowered_call, Fact(kind, None, exact, _above(*facts))
+        return lowered_call, self._history(function, facts, joined(kind, *facts, exact=exact))
+
+    def _constant(self, arg: Expr, function: Function, index: int, *, found: _Found) -> _Found:
+        """Judge a constant argument; a window that was calculated is cut to whole bars, as TDX does."""
+        lowered, fact = found
+        is_window = function.params[index].kind is ParamKind.WINDOW
+        if fact.constant is None and is_window and function.vary is not None and self.period != "tick":
+            return found
+        if fact.constant is not None and is_window and not fact.written and math.isfinite(fact.constant):
+            fact = replace(fact, constant=float(math.trunc(fact.constant)))
+        fault = self._constant_fault(function, fact.constant, index)
+        if fault is not None:
+            message, hint = f"{function.signature()}: {fault}", "as in MA(C,5), or N:=5; MA(C,N)"
+            return self._refused(arg, message, hint=hint, lowered=lowered)
+        if fact.constant is not None and (fact.constant != found[1].constant or divides(arg)):
+            lowered = Number(fact.constant, arg.span)
+        return lowered, fact
+
+    def _history(self, function: Function, facts: list[Fact], fact: Fact) -> Fact:
+        """Return the fact of a call with the bars it needs: those of its arguments and its own."""
+        given = [f.constant for f, param in zip(facts, function.params, strict=True) if param.is_constant]
+        constants = tuple(value for value in given if value is not None)
+        varies = len(constants) < len(given)
+        bars = self.cap + 1 if varies else (function.history or function.first)(constants)
+        return looking_back(fact, _CLOCKS.get(function.clock, self.period), bars)
 
     def _constant_fault(self, function: Function, value: float | None, index: int) -> str | None:
         """Say what is wrong with a constant argument, None if nothing is."""
@@ -393,7 +510,8 @@ class _Checker:
                     message = f"{normal(expr)} is {normal(meant)}, but this formula assigns {part.name}"
                     return self._refused(expr, message, hint="use another name")
                 self.words.add(part.name)
-        return replace(meant, span=expr.span), Fact(exact=isinstance(meant, Name), height=3)
+        exact = isinstance(meant, Name)
+        return replace(meant, span=expr.span), Fact(exact=exact, height=3, needs={self.period: 1})
 
     # ── findings ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -410,13 +528,13 @@ class _Checker:
 
     def _refused(self, expr: Expr, message: str, *, hint: str, lowered: Expr | None = None) -> _Found:
         self._error(expr, message, hint=hint)
-        return (expr if lowered is None else lowered), _BROKEN
+        return (expr if lowered is None else lowered), BROKEN
 
     def _refused_call(self, expr: Call, message: str, *, hint: str) -> _Found:
         """Refuse a call with the carets under the function's name alone."""
         start = self._name_start(expr)
         self._error(Name(expr.name, self.source.span(start, start + len(expr.name))), message, hint=hint)
-        return expr, _BROKEN
+        return expr, BROKEN
 
     def _name_start(self, call: Call) -> int:
         """Return where a call's name begins: its place may begin with parentheses around it."""
@@ -425,22 +543,3 @@ class _Checker:
     def _written(self, call: Call) -> str:
         start = self._name_start(call)
         return self.source.text[start : start + len(call.name)]
-
-
-def _truth(*facts: Fact) -> Fact:
-    return Fact(Kind.TRUTH, exact=True, height=_above(*facts))
-
-
-def _above(*facts: Fact) -> int:
-    return 1 + max((fact.height for fact in facts), default=0)
-
-
-def _divides(expr: Expr) -> bool:
-    """Tell whether a constant has a division in it, which the graph leaves to be done at run time."""
-    return any(isinstance(part, Binary) and part.op == "/" for part in walk(expr))
-
-
-def _calculate(op: str, a: float | None, b: float | None) -> float | None:
-    if a is None or b is None:
-        return None
-    return a + b if op == "+" else a - b if op == "-" else a * b if op == "*" else a / b

@@ -37,17 +37,10 @@ UNAVAILABLE_DYNAINFO: Final[dict[int, str]] = {
 NOT_YET: Final = "is not evaluated by this version"
 
 LATER_FUNCTIONS: Final[dict[str, str]] = {
-    "ON": "another period inside a formula comes later; set the rule's period:",
     **dict.fromkeys(("RISE", "HIGHS", "LOWS"), "windows of seconds come later; use period: 1m and REF, HHV, LLV"),
     **dict.fromkeys(("VRATIO", "BIGTICK"), "it comes later"),
 }
-CROSS_PERIOD: Final[str | None] = f"a value of another period {NOT_YET}"
-CROSS_REFERENCE: Final[str | None] = f"a value of another symbol or formula {NOT_YET}"
-
 LATER_FIELDS: Final[dict[str, str]] = {
-    "over": "rules over groups of symbols come later",
-    "agg": "rules over groups of symbols come later",
-    "min_valid": "rules over groups of symbols come later",
     "cap": "windows that vary from bar to bar come later",
 }
 """Fields of a rule that this version does not act on."""

@@ -86,8 +86,20 @@ SPELLINGS: Final[dict[str, Word]] = WORDS | {synonym: word for word in WORDS.val
 MARKET: Final[dict[str, Word]] = {name: word for name, word in SPELLINGS.items() if word.scope is not Scope.POSITION}
 """What a formula may name that is not about a book of positions, by every spelling."""
 
-PERIOD_NAMES: Final = ("MIN1", "MIN5", "MIN15", "MIN30", "MIN60", "DAY", "WEEK", "MONTH", "SEASON", "YEAR")
-"""Periods as formulas write them, in CLOSE#DAY and ON(WEEK,…)."""
+PERIODS: Final = {
+    "MIN1": "1m", "MIN5": "5m", "MIN15": "15m", "MIN30": "30m", "MIN60": "60m", "DAY": "1d", "WEEK": "1w",
+    "MONTH": "1mon",
+}  # fmt: skip
+"""Periods as formulas write them, in CLOSE#DAY and ON(WEEK,…), and as rules do; shortest first."""
+PERIOD_NAMES: Final = (*PERIODS, "SEASON", "YEAR")
+"""Periods of the language; of SEASON and YEAR there are no bars."""
+_ORDER: Final = tuple(PERIODS.values())
+
+
+def is_upward(inner: str, outer: str) -> bool:
+    """Tell whether a period is as long as the other or longer; ticks are shorter than any."""
+    return inner in _ORDER and (outer not in _ORDER or _ORDER.index(inner) >= _ORDER.index(outer))
+
 
 DYNAINFO: Final[dict[int, str]] = {
     3: "PRECLOSE",

@@ -377,7 +377,7 @@ def test_warmup_adds_up_along_a_formula() -> None:
 REFUSED: list[tuple[Expr, str]] = [
     (Call("CORSS", (Name("C"), Name("O"))), "unknown function 'CORSS'"),
     (Call("MA", (Name("C"),)), r"MA\(X,N\) takes 2 arguments, not 1"),
-    (Call("MA", (Name("C"), Name("O"))), r"MA\(X,N\): N must be a constant"),
+    (Call("EMA", (Name("C"), Name("O"))), r"EMA\(X,N\): N must be a constant"),
     (call("MA", Name("C"), 0), "N must be at least 1, not 0"),
     (call("MA", Name("C"), 2.5), "must be whole, not 2.5"),
     (call("STD", Name("C"), 1), "N must be at least 2, not 1"),
@@ -406,8 +406,10 @@ def test_state_of_w1_is_within_a_kilobyte_per_symbol_and_period() -> None:
     assert own / 100 <= 1024
 
 
-def test_a_plan_is_of_one_period() -> None:
+def test_a_plan_takes_nodes_of_several_periods() -> None:
     market = Market([], 1)
-    nodes = [market.graph.add(expr_of("MA(C,5)"), period=period) for period in ("1m", "5m")]
-    with pytest.raises(RuleError, match="one period"):
-        market.graph.plan(nodes)
+    nodes = [market.graph.add(expr_of("C*2"), period=period) for period in ("1m", "5m")]
+    market.source.set("1m", ALL, C=1.0)
+    market.source.set("5m", ALL, C=5.0)
+    market.graph.plan(nodes).peek(ALL)
+    assert [as_floats(node)[0] for node in nodes] == [2.0, 10.0]

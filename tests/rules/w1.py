@@ -18,10 +18,19 @@ class Columns:
         self.by_word: dict[tuple[str, str], Column] = {}
 
     def column(self, period: str, word: str) -> Column:
-        place = (period if word in FIELDS else "", word)
+        if word == "END":
+            return self._column((period, word), dtype=np.int64, fill=0)
+        return self._column((period if word in FIELDS else "", word))
+
+    def _column(self, place: tuple[str, str], **claim: object) -> Column:
         if place not in self.by_word:
-            self.by_word[place] = self._state.claim(f"source/{place[0]}/{word}")
+            self.by_word[place] = self._state.claim(f"source/{place[0]}/{place[1]}", **claim)
         return self.by_word[place]
+
+    def row(self, symbol: str) -> int | None:
+        """The symbol of row i is 00000i.SH."""
+        row = int(symbol[:6])
+        return row if row < self._state.n else None
 
     def set(self, period: str, at: object, **values: object) -> None:
         for word, value in values.items():

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from rules.catalog import STANDARD
 from rules.errors import RuleFileError
 from rules.graph import Graph
 from rules.language import refusals
@@ -35,6 +36,7 @@ def warned(text: str, period: str = "1m") -> list[str]:
     return [f"{f.column}+{f.width} {f.message}" for f in checked(text, period).warnings]
 
 
+_OTHERS = "of another symbol C, O, H, L, V, AMO, LAST, PCT are known, not NAME"
 GOOD = {
     "tick": [
         "LAST>LIMITUP*99%",
@@ -45,6 +47,8 @@ GOOD = {
         "IF(SEALUP,BIDV1,ASKV1)>100",
         "BETWEEN(LAST,10,20) AND VALID",
         "DYNAINFO(14)>5%",
+        "ON(MIN1,V>MA(V,5)*3) AND HIGH#DAY=LAST",
+        '"KDJ.J#DAY"<0 OR "SH000001$PCT"<-1',
         "SEALUP=1",
     ],
     "1m": [
@@ -59,6 +63,12 @@ GOOD = {
         "STD(C,20)>0 AND STDP(C,20)>0 AND LONGCROSS(MA(C,5),MA(C,10),3)",
         "LAST(C>O,5,1)",
         "!(C>O)",
+        "N:=5;ON(WEEK,C>MA(C,N)) AND CLOSE#MONTH>REF(CLOSE#MONTH,1)",
+        "ON(DAY,ON(WEEK,C)>MA(C,5)) AND CLOSE#MIN1>0",
+        '"MACD.DIF"(12,26,9)>0 AND "KDJ.K#WEEK"(9,3,3)>"KDJ.D#WEEK" AND "BBI">C',
+        'CROSS("SH000001$CLOSE",MA("SH000001$C",5))',
+        "HHV(H,BARSLAST(C>O)+1)>REF(H,MIN(BARSCOUNT(C),5))",
+        "P:=5/2;MA(C,P)>MA(C,10/4+1)",
     ],
 }
 
@@ -87,7 +97,7 @@ def test_what_the_checker_accepts_the_graph_compiles(period: str, text: str) -> 
         ("MA(C)>5", ["1+5 MA takes 2 arguments, not 1"]),
         ("ABS(C,5)>5", ["1+8 ABS takes 1 argument, not 2"]),
         ("NOT(C,O)", ["1+8 NOT takes 1 argument, not 2"]),
-        ("MA(C,V)>5", ["6+1 MA(X,N): N must be a constant whole number of bars"]),
+        ("EMA(C,V)>5", ["7+1 EMA(X,N): N must be a constant whole number of bars"]),
         ("MA(C,0)>5", ["6+1 MA(X,N): N must be at least 1, not 0"]),
         ("MA(C,-3)>5", ["6+2 MA(X,N): N must be at least 1, not -3"]),
         ("N:=2.5;MA(C,N)>5", ["13+1 MA(X,N): N is a number of bars and must be whole, not 2.5"]),
@@ -104,6 +114,26 @@ def test_what_the_checker_accepts_the_graph_compiles(period: str, text: str) -> 
         ("DYNAINFO(37)>1", ["1+12 DYNAINFO(37): turnover needs the number of shares, which is unavailable"]),
         ("LAST:=1;DYNAINFO(7)>LAST", ["9+11 DYNAINFO(7) is LAST, but this formula assigns LAST"]),
         ("M5:=MA(C,5);M5#WEEK>1", ["13+7 M5 is a name of this formula and has no other period"]),
+        ("CLOSE#SEASON>1", ["1+12 there are no bars of SEASON"]),
+        ("CLOSE#WEAK>1", ["1+10 there is no period WEAK"]),
+        ("LAST#DAY>1", ["1+8 LAST is of the latest tick and the same on every period"]),
+        ("ON(DAY,C#MIN5)>1", ["8+6 MIN5 is shorter than the period 1d: a formula looks at longer periods only"]),
+        ("ON(DAY)>1", ["1+7 ON takes a period and an expression"]),
+        ("X:=MA(C,5);ON(DAY,X>C)", ["19+1 X is of period 1m and has no value on another"]),
+        ("EMA(C,N)>1;N:=3;", ["7+1 N is used before it is assigned"]),
+        ('"FOO.X">1', ['1+7 "FOO.X": there is no shipped formula FOO; there are ' + ", ".join(STANDARD)]),
+        ('"MACD.X">1', ['1+8 "MACD.X": MACD has the outputs DIF, DEA, MACD, not X']),
+        ('"MACD">1', ['1+6 "MACD": MACD has the outputs DIF, DEA, MACD, not one alone']),
+        ('"MACD.DIF"(12,26)>1', ['1+17 "MACD.DIF": MACD takes 3 numbers (SHORT,LONG,MID), not 2 numbers']),
+        ('"MACD.DIF"(0,26,9)>1', ['1+18 "MACD.DIF": EMA(X,N): N must be at least 1, not 0']),
+        ('"MACD.DIF"(C,26,9)>1', ['1+18 "MACD.DIF": parameters are constant numbers']),
+        ('"KDJ.K#YEAR">1', ["1+12 there are no bars of YEAR"]),
+        ('"SH000001$NAME">1', [f'1+15 "SH000001$NAME" {_OTHERS}']),
+        (
+            '"SH00001$CLOSE">1',
+            ["1+15 \"SH00001$CLOSE\" is neither another symbol's word nor a shipped formula's output"],
+        ),
+        ('"SH000001$C"(5)>1', ["1+15 a value of another symbol takes no arguments"]),
         ("X>1 AND Y>1", ["1+1 unknown name 'X'", "9+1 unknown name 'Y'"]),
         ("X:=BAD;X>1 AND X<5", ["4+3 unknown name 'BAD'"]),
     ],
@@ -121,7 +151,34 @@ def test_period_tick_has_no_bars() -> None:
     ]
     with pytest.raises(RuleFileError) as caught:
         checked("VOL>1", "tick")
-    assert caught.value.findings[0].hint == "set period: to 1m … 1d; ON(MIN1,…) comes later; or use VOLDAY, the day's"
+    hint = "write ON(MIN1,…) around it, or set period: to 1m … 1mon; or use VOLDAY, the day's"
+    assert caught.value.findings[0].hint == hint
+
+
+NEEDS = [
+    ("1d", "EMA(C,26)>0", {"1d": 281}),
+    ("1d", "MA(EMA(C,26),5)>REF(C,2)", {"1d": 285}),
+    ("5m", "CROSS(MA(C,5),MA(C,60))", {"5m": 60}),
+    ("5m", "X:=HHV(H,20);C>REF(X,1) AND ON(WEEK,C>MA(C,20)) AND CLOSE#DAY>1", {"5m": 21, "1w": 20, "1d": 1}),
+    ("1d", '"MACD.DEA"(12,26,9)>"KDJ.K#WEEK"', {"1d": 281 + 104 - 1, "1w": 9 + 63 - 1}),
+    ("1d", "HHV(H,BARSLAST(C>O)+1)>C", {"1d": 251}),
+    ("tick", "CROSS(LAST,1800) AND ON(MIN1,MA(C,5))>0", {"tick": 1, "1m": 5}),
+]
+
+
+@pytest.mark.parametrize(("period", "text", "needs"), NEEDS)
+def test_the_bars_a_formula_needs_add_up_by_period(period: str, text: str, needs: dict[str, int]) -> None:
+    assert checked(text, period).needs == needs
+
+
+def test_the_cap_is_what_a_window_of_series_length_needs() -> None:
+    formula = parse("SUM(C,BARSCOUNT(C))>0")
+    assert check(formula, period="1d", cap=60).needs == {"1d": 61}
+
+
+def test_other_symbols_that_a_formula_reads_are_told() -> None:
+    text = '"SH000001$CLOSE">0 AND "SZ399001$PCT">1 AND "SH000001$LAST">1'
+    assert checked(text).symbols == {"000001.SH", "399001.SZ"}
 
 
 @pytest.mark.parametrize("name", sorted(refusals.FUTURE))
@@ -139,7 +196,7 @@ def test_unavailable_functions_are_refused_with_their_reason(name: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["ON(WEEK,C>MA(C,5))", "RISE(180)>3", "C#DAY>1", '"SH000001$CLOSE">1'],
+    ["RISE(180)>3"],
 )
 def test_what_comes_later_parses_and_is_refused_as_such(text: str) -> None:
     (finding,) = refused(text)
