@@ -176,4 +176,8 @@ def _print_tables(tables: Iterable[Table], *, to_stderr: bool) -> None:
     stream = sys.stderr if to_stderr else sys.stdout
     console = Console(file=stream, width=None if stream.isatty() else 160)
     for table in tables:
+        if table.title:  # rich would fold it to the width of the table
+            console.print(table.title, style="bold")
+            table.title = None
         console.print(table)
+        console.print()

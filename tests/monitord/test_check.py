@@ -146,7 +146,7 @@ def test_tables_of_instruments_give_more_warnings(write, capsys) -> None:  # typ
     code, out, _ = check(capsys, name, "--instruments", *tables, "--history", "3")
     assert code == 0
     assert "rules.yaml:5:14: warning: rule ma: selects none of the 1 instruments there are" in out
-    assert "rules.yaml:5:66: warning: rule ma: needs 5 bars of 1d, and the feed has 3 at a start" in out
+    assert "rules.yaml:5:64: warning: rule ma: needs 5 bars of 1d, and the feed has 3 at a start" in out
     assert "rule level: 1800 is a price of before or after 2023-06-30, when 000001.SZ went ex-rights" in out
     assert check(capsys, name, "--instruments", *tables, "--strict")[0] == 1
     assert "ex-rights" not in check(capsys, name, "--instruments", tables[1])[1]

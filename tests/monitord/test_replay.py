@@ -101,7 +101,7 @@ def sections(out: str) -> dict[str, dict[str, list[str]]]:
     found: dict[str, dict[str, list[str]]] = {}
     titles = ("fires per day", "suppressed by", "most noisy symbols", "price after a fire")
     title = ""
-    for line in out.splitlines():
+    for line in filter(None, out.splitlines()):
         named = next((one for one in titles if line.startswith(one)), "")
         if named or line.split()[:2] == ["rule", "fires"]:
             title = named
