@@ -98,10 +98,13 @@ def put_in(formula: Formula, given: Parameters) -> Formula:
     """
     source = Source(formula.text, "formula")
     errors = [
-        source.finding(one.span, f"{one.written} is a parameter and can't be assigned", hint="use another name")
+        source.finding(
+            source.span(one.span.start, one.span.start + len(one.written)),
+            f"{one.written} is a parameter and can't be assigned", hint="use another name",
+        )
         for one in formula.statements
         if one.name in given
-    ]
+    ]  # fmt: skip
     if errors:
         raise RuleFileError(errors)
 
