@@ -119,7 +119,10 @@ class Layer:
 
     def constant(self, value: float, period: str) -> Constant:
         made = Constant(number_key(value), value, period=period)
-        node = made if self.sealed else self.share(made)
+        if self.sealed:  # one that only a window was made of is not kept, and is no state
+            made.open(self._state)
+            return made
+        node = self.share(made)
         assert isinstance(node, Constant)
         return node
 

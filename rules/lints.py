@@ -15,7 +15,6 @@ from feeds.instruments import Instrument
 from rules.document import Document, Listing, Scalar, Table, read
 from rules.errors import Finding
 from rules.language.checker import check
-from rules.language.parser import parse
 from rules.language.text import normal
 from rules.language.tree import Binary, Call, Expr, Formula, Name, Negate, Number, walk
 from rules.language.words import MARKET, SPELLINGS
@@ -49,17 +48,24 @@ class KnownMarket:
 def needs_of(rule: Rule) -> dict[str, int]:
     """Return the bars of each period that any leg needs until its values no longer depend on what was before."""
     needed: dict[str, int] = {}
-    for leg in rule.legs:
-        for formula in (leg.when, leg.rearm):
-            for period, bars in ({} if formula is None else _needs(rule, formula)).items():
-                if period not in _NOT_OF_BARS:
-                    needed[period] = max(bars, needed.get(period, 0))
+    for formula in _formulas(rule):
+        # As loaded, parameters put in: the text still names them.
+        words = MARKET if rule.select.book is None else SPELLINGS
+        for period, bars in check(formula, period=rule.period, words=words).needs.items():
+            if period not in _NOT_OF_BARS:
+                needed[period] = max(bars, needed.get(period, 0))
     return needed
 
 
-def _needs(rule: Rule, formula: Formula) -> Mapping[str, int]:
-    words = MARKET if rule.select.book is None else SPELLINGS
-    return check(parse(formula.text), period=rule.period, words=words).needs
+def _formulas(rule: Rule) -> Iterator[Formula]:
+    """Yield the formulas over symbols; a rule over groups has them in its aggregates."""
+    if rule.over is not None:
+        yield from (aggregate.of for aggregate in rule.over.aggregates)
+        return
+    for leg in rule.legs:
+        yield leg.when
+        if leg.rearm is not None:
+            yield leg.rearm
 
 
 def market_lints(rules: RuleSet, market: KnownMarket) -> list[Finding]:
@@ -105,6 +111,8 @@ def _selects_nothing(select: Selector, instruments: Sequence[Instrument]) -> boo
 
 def _over_ex_dates(rule: Rule, market: KnownMarket, place: _Place) -> Iterator[Finding]:
     """Warn where a price is compared with a number though a symbol's prices have been adjusted."""
+    if rule.over is not None:
+        return
     hit = next(
         (
             (instrument.symbol, market.ex_dates[instrument.symbol])

@@ -142,6 +142,12 @@ def _yaml_rows(document: Document) -> Iterator[tuple[Value, Position]]:
         yield from _yaml_book(document, key, rows)
 
 
+def read_books(document: Document, value: Value) -> tuple[Position, ...]:
+    """Read a table of books as a position file has it under `books`; what is wrong inside goes to the document."""
+    pairs = fields.table(document, value, "books").pairs
+    return tuple(position for key, rows in pairs for _, position in _yaml_book(document, key, rows))
+
+
 def _yaml_book(document: Document, key: Scalar, rows: Value) -> Iterator[tuple[Value, Position]]:
     try:
         book = book_name(document, key)

@@ -13,6 +13,7 @@ from rules.alert import Alert
 from rules.engine import Engine
 from rules.errors import RuleError
 from rules.expectation import Step, compare, diff
+from rules.positions import encode
 from rules.rule import RuleSet
 from rules.testcase import Case, Reload, Restart
 from rules.testfeed import FileReader, lay_out
@@ -67,6 +68,8 @@ def _played(
     events: list[Alert] = []
     if case.instruments:
         engine.step(Control(ControlKind.INSTRUMENTS, encode_table(case.instruments.values())))
+    if case.positions:
+        engine.step(Control(ControlKind.POSITIONS, encode(case.positions)))
     events += engine.step(Control(ControlKind.RULES, rules.source))
     for happening in lay_out(case, read=read):
         if isinstance(happening, Restart):
@@ -89,9 +92,12 @@ def _notes(case: Case, rules: RuleSet, events: Sequence[Alert]) -> list[str]:
     """Say which rules cannot have had events: they do not watch the symbols of the case."""
     if events or not case.symbols:
         return []
+    held: dict[str, list[str]] = {}
+    for position in case.positions:
+        held.setdefault(position.book, []).append(position.symbol)
     known = [case.instruments.get(symbol) or instrument_of(symbol) for symbol in case.symbols]
     return [
         f"rule {rule.id} does not watch {', '.join(case.symbols)}; name and sectors come from instruments:"
         for rule in rules.rules
-        if rule.id in case.rules and not any(rule.select.covers(instrument) for instrument in known)
+        if rule.id in case.rules and not any(rule.select.covers(instrument, held) for instrument in known)
     ]

@@ -13,6 +13,7 @@ from feeds.instruments import Instrument
 from feeds.tick import LEVELS
 from rules.bars import PERIOD_MINUTES
 from rules.document import Scalar, Value
+from rules.positions import Position
 
 Series: TypeAlias = tuple[float | None, ...]
 """Samples of a word, NaN = the word is unknown then; None = `_`: of LAST no tick, of another word as it was."""
@@ -144,6 +145,7 @@ class Case:
     reloads: tuple[Reload, ...] = ()
     exrights: tuple[ExRight, ...] = ()
     instruments: Mapping[str, Instrument] = field(default_factory=dict)
+    positions: tuple[Position, ...] = ()
     expect: tuple[Expected, ...]
     expect_place: Value
 

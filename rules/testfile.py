@@ -11,6 +11,7 @@ from rules import fields
 from rules.document import Document, Listing, Scalar, Table, Value, read
 from rules.errors import RuleFileError
 from rules.language.syntax import did_you_mean
+from rules.positions import read_books
 from rules.testcase import (
     BAR_WORDS,
     INLINE_PERIODS,
@@ -45,7 +46,7 @@ P = ParamSpec("P")
 DEFAULT_DATE: Final = 20250102
 _CASE_KEYS: Final = (
     "name", "rule", "rules", "symbol", "symbols", "date", "feed", "gap", "halt", "restart_at", "reload_at", "exright",
-    "instruments", "expect",
+    "instruments", "positions", "expect",
 )  # fmt: skip
 _TICK_KEYS: Final = ("start", "step", "date", "symbol", "symbols")
 _BAR_KEYS: Final = ("bars", "start", "date", "symbol", "symbols")
@@ -114,6 +115,7 @@ class _SuiteReader:
             reloads=self._each(found, "reload_at", read_reload, setting),
             exrights=self._each(found, "exright", read_exright, setting),
             instruments={**known, **self._field(found, "instruments", read_instruments, {})},
+            positions=self._field(found, "positions", read_books, ()),
             expect=expected, expect_place=found if expect is None else expect,
         )  # fmt: skip
         return case if len(document.errors) == before else None

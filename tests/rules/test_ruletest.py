@@ -426,3 +426,25 @@ def test_every_error_of_a_file_is_told_at_once() -> None:
     with pytest.raises(RuleFileError) as refused:
         read_suite(text, file="t.yaml")
     assert [finding.line for finding in refused.value.findings] == [6, 8, 10]
+
+
+def test_positions_of_a_case_are_in_force_from_the_start() -> None:
+    rules = """
+version: 1
+groups:
+- name: g
+  rules:
+  - {id: stop, select: {positions: main}, freq: once, legs: {down: {when: "LAST <= ENTRY*95%"}}}
+"""
+    text = case_text(
+        """
+positions: {main: [{symbol: 600519.SH, entry: 100, quantity: 200}]}
+feed: [{start: "10:00:00", LAST: "99 95 90"}]""",
+        rule="stop",
+        expect='[{at: "10:00:03", event: fire, leg: down, LAST: 95}]',
+    )
+    assert outcome(text, rules=rules).text() == ""
+    bare = text.replace("positions: {main: [{symbol: 600519.SH, entry: 100, quantity: 200}]}\n  ", "")
+    assert "rule stop does not watch 600519.SH" in outcome(bare, rules=rules).text()
+    with pytest.raises(RuleFileError, match="entry"):
+        read_suite(text.replace("entry: 100", "entry: -1"), file="t.yaml")
