@@ -119,7 +119,7 @@ def explain(engine: Engine, rule_id: str, symbol: str, *, last: Sequence[Mapping
     row = market.universe.row(symbol)
     instrument = market.instruments.get(symbol) or instrument_of(symbol)
     unwatched = why_not_watched(rule.select, instrument, market.books.held)
-    slots = [slot for slot in parts.slots if slot.rule.id == rule_id]
+    slots = [slot for slot in parts.slots if slot.rule.id == rule_id and rule.over is None]
     legs = () if row is None else tuple(_leg(engine, parts, slot, row, symbol) for slot in slots)
     return Explanation(
         rule=rule_id, symbol=symbol, name=instrument.name,
@@ -168,6 +168,8 @@ def _kinds(select: Selector, instrument: Instrument) -> Iterator[tuple[str, bool
 def _why_not_sampled(engine: Engine, parts: Parts, rule: Rule, row: int | None) -> str | None:
     """Say why the rule is not evaluated for the symbol now, None if it is."""
     market = engine.market
+    if rule.over is not None:
+        return "the rule is over groups of symbols, and its events name the group"
     if row is None:
         return "no tick of it has come"
     if rule.expires_ms is not None and market.clock_ms >= rule.expires_ms:
