@@ -13,6 +13,7 @@ from monitord.errors import DaemonError
 COMMANDS: Final = {
     "run": "monitord.commands.run",
     "check": "monitord.commands.check",
+    "catalog": "monitord.commands.catalog",
     "test": "monitord.commands.test",
     "explain": "monitord.commands.explain",
     "replay": "monitord.commands.replay",

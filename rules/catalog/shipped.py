@@ -36,6 +36,22 @@ class ShippedRule:
         """Return the document its places are of, free of findings."""
         return Document(TEXTS[self.file], self.file)
 
+    def text(self) -> str:
+        """Return the rule as it stands in its file, to be pasted into another; comments between rules are left out."""
+        written = TEXTS[self.file][self.rule.start : self.rule.end]
+        lines = [line for line in written.rstrip().split("\n") if not line.lstrip().startswith("#")]
+        return "  - " + "\n".join(lines).rstrip()
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Return its own labels: code, zh, en."""
+        return _texts(self.rule.get("labels"))
+
+    @property
+    def parameters(self) -> str:
+        """Return its parameters with their defaults as written: `rise: 3%, window: 5m`."""
+        return ", ".join(f"{name}: {value}" for name, value in _texts(self.rule.get("params")).items())
+
 
 @cache
 def shipped_rules() -> Mapping[str, ShippedRule]:
@@ -61,3 +77,8 @@ def _rules_of(file: str) -> list[ShippedRule]:
 def _entries(value: Value, key: str) -> tuple[Value, ...]:
     found = value.get(key) if isinstance(value, Table) else None
     return found.entries if isinstance(found, Listing) else ()
+
+
+def _texts(value: Value | None) -> dict[str, str]:
+    pairs = value.pairs if isinstance(value, Table) else ()
+    return {key.text: entry.text for key, entry in pairs if isinstance(entry, Scalar)}

@@ -71,6 +71,10 @@ def more(a: float, b: float) -> bool:
     return a > b and not same(a, b)
 
 
+def less(a: float, b: float) -> bool:
+    return more(b, a)
+
+
 def _sealed(last: float | None, limit: float | None, own: Level, other: Level) -> bool | None:
     if own[1] <= 0 or other[1] > 0:
         return False
