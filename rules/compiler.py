@@ -41,8 +41,9 @@ from rules.language.tree import (
 )
 from rules.language.words import DYNAINFO, PERIODS, is_upward
 from rules.node import is_tick
+from rules.slots import SLOT_LAYER
 
-CLOCK_LAYERS: Final = {Clock.SLOTS: "3s", Clock.MINUTES: "1m"}
+CLOCK_LAYERS: Final = {Clock.SLOTS: SLOT_LAYER, Clock.MINUTES: "1m"}
 """The layer in which functions that keep time of their own live."""
 
 

@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feeds.inputs import Control, ControlKind, Heartbeat, Input, Mark, MarkKind
-from feeds.sessions import day_ms, session_clock_ms, trade_date
+from feeds.sessions import Session, day_ms, session_clock_ms, trade_date
 from feeds.tick import BoolArray, IntArray, TickBatch
 from rules import rulefile
 from rules.alert import Alert, Event
 from rules.bars import CLOSED_BY_CLOCK, FINAL, LONG_PERIODS, OPEN, PeriodBars, bar_start_ms
 from rules.books import rows_of
+from rules.breadth import Breadth
 from rules.episodes import Episodes
 from rules.errors import RuleError
 from rules.graph import Graph
@@ -40,6 +41,7 @@ from rules.program import (
     StateGroup,
     compile_slots,
     group_slots,
+    layer_name,
     layer_of,
     ticks_in_session,
 )
@@ -91,7 +93,8 @@ class Engine:
         self._groups: dict[GroupKey, EdgeGroup | StateGroup] = {}
         self._value_plans: dict[int, Plan] = {}
         """The pass that evaluates what a slot reports, by its order, from its first event on."""
-        self._reporter = Reporter(self.market)
+        self._breadth = Breadth(self.market)
+        self._reporter = Reporter(self.market, self._breadth.names)
         self._episodes = Episodes(self.market, self._reporter, self._look)
         self._provisional: dict[str, list[Provisional]] = {}
         """Fires that wait for their bar's close, by period."""
@@ -130,7 +133,7 @@ class Engine:
         quiet_until_ms = self._quiet_until_ms(int(batch.ts_event_ms.min()))
         for part in self.market.segments(rows, batch.ts_event_ms, quiet_until_ms=quiet_until_ms):
             whole = part.start == 0 and part.stop == len(rows)
-            self._take_segment(rows[part], batch if whole else batch.take(part))
+            self._take_segment(rows if whole else rows[part], batch if whole else batch.take(part))
 
     def _quiet_until_ms(self, from_ms: int) -> int:
         """Return the time before which entering a second does nothing, whatever ticks from `from_ms` on bring.
@@ -146,7 +149,7 @@ class Engine:
     @property
     def _watches_seconds(self) -> bool:
         """Whether some rule looks at the market as of each second: then none may be passed over."""
-        return self.market.latest.uses("FEED_AGE")
+        return self._breadth.is_watching or self.market.latest.uses("FEED_AGE")
 
     def _take_segment(self, rows: IntArray, batch: TickBatch) -> None:
         """Take ticks of one clock second, each symbol once."""
@@ -164,9 +167,10 @@ class Engine:
         for bars in market.bars.values():
             ends = pick(market.ends(minutes, bars.period), live)
             self._leave_bars(bars, rows[live], arrival=arrival[live], ends=ends)
-        market.mark_gaps(at, batch)
+        market.mark_gaps(rows, batch, live=live)
         extremes = market.extremes(at, batch, live=live)
         market.latest.apply(at, batch)
+        self._breadth.changed = self._breadth.is_watching
         for bars in market.bars.values():
             market.enter_bars(bars, rows, live=live, ends=market.ends(minutes, bars.period), extremes=extremes)
         market.count_day(at)
@@ -216,8 +220,12 @@ class Engine:
             self._take_sample(group, sample, rows, ends_ms=ends, arrival=arrival, phase=AT_TICK)
             if is_tick(layer):
                 layers[layer] = inside
+        known = ~np.isnan(self.market.latest.column("LAST").array[rows])
         for layer, inside in layers.items():
             self._graph.commit(layer, rows if inside.all() else rows[inside])
+            # In the opening auction there is only AUCP to be sampled.
+            priced = inside & (known | (layer == layer_name((Session.OPEN_AUCTION,))))
+            self.market.gaps.trail(layer).follow(rows[priced], times_ms[priced])
 
     def _take_sample(
         self,
@@ -250,12 +258,19 @@ class Engine:
     def _tell(self, fire: Fire, moment: Moment, cause: Cause, values: dict[str, float | None]) -> None:
         """Note the event of a fire; a provisional one waits for its bar's close."""
         verdict = self._reporter.note_fire(fire.slot, fire, moment, cause=cause, values=values)
-        if fire.slot.rule.confirm and verdict.event is Event.FIRE:
-            waiting = self._provisional.setdefault(fire.slot.rule.period, [])
-            waiting.append(Provisional(fire.slot.key, fire.row, verdict.episode, moment.date))
+        if not fire.slot.rule.confirm or verdict.event is not Event.FIRE:
+            return
+        bars = self.market.bars[fire.slot.rule.period]
+        provisional = Provisional(fire.slot.key, fire.row, verdict.episode, moment.date)
+        if bars.closed.array[fire.row] == OPEN:
+            self._provisional.setdefault(bars.period, []).append(provisional)
+        else:  # the clock has closed the bar, and this late tick only amends it
+            self._settle(provisional, bars, Cause(cause.arrival, AFTER_TICK))
 
     def _close_by_status(self, rows: IntArray, batch: TickBatch, *, arrival: IntArray) -> None:
         """Close the day's last bars of symbols whose tick says that their day is over."""
+        if day_ms(int(batch.ts_event_ms.max())) < _CLOSE_MS:
+            return
         over = np.isin(batch.status, _CLOSING_STATUS) & (day_ms(batch.ts_event_ms) >= _CLOSE_MS)
         if not over.any():
             return
@@ -272,6 +287,8 @@ class Engine:
         market, second_ms = self.market, ts_ms - ts_ms % 1000
         if second_ms <= market.clock_ms:
             return
+        if self._breadth.changed and second_ms > market.clock_ms + 1000:
+            self._enter(market.clock_ms + 1000)  # groups are sampled when the second after a change begins
         if trade_date(second_ms) != market.date:
             self._finish_day(second_ms)
             self._episodes.end_day(market.clock_ms)
@@ -279,10 +296,15 @@ class Engine:
             market.roll(second_ms)
         market.reach(second_ms)
         self._close_due(second_ms)
+        self._sample_groups(second_ms)
         self._expire()
 
     def _finish_day(self, second_ms: int) -> None:
-        """Close and commit what the old day has left, as far as it ends before the trade date of `second_ms`."""
+        """Close and commit what the old day has left, as far as it ends before the trade date of `second_ms`.
+
+        Its clock has stopped: bars close late rather than never, but no timer runs on.
+        """
+        self._episodes.timers.clear()
         self._close_due(self.market.last_due_ms)
         for bars in self.market.bars.values():
             if self.market.ends_before(bars, second_ms):
@@ -296,7 +318,30 @@ class Engine:
             for period in periods:
                 self._close_by_clock(self.market.bars[period], end_ms)
             self._flush()
+            if self._breadth.on_bars:
+                self._ring(due_ms)
+                self._breadth.changed = True
+                self._sample_groups(due_ms)
         self._ring(second_ms)
+
+    def _sample_groups(self, second_ms: int) -> None:
+        """Sample the rules over groups as of the end of the second before this one, if anything changed since."""
+        breadth = self._breadth
+        if not breadth.changed:
+            return
+        if self._is_frozen:
+            breadth.changed = False
+            return
+        breadth.measure()
+        for slot, row in breadth.run_short(second_ms):
+            moment = self._reporter.moment(slot, row, second_ms, None)
+            self._reporter.note_short(slot, row, moment, values=self._look(slot, row))
+        rows = np.arange(len(breadth.names))
+        arrival = np.zeros(len(rows), np.int64)
+        for group, sample in breadth.samples(second_ms):
+            self._take_sample(group, sample, rows, ends_ms=None, arrival=arrival, phase=BEFORE_TICK)
+        breadth.commit(second_ms)
+        self._flush()
 
     def _ring(self, before_ms: int) -> None:
         """Let timers end whose deadline is before this second; none does while the feed is silent."""
@@ -331,12 +376,14 @@ class Engine:
     ) -> None:
         """Mark these bars closed and sample the rules that wait for it; no `arrival`: the clock did it."""
         bars.closed.array[rows] = closed
-        if not len(rows) or self._is_frozen:
+        if not len(rows):
             return
         ends = bars.end_ms.array[rows]
         if arrival is None:
             arrival = np.zeros(len(rows), np.int64)
-        self._confirm(bars, rows, arrival=arrival, phase=phase)
+        self._confirm(bars, rows, arrival=arrival, phase=phase)  # also in a silence: it was promised
+        if self._is_frozen:
+            return
 
         def overlap(ends_ms: IntArray, sessions: Sessions) -> BoolArray:
             return _bars_in_session(ends_ms, sessions, bars.period)
@@ -355,18 +402,22 @@ class Engine:
         place = {int(row): position for position, row in enumerate(rows)}
         self._provisional[bars.period] = [fire for fire in waiting if fire.row not in place]
         for fire in waiting:
-            slot = next((slot for slot in self._slots if slot.key == fire.key), None)
-            if fire.row not in place or slot is None:
-                continue
-            group = self._groups[layer_of(slot.rule), slot.rule.evaluation, slot.rule.mode]
-            holds = group.holds(slot, np.array([fire.row]), n_symbols=self.market.state.n)[0]
-            end_ms = int(bars.end_ms.array[fire.row])
-            self._reporter.note(
-                slot, fire.row, Event.CONFIRMED if holds else Event.WITHDRAWN,
-                self._reporter.moment(slot, fire.row, end_ms, end_ms),
-                cause=Cause(int(arrival[place[fire.row]]), phase), values=self._look(slot, fire.row),
-                episode=(fire.episode, fire.date),
-            )  # fmt: skip
+            if fire.row in place:
+                self._settle(fire, bars, Cause(int(arrival[place[fire.row]]), phase))
+
+    def _settle(self, fire: Provisional, bars: PeriodBars, cause: Cause) -> None:
+        """Confirm a provisional fire if its condition holds at its bar's close, else withdraw it."""
+        slot = next((slot for slot in self._slots if slot.key == fire.key), None)
+        if slot is None:
+            return
+        group = self._groups[layer_of(slot.rule), slot.rule.evaluation, slot.rule.mode]
+        holds = group.holds(slot, np.array([fire.row]), n_symbols=self.market.state.n)[0]
+        end_ms = int(bars.end_ms.array[fire.row])
+        self._reporter.note(
+            slot, fire.row, Event.CONFIRMED if holds else Event.WITHDRAWN,
+            self._reporter.moment(slot, fire.row, end_ms, end_ms), cause=cause, values=self._look(slot, fire.row),
+            episode=(fire.episode, fire.date),
+        )  # fmt: skip
 
     def _expire(self) -> None:
         """Tell once about rules whose time is over; they are not evaluated any more."""
@@ -379,6 +430,7 @@ class Engine:
         self._plan_expiry()
         if over:
             self._cover()
+            self._episodes.leave()
             self._flush()
 
     def _plan_expiry(self) -> None:
@@ -399,18 +451,18 @@ class Engine:
     def _take_mark(self, mark: Mark) -> None:
         """Note what the feed says of itself; a silence is an episode of the rule `feed`: nodata, then resolve."""
         if mark.kind is MarkKind.GAP:
-            self.market.gap_ms, self.market.gap_is_ours = mark.ts_ms, mark.reason == RESTART
+            self.market.gaps.miss(away_since_ms=mark.ts_ms if mark.reason == RESTART else None)
             return
         self._enter(mark.ts_ms)
         silent = self._reporter.silent_episode is not None
         if mark.kind is MarkKind.SILENT and not silent:
+            self._ring(mark.ts_ms + 1)  # what has ended within this second, before the silence begins
             self.market.silences.append((mark.ts_ms, None))
             self._out.append(self._reporter.feed_silent(mark))
         elif mark.kind is MarkKind.ALIVE and silent:
-            since_ms = self.market.silences[-1][0]
-            self.market.silences[-1] = since_ms, mark.ts_ms
-            self.market.gap_ms, self.market.gap_is_ours = mark.ts_ms, False
-            self._episodes.end_silence(mark.ts_ms - since_ms)
+            self._episodes.end_silence(self.market.silences[-1][0], mark.ts_ms)
+            self.market.silences[-1] = self.market.silences[-1][0], mark.ts_ms
+            self.market.gaps.miss()
             self._out.append(self._reporter.feed_alive(mark))
 
     def _take_control(self, control: Control) -> None:
@@ -419,6 +471,7 @@ class Engine:
         elif control.kind is ControlKind.INSTRUMENTS:
             self.market.know(control.text)
             self._cover()
+            self._episodes.leave()
         else:
             self._hold(control.text)
 
@@ -438,19 +491,23 @@ class Engine:
 
     def _load(self, rules: RuleSet) -> None:
         """Swap the rule set; slots whose rule id and rev are unchanged keep their arming, nodes in use their state."""
-        slots = compile_slots(rules, self._graph)
+        slots = compile_slots(rules, self._graph, groups=self._breadth.graph)
+        of_symbols = [slot for slot in slots if slot.rule.over is None]
         for slot in slots:
             if slot.rule.period != "tick":
                 self.market.period(slot.rule.period)
-        groups = group_slots(slots, self._graph)
+        groups = group_slots(of_symbols, self._graph)
+        self._breadth.load([slot for slot in slots if slot.rule.over is not None], self._graph)
         for group in groups.values():
             group.bits.grow(self.market.state.n)
             for old in self._groups.values():
                 group.adopt(old)
-        self._episodes.adopt([group for group in groups.values() if isinstance(group, StateGroup)])
+        every = (*groups.values(), *self._breadth.groups.values())
+        self._episodes.adopt([group for group in every if isinstance(group, StateGroup)])
         self.rules, self._slots, self._groups = rules, slots, groups
         self._value_plans.clear()
-        self._graph.remove_unused([node for slot in slots for node in slot.nodes])
+        self.market.gaps.watch(layer for layer, _, _ in groups if is_tick(layer))
+        self._graph.remove_unused([*(node for slot in of_symbols for node in slot.nodes), *self._breadth.nodes])
         for period in self.market.bars:
             self._graph.warm(period)
         self._reporter.ledger.forget({slot.key for slot in slots})
@@ -463,6 +520,7 @@ class Engine:
 
     def _cover(self) -> None:
         """Let the scopes of rules follow the universe and the instruments."""
+        self._breadth.cover(expired=self._expired)
         for group in self._groups.values():
             group.cover(
                 self.market.universe.symbols, self.market.instruments,
@@ -479,7 +537,8 @@ class Engine:
         """Evaluate what a slot reports for these symbols; unknown is None."""
         plan = self._value_plans.get(slot.order)
         if plan is None:
-            plan = self._value_plans[slot.order] = self._graph.plan(slot.values.values())
+            graph = self._graph if slot.rule.over is None else self._breadth.graph
+            plan = self._value_plans[slot.order] = graph.plan(slot.values.values())
         plan.peek(rows)
         return {text: _floats(node) for text, node in slot.values.items()}
 
@@ -506,7 +565,8 @@ class Engine:
 
     def parts(self) -> Parts:
         """Return what explains a rule; nothing of it may be changed."""
-        return Parts(self._graph, self._slots, tuple(self._groups.values()), self._reporter, self._episodes)
+        of_symbols = [slot for slot in self._slots if slot.rule.over is None]
+        return Parts(self._graph, of_symbols, tuple(self._groups.values()), self._reporter, self._episodes)
 
     # ── recovery ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -516,13 +576,14 @@ class Engine:
 
     def checkpoint(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Return all state as (arrays by name, JSON header); copies, so the engine may go on at once."""
-        arrays = self.market.state.dump()
+        over_groups, breadth = self._breadth.dump()
+        arrays = self.market.state.dump() | over_groups
         for key, group in self._groups.items():
             arrays |= {f"{'/'.join(key)}/{name}": bits.copy() for name, bits in group.bits.dump().items()}
         header = {
             "version": CHECKPOINT_VERSION, "window": self.window, "offset": self.offset, "rules": self.rules.source,
             "market": self.market.header(), "ledger": self._reporter.ledger.dump(), "expired": sorted(self._expired),
-            "silent_episode": self._reporter.silent_episode, "episodes": self._episodes.dump(),
+            "silent_episode": self._reporter.silent_episode, "breadth": breadth, "episodes": self._episodes.dump(),
             "provisional": {period: [astuple(fire) for fire in some] for period, some in self._provisional.items()},
         }  # fmt: skip
         return arrays, header
@@ -537,9 +598,11 @@ class Engine:
             raise RuleError(f"checkpoint version {header.get('version')!r}, this program reads {CHECKPOINT_VERSION}")
         engine = cls(window=header["window"])
         engine.market.prepare(header["market"])
+        engine._breadth.prepare(header["breadth"])
         engine.step(Control(ControlKind.RULES, header["rules"]))
         engine.market.state.load(arrays)
         engine.market.put_back(header["market"])
+        engine._breadth.put_back(arrays, header["breadth"])
         for key, group in engine._groups.items():
             prefix = f"{'/'.join(key)}/"
             group.bits.load({name: np.array(arrays[prefix + name]) for name in group.bits.dump()})

@@ -6,8 +6,8 @@ illiquid stock would never fire, and its event bears the exact deadline. Nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from feeds.sessions import session_clock_ms
@@ -93,7 +93,7 @@ class Episodes:
         if not rule.for_ms:
             self._fire(place, moment, cause, late=late)
             return
-        symbol = self._market.universe.symbols[place.row]
+        symbol = self._reporter.key(place.slot, place.row)
         number = self._reporter.ledger.next_episode(rule.id, leg=leg, symbol=symbol, date=moment.date)
         episode = self._open[self._key(place)] = Episode(number, moment.date, late)
         place.bits.settle(place.slot_row, place.row, "pending")
@@ -138,13 +138,13 @@ class Episodes:
 
     def ring(self, before_ms: int) -> None:
         """Let every timer whose deadline is before this time end, in order; one that was held up goes on waiting."""
-        for deadline_ms, timer in self.timers.due(before_ms):
+        for timer in self.timers.due(before_ms):
             place = self._place(timer.key)
-            if place is None:
+            deadline_ms = None if place is None else self._deadline_ms(place, timer, before_ms)
+            if place is None or deadline_ms is None:
                 continue
-            missing_ms = timer.length_ms - self._elapsed_ms(place, timer.since_ms, deadline_ms)
-            if missing_ms > 0:
-                self._wait(place, timer, deadline_ms, missing_ms)
+            if deadline_ms >= before_ms:
+                self.timers.start(timer, deadline_ms)
                 continue
             moment = self._reporter.moment(place.slot, place.row, deadline_ms, None, timed=True)
             cause = Cause(deadline_ms, BEFORE_TICK)
@@ -154,23 +154,29 @@ class Episodes:
                 self._resolve(place, moment, cause)
 
     def _start(self, place: Place, purpose: str, since_ms: int, length_ms: int) -> None:
-        timer = Timer(self._key(place), place.slot.order, purpose, since_ms, length_ms)
-        self._wait(place, timer, since_ms, length_ms)
+        self._wait(place, Timer(self._key(place), place.slot.order, purpose, since_ms, length_ms))
 
-    def _wait(self, place: Place, timer: Timer, from_ms: int, length_ms: int) -> None:
-        """Set the deadline; one that today's sessions don't reach is none, as nothing lives on over night."""
-        deadline_ms = advance(from_ms, length_ms, place.slot.rule.session)
+    def _wait(self, place: Place, timer: Timer) -> None:
+        """Wait for the deadline as if nothing more stood still; what has, shows when it is reached."""
+        deadline_ms = advance(timer.since_ms, timer.length_ms, place.slot.rule.session)
         if deadline_ms is not None:
             self.timers.start(timer, deadline_ms)
 
-    def _elapsed_ms(self, place: Place, since_ms: int, until_ms: int) -> int:
-        """Return what the rule's own clock has run between two times of a day."""
-        sessions = place.slot.rule.session
-        elapsed = session_clock_ms(until_ms, sessions) - session_clock_ms(since_ms, sessions)
-        for start_ms, end_ms in self._market.outages(until_ms, place.row):
-            if end_ms > since_ms:
-                elapsed -= session_clock_ms(end_ms, sessions) - session_clock_ms(max(start_ms, since_ms), sessions)
-        return elapsed
+    def _deadline_ms(self, place: Place, timer: Timer, before_ms: int) -> int | None:
+        """Return a timer's deadline by all that is known before `before_ms`, which is one in the past if it is exact.
+
+        While something still stands still it is `before_ms`: look again then, as a halt may end with a tick that is a
+        little behind the clock. None: today's sessions don't reach it, and nothing lives on over night.
+        """
+        sessions, from_ms, left_ms = place.slot.rule.session, timer.since_ms, timer.length_ms
+        for start_ms, end_ms in self._market.outages(before_ms, None if place.slot.rule.over else place.row):
+            run_ms = session_clock_ms(start_ms, sessions) - session_clock_ms(from_ms, sessions)
+            if end_ms <= from_ms or run_ms >= left_ms:
+                continue
+            from_ms, left_ms = max(from_ms, end_ms), left_ms - max(run_ms, 0)
+            if end_ms == before_ms:
+                return before_ms
+        return advance(from_ms, left_ms, sessions)
 
     # ── days, silences, rule sets ─────────────────────────────────────────────────────────────────────────────────
 
@@ -195,21 +201,29 @@ class Episodes:
                 moment = self._reporter.moment(place.slot, row, clock_ms, None, timed=True)
                 self._resolve(place, moment, Cause(), why="position")
 
-    def end_silence(self, length_ms: int) -> None:
-        """End what is pending after a long silence."""
-        if length_ms <= LONG_SILENCE_MS:
-            return
+    def end_silence(self, since_ms: int, until_ms: int) -> None:
+        """End what is pending after a silence that was long by the rule's own clock; yesterday's ended with the day."""
         for group in self._groups:
-            for slot_row in range(len(group.slots)):
+            for slot_row, slot in enumerate(group.slots):
+                sessions = slot.rule.session
+                if session_clock_ms(until_ms, sessions) - session_clock_ms(since_ms, sessions) <= LONG_SILENCE_MS:
+                    continue
                 for row in group.bits.members("pending", slot_row):
                     self._drop(Place(group, slot_row, row))
+
+    def leave(self) -> None:
+        """End silently the episodes of symbols that their slot watches no more."""
+        for key in list(self._open):
+            place = self._place(key)
+            if place is not None and not place.group.covers(place.slot_row, place.row):
+                self._drop(place)
 
     def adopt(self, groups: list[StateGroup]) -> None:
         """Go on with these groups; episodes of slots that are gone end silently."""
         self._groups = groups
         self._places = {slot.key: (group, i) for group in groups for i, slot in enumerate(group.slots)}
-        self.timers.keep(lambda key: key[:3] in self._places)
         self._open = {key: episode for key, episode in self._open.items() if key[:3] in self._places}
+        self._go_on(self.timers.running)
 
     def dump(self) -> dict[str, Any]:
         """Return the open episodes and their timers as JSON values."""
@@ -219,15 +233,20 @@ class Episodes:
     def load(self, dumped: Mapping[str, Any]) -> None:
         """Take up what `dump` returned, after `adopt`."""
         self._open = {(r[0], r[1], r[2], r[3]): Episode(*r[4:]) for r in dumped["open"]}
-        for timer in load(dumped["timers"]):
+        self._go_on(load(dumped["timers"]))
+
+    def _go_on(self, timers: Sequence[Timer]) -> None:
+        """Let these timers run and no others, by the order that their rules have now; those of no rule are dropped."""
+        self.timers.clear()
+        for timer in timers:
             place = self._place(timer.key)
             if place is not None:
-                self._wait(place, timer, timer.since_ms, timer.length_ms)
+                self._wait(place, replace(timer, order=place.slot.order))
 
     def _key(self, place: Place) -> TimerKey:
-        return (*place.slot.key, self._market.universe.symbols[place.row])
+        return (*place.slot.key, self._reporter.key(place.slot, place.row))
 
     def _place(self, key: TimerKey) -> Place | None:
-        row = self._market.universe.row(key[3])
         known = self._places.get(key[:3])
+        row = None if known is None else self._reporter.row(known[0].slots[known[1]], key[3])
         return None if row is None or known is None else Place(known[0], known[1], row)

@@ -19,6 +19,8 @@ from rules.testcase import EVENT_KEYS, TICK_COLUMNS, Case, Expected, Suite
 
 Plain: TypeAlias = str | float | bool | None
 TOLERANCE: Final = 1e-9
+MOST_PAIRS: Final = 1_000_000
+"""Pairs of entry and event that are looked at, a second's work; longer lists that differ are shown in turn."""
 _MISSING: Final = "(no such value)"
 _ALWAYS: Final = ("at", "event")
 _WHERE_SET: Final = ("leg", "why", "gap", "late", "provisional")
@@ -39,13 +41,24 @@ def compare(case: Case, events: Sequence[Alert]) -> tuple[Step, ...]:
     head = 0
     while head < min(len(wanted), len(events)) and holds(wanted[head], events[head], case):
         head += 1
-    steps = [Step(expected, event) for expected, event in zip(wanted[:head], events[:head], strict=True)]
-    return (*steps, *_aligned(wanted[head:], events[head:], case))
+    tail = 0
+    while tail < min(len(wanted), len(events)) - head and holds(wanted[-1 - tail], events[-1 - tail], case):
+        tail += 1
+    last_wanted, last_event = len(wanted) - tail, len(events) - tail
+    return (
+        *map(Step, wanted[:head], events[:head]),
+        *_aligned(wanted[head:last_wanted], events[head:last_event], case),
+        *map(Step, wanted[last_wanted:], events[last_event:]),
+    )
 
 
 def _aligned(wanted: Sequence[Expected], events: Sequence[Alert], case: Case) -> Iterator[Step]:
     """Yield the longest common sequence, what is missing before what is extra between its pairs."""
     n, m = len(wanted), len(events)
+    if n * m > MOST_PAIRS:
+        yield from (Step(expected, None) for expected in wanted)
+        yield from (Step(None, event) for event in events)
+        return
     same = [[holds(expected, event, case) for event in events] for expected in wanted]
     best = [[0] * (m + 1) for _ in range(n + 1)]
     for i in range(n - 1, -1, -1):

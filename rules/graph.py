@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from feeds.tick import FloatArray, IntArray
+from feeds.tick import BoolArray, FloatArray, IntArray
 from rules.compiler import Compiler, Reading, names_used
 from rules.errors import RuleError
 from rules.functions import arithmetic
@@ -25,10 +25,11 @@ from rules.functions.values import Constant, Field, NumberNode, TruthField, Trut
 from rules.functions.varying import DEFAULT_CAP
 from rules.language.tree import Binding, Expr, Formula, Kind
 from rules.language.words import PERIODS, SPELLINGS
-from rules.node import ALL, Node
+from rules.node import ALL, Node, Selection
 from rules.plan import Plan
 from rules.rings import Ring, Rings
 from rules.sampler import Sampler
+from rules.slots import SLOT_LAYER, next_slot_ms, slots_passed
 from rules.state import Column, StateTable
 
 BAR_FIELDS: Final = ("C", "O", "H", "L", "V", "AMO")
@@ -44,7 +45,8 @@ class FieldSource(Protocol):
         """Return the (n,) float64 column of a canonical word.
 
         C O H L V AMO are the forming bar of `period` (on "tick" C is LAST); now words are the same for every period;
-        truth words hold 1, 0 or NaN. END is the end of the forming bar of `period`, (n,) int64 Unix ms, 0 = none.
+        truth words hold 1, 0 or NaN. END is the end of the forming bar of `period` and TICK_MS the time of the latest
+        tick, both (n,) int64 Unix ms, 0 = none.
         Raises RuleError for a word it does not know.
         """
 
@@ -61,6 +63,7 @@ class Layer:
         self.rings = Rings(state, period)
         self._state = state
         self._source = source
+        self.broken_ms = state.claim(f"{period}/bars/broken_ms", dtype=np.int64, fill=0)
         self._stateful: tuple[Node, ...] = ()
         self._warming = False
         self.sealed = False
@@ -142,6 +145,20 @@ class Layer:
             for node in self._stateful:
                 node.commit(at)
         self.rings.done()
+
+    def commit_all(self) -> None:
+        """Close the bar of every symbol; one that came to the universe later counts as many bars, all unknown."""
+        counts = self.rings.counts.array
+        if counts.size:
+            counts[:] = counts.max()
+            self.commit(np.arange(counts.size))
+
+    def break_off(self, from_ms: int, at: Selection = ALL) -> None:
+        """Let these symbols know nothing of their bars before this time, as if there had been none with a value."""
+        for name, column in self._state.columns(f"{self.period}/").items():
+            if not name.startswith(f"{self.period}/bars/"):
+                column.array[..., at] = column.fill
+        self.broken_ms.array[at] = from_ms
 
     def warm(self, bars: Mapping[str, FloatArray]) -> None:
         """Give nodes made since bars were committed the state they would have, had they seen these bars.
@@ -298,6 +315,36 @@ class Graph:
         for layer in self._layers.values():
             layer.keep(set(kept) | {ring.node for ring in layer.history.values()})
         self._sampler.keep({(period, key) for period, layer in self._layers.items() for key in layer.nodes})
+
+    def pass_time(self, before_ms: int, now_ms: int, *, halted: BoolArray) -> None:
+        """Let the market clock go from one second to another: slots of RISE, HIGHS and LOWS end.
+
+        Called at each new clock second, before its ticks, with the clock as it was. halted: (n,) which symbols do not
+        trade; to them the time is a gap.
+        """
+        layer = self._layers.get(SLOT_LAYER)
+        if layer is None or not layer.nodes:
+            return
+        passed = slots_passed(before_ms, now_ms)
+        if passed is None:
+            layer.break_off(next_slot_ms(now_ms))
+            return
+        for _ in range(passed):
+            layer.commit_all()
+        if passed and halted.any():
+            layer.break_off(next_slot_ms(now_ms), np.flatnonzero(halted))
+
+    def break_off(self, now_ms: int) -> None:
+        """Forget what RISE, HIGHS and LOWS know: ticks before this time are missing (a feed's gap, a silence's end)."""
+        layer = self._layers.get(SLOT_LAYER)
+        if layer is not None:
+            layer.break_off(next_slot_ms(now_ms))
+
+    @property
+    def wants_seconds(self) -> bool:
+        """Whether a node depends on the clock's seconds: `pass_time` and `sample_others` must see every one."""
+        layer = self._layers.get(SLOT_LAYER)
+        return bool(self._sampler) or (layer is not None and bool(layer.nodes))
 
     def sample_others(self) -> None:
         """Take over the words of other symbols: at each new clock second, after bars have closed, before its ticks."""

@@ -97,19 +97,19 @@ class EdgeBits:
 class Record:
     """What is remembered of one (rule, rev, leg, symbol): enough to judge its next fire.
 
-    day counts the trade dates the engine has seen; clock_ms is the rule's own session clock of that day.
+    day counts the trade dates the engine has seen.
     """
 
     sent_ever: int = 0
     sent_day: int = -1
     sent_that_day: int = 0
-    sent_clock_ms: int = 0
+    sent_ms: int = 0
     sent_bar_ms: int | None = None
     sent_part: str = ""
     sent_price: float | None = None
     held_back: int = 0
     tries: list[tuple[int, int]] = field(default_factory=list)
-    """(day, clock_ms) of the latest fires, sent or not, as many as a `flap` needs."""
+    """(day, Unix ms) of the latest fires, sent or not, as many as a `flap` needs."""
     flapping: bool = False
 
 
@@ -117,7 +117,8 @@ class Record:
 class Moment:
     """When a fire happens: Unix ms, trade date, ordinal of the trade date, end of the bar it belongs to.
 
-    outages: (since, until) in Unix ms of what the rule's clock leaves out that day, none of them overlapping.
+    outages: (since, until) in Unix ms of what the rule's clock leaves out, in order, each within a day, none of them
+    overlapping.
     """
 
     ts_ms: int
@@ -140,12 +141,15 @@ class Moment:
         clock = day_ms(self.ts_ms)
         return next((name for name, until_ms in _PARTS if clock < until_ms), "after_hours")
 
-    def clock_ms(self, rule: Rule) -> int:
-        """Return what the rule's own clock shows: its sessions' time of that day, less outages."""
-        clock = session_clock_ms(self.ts_ms, rule.session)
+    def since_ms(self, ts_ms: int, day: int, *, rule: Rule) -> int:
+        """Return how far the rule's own clock has come since a time of that day: its sessions' time, less outages."""
+        passed_ms = (self.day - day) * session_length_ms(rule.session)
+        passed_ms += session_clock_ms(self.ts_ms, rule.session) - session_clock_ms(ts_ms, rule.session)
         for since, until in self.outages:
-            clock -= session_clock_ms(until, rule.session) - session_clock_ms(since, rule.session)
-        return clock
+            if until > ts_ms:
+                start = max(since, ts_ms)
+                passed_ms -= session_clock_ms(until, rule.session) - session_clock_ms(start, rule.session)
+        return passed_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +194,7 @@ class Ledger:
         record.sent_ever += 1
         record.sent_that_day += 1
         record.sent_day = moment.day
-        record.sent_clock_ms = moment.clock_ms(rule)
+        record.sent_ms = moment.ts_ms
         record.sent_bar_ms = moment.bar_end_ms
         record.sent_part = moment.part
         record.sent_price = moment.last
@@ -263,7 +267,7 @@ _RECORD_FIELDS: Final = tuple(Record.__dataclass_fields__)
 
 def _record(values: Sequence[Any]) -> Record:
     record = Record(*values)
-    record.tries = [(day, clock_ms) for day, clock_ms in record.tries]
+    record.tries = [(day, ts_ms) for day, ts_ms in record.tries]
     return record
 
 
@@ -279,8 +283,10 @@ def _why_not(rule: Rule, record: Record, moment: Moment) -> str | None:
         return "freq"
     if rule.step is not None and record.sent_price is not None and not _steps_on(rule.step, record.sent_price, moment):
         return "freq"
-    if rule.cooldown_ms is not None and record.sent_ever and _since_sent_ms(rule, record, moment) < rule.cooldown_ms:
-        return "cooldown"
+    if rule.cooldown_ms is not None and record.sent_ever:
+        since_ms = moment.since_ms(record.sent_ms, record.sent_day, rule=rule)
+        if since_ms < rule.cooldown_ms:
+            return "cooldown"
     if rule.max_per_day is not None and today >= rule.max_per_day:
         return "max_per_day"
     return None
@@ -288,9 +294,8 @@ def _why_not(rule: Rule, record: Record, moment: Moment) -> str | None:
 
 def _flapping(rule: Rule, flap: Flap, record: Record, moment: Moment) -> str | None:
     """Note this try, and tell whether the fire is one of too many."""
-    length_ms, now_ms = session_length_ms(rule.session), moment.clock_ms(rule)
-    ages = [(moment.day - day) * length_ms + now_ms - clock_ms for day, clock_ms in record.tries]
-    record.tries = [*record.tries, (moment.day, now_ms)][-flap.over :]
+    ages = [moment.since_ms(ts_ms, day, rule=rule) for day, ts_ms in record.tries]
+    record.tries = [*record.tries, (moment.day, moment.ts_ms)][-flap.over :]
     if record.flapping:
         record.flapping = ages[-1] < flap.within_ms
         return "flapping" if record.flapping else None
@@ -316,9 +321,3 @@ def _steps_on(step: float, price: float, moment: Moment) -> bool:
         return False
     move = moment.last / price - 1.0
     return (move if moment.rising else -move) >= step * (1.0 - 1e-9)
-
-
-def _since_sent_ms(rule: Rule, record: Record, moment: Moment) -> int:
-    """Return ms of the rule's own clock since its last sent fire; of earlier days outages after it are counted."""
-    passed_ms = (moment.day - record.sent_day) * session_length_ms(rule.session)
-    return passed_ms + moment.clock_ms(rule) - record.sent_clock_ms

@@ -29,21 +29,20 @@ from rules.bars import (
     bar_start_ms,
     due_times,
     last_day_ms,
+    minute_at,
     minute_end_ms,
     trading_minute,
 )
 from rules.books import Books
+from rules.gaps import GAPS, NO_GAP, Gaps
 from rules.latest import Latest, is_halted
 from rules.node import ALL, Selection, is_tick
 from rules.state import Column, StateTable
 
-GAPS: Final = (None, "session", "lunch", "halt", "feed", "feed")
-NO_GAP, NIGHT_GAP, LUNCH_GAP, HALT_GAP, FEED_GAP, RESTART_GAP = range(6)
 RESTART: Final = "restart"
 """Reason of a gap mark that stands for our own outage."""
-NOON_MS: Final = (11 * 60 + 30) * 60_000
-AFTERNOON_MS: Final = 13 * 3_600_000
-CLOSE_MS: Final = 15 * 3_600_000
+OUTAGES_KEPT_MS: Final = 14 * DAY_MS
+"""How far back silences and halts are remembered: a clock that runs over more days counts older ones as running."""
 FUTURE_MS: Final = 10_000
 """A tick stamped further than this ahead of its arrival is dropped: it would drag the market clock along."""
 AUCTION_RESULT_MS: Final = (9 * 60 + 25) * 60_000
@@ -73,21 +72,19 @@ class Market:
         self.day_number = 0
         self.ticks = 0
         self.dropped: Counter[str] = Counter()
-        self.traded_ms = self.state.claim("now/traded_ms", dtype=np.int64, fill=0)
-        """Time of the symbol's last tick of trading hours; kept over night."""
-        self.before_ms = self.state.claim("now/before_ms", dtype=np.int64, fill=0)
-        """The same of the tick before."""
-        self.gap = self.state.claim("now/gap", dtype=np.int8, fill=0)
-        """What lies between the two, an index into GAPS."""
-        self.gap_ms = 0
-        """When the feed said last that ticks are missing; `gap_is_ours`: because we were away."""
-        self.gap_is_ours = False
+        self.gaps = Gaps(self.state)
+        self._gap = self.state.claim("now/gap", dtype=np.int64, fill=0)
+        """What lies before the symbol's latest tick that makes bars, an index into GAPS."""
+        self.away_ms = self.state.claim("now/away_ms", dtype=np.int64, fill=-1)
+        """The trading time of our own outage there, -1 = none."""
         self.halts: dict[int, list[tuple[int, int | None]]] = {}
-        """Halts of the day by row as (since, until)."""
+        """Halts by row as (since, until), likewise."""
         self.silences: list[tuple[int, int | None]] = []
-        """Marked silences of the day as (since, until) in Unix ms; until is None while it lasts."""
+        """Marked silences as (since, until) in Unix ms, each within a day; until is None while it lasts."""
         self._due: list[tuple[int, int, tuple[str, ...]]] = []
         self._next_due = 0
+        self._in_order: IntArray | None = None
+        """The last rows that were found to be those of all symbols in order; decoders repeat the very object."""
 
     # ── words and instruments ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -97,6 +94,8 @@ class Market:
             return self.books.column(word)
         if word == "END":
             return self.period(period).end_ms
+        if word == "TICK_MS":
+            return self.latest.ts_ms
         if word not in ("O", "H", "L", "C", "V", "AMO"):
             return self.latest.column(word)
         return self.latest.column("LAST") if is_tick(period) else self.period(period).fields[word]
@@ -137,8 +136,11 @@ class Market:
 
     def selection(self, rows: IntArray) -> Selection:
         """Return ALL where `rows` are all symbols in order (the contiguous fast path), else the rows."""
-        whole = len(rows) == self.state.n and len(rows) > 0 and rows[0] == 0 and bool((np.diff(rows) == 1).all())
-        return ALL if whole else rows
+        if rows is not self._in_order:
+            if len(rows) != self.state.n or not len(rows) or rows[0] or not (rows[1:] > rows[:-1]).all():
+                return rows
+            self._in_order = rows
+        return ALL if len(rows) == self.state.n else rows
 
     # ── ticks ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -175,31 +177,26 @@ class Market:
         self.dropped["duplicate"] += int(repeats.sum())
         return np.asarray(~(old | repeats))
 
-    def mark_gaps(self, at: Selection, batch: TickBatch) -> None:
-        """Note what lies between each tick and its symbol's previous one; call it before the ticks are applied."""
-        clock = day_ms(batch.ts_event_ms)
-        trading = (clock >= AUCTION_RESULT_MS) & (clock <= CLOSE_MS) & ~((clock > NOON_MS) & (clock < AFTERNOON_MS))
-        before = self.traded_ms.array[at]
-        halted = is_halted(self.latest.status.array[at])
-        self._note_halts(at, halted, batch)
-        gap = np.where(before <= self.gap_ms, RESTART_GAP if self.gap_is_ours else FEED_GAP, NO_GAP)
-        gap[halted] = HALT_GAP
-        gap[(clock >= AFTERNOON_MS) & (before < self.midnight_ms + AFTERNOON_MS)] = LUNCH_GAP
-        gap[before < self.midnight_ms] = NIGHT_GAP
-        gap[before == 0] = NO_GAP
-        self.gap.array[at] = gap
-        self.before_ms.array[at] = before
-        self.traded_ms.array[at] = np.where(trading, batch.ts_event_ms, before)
+    def mark_gaps(self, rows: IntArray, batch: TickBatch, *, live: BoolArray) -> None:
+        """Note what lies before the ticks that make bars, and halts; call it before the ticks are applied."""
+        self._note_halts(rows, batch)
+        if not self.bars:
+            return
+        trading = rows[live]
+        if len(trading):
+            at, times_ms = self.selection(trading), batch.ts_event_ms[live]
+            self._gap.array[at], self.away_ms.array[at] = self.gaps.before(self.gaps.bars, trading, times_ms)
+            self.gaps.bars.follow(at, times_ms)
 
-    def _note_halts(self, at: Selection, halted: BoolArray, batch: TickBatch) -> None:
-        now = is_halted(batch.status)
+    def _note_halts(self, rows: IntArray, batch: TickBatch) -> None:
+        halted, now = is_halted(self.latest.status.array[rows]), is_halted(batch.status)
         if not (now | halted).any():
             return
-        rows = np.arange(self.state.n)[at]
+        self.gaps.resume(rows[halted & ~now])
         for i in np.flatnonzero(now & ~halted):
             self.halts.setdefault(int(rows[i]), []).append((int(batch.ts_event_ms[i]), None))
         for i in np.flatnonzero(halted & ~now):
-            spans = self.halts.setdefault(int(rows[i]), [(self.midnight_ms, None)])
+            spans = self.halts[int(rows[i])]
             spans[-1] = spans[-1][0], int(batch.ts_event_ms[i])
 
     def live(self, at: Selection, batch: TickBatch) -> BoolArray:
@@ -215,8 +212,8 @@ class Market:
 
     def minutes(self, ts_ms: IntArray) -> int | IntArray:
         """Return the trading minute of each tick; one number where all share it (it only grows with time)."""
-        first, last = trading_minute(np.array([ts_ms.min(), ts_ms.max()]) - self.midnight_ms)
-        return int(first) if first == last else trading_minute(ts_ms - self.midnight_ms)
+        first, last = minute_at(int(ts_ms.min()) - self.midnight_ms), minute_at(int(ts_ms.max()) - self.midnight_ms)
+        return first if first == last else trading_minute(ts_ms - self.midnight_ms)
 
     def ends(self, minute: int | IntArray, period: str) -> int | IntArray:
         """Return the end (Unix ms) of the bar of this period that holds each trading minute."""
@@ -270,7 +267,7 @@ class Market:
         if opening.any():
             fresh = rows[opening]
             bars.open_bars(fresh, end_ms=pick(ends, opening), last=last[fresh], day=self.day)
-            bars.gap.array[fresh] = self.gap.array[fresh] if PERIOD_MINUTES[bars.period] < DAY_MINUTES else NO_GAP
+            bars.gap.array[fresh], bars.away_ms.array[fresh] = NO_GAP, -1
         joining = live & (held <= ends) & (opening | (bars.closed.array[at] != FINAL))
         if not joining.all():
             self.dropped["late_bar"] += int((live & (held > ends)).sum())
@@ -283,6 +280,10 @@ class Market:
             volume_lots=self.latest.raw("volume_lots")[at],
             amount_cny=self.latest.raw("amount_cny")[at],
         )
+        if PERIOD_MINUTES[bars.period] < DAY_MINUTES:
+            # What lies before any of its ticks lies between its close and that of the bar before it.
+            bars.gap.array[at] = np.maximum(bars.gap.array[at], self._gap.array[at])
+            bars.away_ms.array[at] = np.maximum(bars.away_ms.array[at], self.away_ms.array[at])
 
     def count_day(self, at: Selection) -> None:
         """Remember the cumulative figures and day extremes for the next tick.
@@ -309,6 +310,7 @@ class Market:
 
     def roll(self, second_ms: int) -> None:
         """Begin the trade date of `second_ms`: the old day's words, counts and (committed) bars are forgotten."""
+        self._end_outages(second_ms)
         self.reach(second_ms)
         self.date = trade_date(second_ms)
         self.day_number += 1
@@ -320,9 +322,23 @@ class Market:
         self.survey()
         self.latest.roll()
         self.day.roll()
-        self.silences = [(since, until) for since, until in self.silences if until is None]
-        self.halts.clear()
         self._plan_day()
+
+    def _end_outages(self, second_ms: int) -> None:
+        """End the old day's silences and halts with it; a silence that lasts goes on in the new one.
+
+        They are kept for the cooldowns and stretches of days that span them.
+        """
+        last_ms, kept_ms = self.midnight_ms + DAY_MS - 1, midnight_ms(second_ms) - OUTAGES_KEPT_MS
+        lasts = bool(self.silences) and self.silences[-1][1] is None
+        self.silences = [(since, until or last_ms) for since, until in self.silences if since >= kept_ms]
+        if lasts:
+            self.silences.append((midnight_ms(second_ms), None))
+        self.halts = {
+            row: [(since, until or last_ms) for since, until in spans]
+            for row, spans in self.halts.items()
+            if spans[-1][0] >= kept_ms
+        }
 
     def ends_before(self, bars: PeriodBars, second_ms: int) -> bool:
         """Tell whether the bars of this period that are held end before the trade date of `second_ms`."""
@@ -346,17 +362,25 @@ class Market:
         """When the current day's last bars are due."""
         return self._due[-1][0] if self._due else self.clock_ms
 
-    def gap_of(self, period: str, row: int) -> int:
-        """Return what lies before a symbol's latest sample on a period, an index into GAPS."""
-        bars = self.bars.get(period)
-        return int(self.gap.array[row] if bars is None else bars.gap.array[row])
+    def gap_before(self, layer: str, row: int, ts_ms: int, *, closing: bool) -> tuple[str | None, int | None]:
+        """Return what lies before a sample of a symbol now (GAPS), and the trading time we were away there, if at all.
+
+        layer: a period of bars, or ticks of some sessions; `closing`: a bar is sampled at its close, not at a tick.
+        """
+        bars = self.bars.get(layer)
+        if bars is not None:
+            gap, away_ms = int(bars.gap.array[row]), int((bars if closing else self).away_ms.array[row])
+        else:
+            found = self.gaps.before(self.gaps.trail(layer), np.array([row]), np.array([ts_ms]))
+            gap, away_ms = int(found[0][0]), int(found[1][0])
+        return GAPS[gap], None if away_ms < 0 else away_ms
 
     def is_silent(self, start_ms: int, end_ms: int) -> bool:
         """Tell whether this stretch lies wholly inside a marked silence."""
         return any(since <= start_ms and (until is None or end_ms <= until) for since, until in self.silences)
 
     def outages(self, ts_ms: int, row: int | None = None) -> tuple[tuple[int, int], ...]:
-        """Return what the day's clocks leave out before `ts_ms`: marked silences and, of one symbol, its halts.
+        """Return what clocks leave out before `ts_ms`: marked silences and, of one symbol, its halts.
 
         In order, and no two of them overlap.
         """
@@ -392,7 +416,7 @@ class Market:
             "symbols": list(self.universe.symbols), "instruments": self.instruments_source,
             "positions": self.books.source, "books": list(self.books.names),
             "periods": list(self.bars), "columns": list(self.latest.columns), "silences": self.silences,
-            "dropped": dict(self.dropped), "gap": [self.gap_ms, self.gap_is_ours], "halts": list(self.halts.items()),
+            "dropped": dict(self.dropped), "away_since_ms": self.gaps.away_since_ms, "halts": list(self.halts.items()),
         }  # fmt: skip
 
     def prepare(self, header: Mapping[str, Any]) -> None:
@@ -410,7 +434,7 @@ class Market:
         self.date, self.day_number, self.ticks = header["date"], header["day_number"], header["ticks"]
         self.silences = [(since, until) for since, until in header["silences"]]
         self.halts = {row: [(since, until) for since, until in spans] for row, spans in header["halts"]}
-        self.gap_ms, self.gap_is_ours = header["gap"]
+        self.gaps.away_since_ms = header["away_since_ms"]
         self.dropped = Counter(header["dropped"])
         self.reach(header["clock_ms"])
         self._plan_day()

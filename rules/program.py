@@ -21,9 +21,9 @@ from rules.holding import Moves, StateBits
 from rules.language.tree import Expr, Formula
 from rules.lifecycle import EdgeBits, SlotKey
 from rules.logic import BitRows, Circuit, byte_width
-from rules.meaning import renamed, renamed_expr
+from rules.meaning import measured, renamed, renamed_expr
 from rules.node import ALL, Node, Selection
-from rules.rule import Evaluation, Leg, Mode, OnStart, Rule, RuleSet
+from rules.rule import Aggregate, Evaluation, Leg, Mode, OnStart, Rule, RuleSet
 from rules.rulefile import value_exprs
 from rules.selector import Held, Selector
 
@@ -90,7 +90,7 @@ class Group:
         rearms = [slot.rearm for slot in slots if slot.rearm is not None]
         self._circuit = Circuit([slot.condition for slot in slots] + rearms)
         self.plan = graph.plan(self._circuit.leaves)
-        self._scope: BitRows = np.zeros((len(slots), 0), np.uint8)
+        self._scope = self._watched = np.zeros((len(slots), 0), np.uint8)
         self._sessions = sorted({slot.rule.session for slot in slots})
         self.sessions = tuple(sorted({session for sessions in self._sessions for session in sessions}))
         self._session_of = np.array([self._sessions.index(slot.rule.session) for slot in slots])
@@ -107,8 +107,16 @@ class Group:
             if select not in chosen:
                 chosen[select] = np.fromiter((select.covers(one, held) for one in known), np.bool_, len(known))
             scope[row] = chosen[select] & (slot.rule.id not in expired)
-        self._scope = np.packbits(scope, axis=1)
-        self.bits.grow(len(symbols))
+        self.watch(scope)
+
+    def watch(self, scope: BoolArray) -> None:
+        """Watch what is set in (slots, n) `scope`."""
+        self._scope = self._watched = np.packbits(scope, axis=1)
+        self.bits.grow(scope.shape[1])
+
+    def admit(self, now: BoolArray) -> None:
+        """Evaluate, until told otherwise, only what is set in (slots, n) `now` of what is watched."""
+        self._scope = self._watched & np.packbits(now, axis=1)
 
     def covers(self, slot_row: int, row: int) -> bool:
         """Tell whether this slot watches the symbol of this row."""
@@ -130,15 +138,19 @@ class Group:
         circuit = self._circuit
         circuit.run(at, n_symbols=sample.n_symbols)
         rows = circuit.rows[: len(self.slots)]
-        return circuit.t[rows], circuit.f[rows], self._scope & self._session_bits(sample)
+        return circuit.t.take(rows, axis=0), circuit.f.take(rows, axis=0), self._scope & self._session_bits(sample)
 
     def _session_bits(self, sample: Sample) -> BitRows:
         table = np.zeros((len(self._sessions), byte_width(sample.n_symbols)), np.uint8)
         for row, sessions in enumerate(self._sessions):
+            inside = sample.overlap(sample.times_ms, sessions)
+            if isinstance(inside, bool) and isinstance(sample.at, slice):
+                table[row] = 255 * inside
+                continue
             mask = np.zeros(sample.n_symbols, np.bool_)
-            mask[sample.at] = sample.overlap(sample.times_ms, sessions)
+            mask[sample.at] = inside
             table[row] = np.packbits(mask)
-        return np.asarray(table[self._session_of])
+        return table.take(self._session_of, axis=0)
 
 
 class EdgeGroup(Group):
@@ -160,7 +172,7 @@ class EdgeGroup(Group):
         true, false, enabled = self._evaluate(sample)
         both = np.concatenate([self._circuit.t, self._circuit.f])
         fires, late = self.bits.sample(
-            true, false, rearm=both[self._rearm_rows], enabled=enabled, fire_on_start=self._fire_on_start
+            true, false, rearm=both.take(self._rearm_rows, axis=0), enabled=enabled, fire_on_start=self._fire_on_start
         )
         return [fire for row in np.flatnonzero(fires.any(axis=1)).tolist() for fire in self._fires(row, fires, late)]
 
@@ -210,10 +222,14 @@ def ticks_in_session(times_ms: IntArray, sessions: Sessions) -> BoolArray | bool
     return np.asarray(in_session(times_ms, sessions))
 
 
-def compile_slots(rules: RuleSet, graph: Graph) -> list[Slot]:
-    """Put every leg of every rule into the graph; equal sub-expressions of all rules become one node."""
+def compile_slots(rules: RuleSet, market: Graph, *, groups: Graph | None = None) -> list[Slot]:
+    """Put every leg of every rule into its graph; equal sub-expressions of all rules become one node.
+
+    market: of symbols; groups: of groups of them, None where no rule is about any.
+    """
     slots: list[Slot] = []
     for rule in rules.rules:
+        graph = market if rule.over is None or groups is None else groups
         for leg in rule.legs:
             period = layer_of(rule)
             given = names_given(rule)
@@ -236,13 +252,33 @@ def layer_of(rule: Rule) -> str:
     Otherwise the auction's ticks would stand between the night and the first tick on which the rule is evaluated, and
     no price could ever cross over night.
     """
-    return f"tick@{'+'.join(sorted(rule.session))}" if rule.period == "tick" else rule.period
+    # To a group each of its samples is like a tick.
+    return market_layer(rule) if rule.over is None else layer_name(rule.session)
+
+
+def market_layer(rule: Rule) -> str:
+    """Return the period of what a rule reads of symbols."""
+    return layer_name(rule.session) if rule.period == "tick" else rule.period
+
+
+def layer_name(sessions: Sessions) -> str:
+    """Return the graph's period for the ticks of these sessions."""
+    return f"tick@{'+'.join(sorted(sessions))}"
 
 
 def names_given(rule: Rule) -> dict[str, str]:
-    """Return what the graph calls the words whose meaning depends on the rule: those of its book of positions."""
+    """Return what the graph calls the words whose meaning depends on the rule: aggregates, and those of its book."""
+    if rule.over is not None:
+        return {one.name: aggregate_key(rule, one) for one in rule.over.aggregates}
     book = rule.select.book
     return {} if book is None else {word: word_of(word, book) for word in BOOK_WORDS}
+
+
+def aggregate_key(rule: Rule, aggregate: Aggregate) -> str:
+    """Return what the graph over groups calls an aggregate: equal ones of equal scopes are one column."""
+    assert rule.over is not None
+    scope = f"{rule.select.text()}|{rule.over.by}|{rule.over.min_valid!r}|{market_layer(rule)}"
+    return f"{measured(aggregate)}@{scope}"
 
 
 def local_names(formula: Formula) -> dict[str, Expr]:

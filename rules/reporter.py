@@ -7,18 +7,19 @@ order does not depend on how ticks were cut into batches.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from feeds.inputs import Mark
-from feeds.sessions import date_text, trading_clock_ms
+from feeds.sessions import date_text
+from feeds.universe import Universe
 from rules.alert import Alert, Event, identity
 from rules.lifecycle import Ledger, Moment, Verdict
-from rules.market import GAPS, NO_GAP, RESTART_GAP, Market
-from rules.program import Fire, Slot
-from rules.rule import Rule
+from rules.market import Market
+from rules.program import Fire, Slot, layer_of
+from rules.rule import Evaluation, Rule
 
 FEED_RULE: Final = "feed"
 """Rule id of health events: a feed's silence is an episode of it."""
@@ -38,8 +39,9 @@ class Cause:
 class Reporter:
     """Makes events from fires; owns the ledger that judges and numbers them."""
 
-    def __init__(self, market: Market) -> None:
+    def __init__(self, market: Market, groups: Universe) -> None:
         self._market = market
+        self._groups = groups
         self.ledger = Ledger()
         self.silent_episode: tuple[str, int] | None = None
         """(trade date, episode) of the feed's silence while it lasts."""
@@ -48,14 +50,16 @@ class Reporter:
     def moment(self, slot: Slot, row: int, ts_ms: int, bar_end_ms: int | None, *, timed: bool = False) -> Moment:
         """Return what there is to know of a sample of one symbol; `timed`: a timer's end, which is no sample."""
         market = self._market
+        if slot.rule.over is not None:
+            return Moment(ts_ms, date_text(ts_ms), market.day_number, None, market.outages(ts_ms))
         last, prev = market.latest.raw("last")[row], market.latest.raw("prev_close")[row]
-        gap = NO_GAP if timed else market.gap_of(slot.rule.period, row)
-        away_ms = None
-        if gap == RESTART_GAP:
-            away_ms = trading_clock_ms(ts_ms) - trading_clock_ms(int(market.before_ms.array[row]))
+        gap, away_ms = None, None
+        if not timed:
+            closing = slot.rule.evaluation is Evaluation.BAR_CLOSE
+            gap, away_ms = market.gap_before(layer_of(slot.rule), row, ts_ms, closing=closing)
         return Moment(
             ts_ms, date_text(ts_ms), market.day_number, bar_end_ms, market.outages(ts_ms, row),
-            last=None if np.isnan(last) else float(last), rising=not last < prev, gap=GAPS[gap], away_ms=away_ms,
+            last=None if np.isnan(last) else float(last), rising=not last < prev, gap=gap, away_ms=away_ms,
         )  # fmt: skip
 
     def note_fire(
@@ -69,8 +73,8 @@ class Reporter:
         episode: int | None = None,
     ) -> Verdict:
         """Judge a fire and note its event; `episode` is the number of the one it belongs to, None begins one."""
-        symbol = self._market.universe.symbols[fire.row]
-        verdict = self.ledger.judge(slot.rule, symbol, leg=slot.leg.name, moment=moment, episode=episode)
+        key = self.key(slot, fire.row)
+        verdict = self.ledger.judge(slot.rule, key, leg=slot.leg.name, moment=moment, episode=episode)
         sent = verdict.event is Event.FIRE
         self.note(
             slot, fire.row, verdict.event, moment, cause=cause, values=values, episode=(verdict.episode, moment.date),
@@ -96,20 +100,39 @@ class Reporter:
     ) -> None:
         """Note an event of an episode, given by its number and the trade date it began on."""
         rule = slot.rule
-        symbol = self._market.universe.symbols[row]
-        instrument = self._market.instruments.get(symbol)
-        name = None if instrument is None else instrument.name
-        number, date = episode
-        parts = (rule.id, rule.rev, slot.leg.name, symbol, date, number)
+        key, number, date = self.key(slot, row), *episode
+        is_group = rule.over is not None
+        instrument = None if is_group else self._market.instruments.get(key)
+        name = key if is_group else None if instrument is None else instrument.name
+        parts = (rule.id, rule.rev, slot.leg.name, key, date, number)
         alert = Alert(
             id=f"al_{identity(*parts, event, 1)}", episode_id=f"ep_{identity(*parts)}", event=event, rule=rule.id,
-            rev=rule.rev, leg=slot.leg.name, symbol=symbol, name=name, severity=rule.severity, labels=dict(rule.labels),
-            trade_date=date, episode=number, ts_event_ms=moment.ts_ms, period=rule.period,
+            rev=rule.rev, leg=slot.leg.name, symbol=None if is_group else key, group=key if is_group else None,
+            name=name, severity=rule.severity, labels=dict(rule.labels), trade_date=date, episode=number,
+            ts_event_ms=moment.ts_ms, period=rule.period,
             bar_end_ms=moment.bar_end_ms, provisional=provisional, gap=moment.gap, late=late, values=dict(values),
-            tick=self._market.tick(row), suppressed=suppressed, why=why,
-            message=_message(rule, event, symbol, name, {**values, "episode": str(number)}),
+            tick=None if is_group else self._market.tick(row), suppressed=suppressed, why=why,
+            message=_message(rule, event, key, name, {**values, "episode": str(number)}),
         )  # fmt: skip
-        self._noted.append((cause.arrival, cause.phase, slot.order, symbol, alert))
+        self._noted.append((cause.arrival, cause.phase, slot.order, key, alert))
+
+    def note_short(self, slot: Slot, row: int, moment: Moment, *, values: Mapping[str, float | None]) -> None:
+        """Note that too few members of a group have known values: an episode of its own, of all legs."""
+        whole = replace(slot, leg=replace(slot.leg, name=None))
+        key = self.key(slot, row)
+        number = self.ledger.next_episode(slot.rule.id, leg=None, symbol=key, date=moment.date)
+        self.note(
+            whole, row, Event.NODATA, moment, cause=Cause(), values=values, episode=(number, moment.date),
+            why="min_valid",
+        )  # fmt: skip
+
+    def key(self, slot: Slot, row: int) -> str:
+        """Return the symbol of this row, of a rule over groups the group."""
+        return (self._market.universe if slot.rule.over is None else self._groups).symbols[row]
+
+    def row(self, slot: Slot, key: str) -> int | None:
+        """Return the row of a symbol or group, None if it is not there."""
+        return (self._market.universe if slot.rule.over is None else self._groups).row(key)
 
     def note_expiry(self, rule: Rule, *, order: int) -> None:
         """Note that a rule's time is over."""
@@ -162,7 +185,10 @@ def by_slot(fires: Sequence[Fire]) -> dict[int, list[Fire]]:
 
 
 def _message(rule: Rule, event: Event, symbol: str, name: str | None, values: Mapping[str, float | str | None]) -> str:
-    template = rule.messages.get(str(event)) or rule.messages.get("fire")
+    short = event is Event.NODATA  # what is said of a fire is not so without data
+    template = rule.messages.get(str(event)) or (None if short else rule.messages.get("fire"))
+    if template is None and short:
+        return f"{name or symbol} {rule.id} 数据不足"
     if template is None:
         return f"{name or symbol} {rule.id}"
     return template.render({"name": name or symbol, "symbol": symbol, "rule": rule.id, **values})

@@ -70,6 +70,53 @@ class Leg:
     """None: re-arms when the condition is false on a valid sample."""
 
 
+class By(StrEnum):
+    """What the members of a rule over groups are grouped by."""
+
+    NONE = "none"
+    """One group of all of them."""
+    SECTOR = "sector"
+    BOARD = "board"
+
+
+class Measure(StrEnum):
+    """What is made of the members' values; members whose value is unknown are left out."""
+
+    COUNT = "count"
+    """Members for which the condition is true."""
+    SHARE = "share"
+    """The same as a share of those for which it is known, 0 to 1."""
+    SUM = "sum"
+    MEAN = "mean"
+    MIN = "min"
+    MAX = "max"
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """One entry of `agg`: a formula over each member, made one number per group.
+
+    name: upper case. ranked: not the number itself but its place among the rule's groups, 1 = the largest.
+    """
+
+    name: str
+    measure: Measure
+    of: Formula
+    ranked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """What makes a rule one over groups: its `select` are the members, its conditions are about the aggregates.
+
+    min_valid: a group of whose members a smaller share has known values is not evaluated.
+    """
+
+    by: By
+    aggregates: tuple[Aggregate, ...]
+    min_valid: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """One rule of a rule file, checked. Durations are ms of the rule's own session clock; None = no limit.
@@ -81,6 +128,8 @@ class Rule:
     rev: str
     legs: tuple[Leg, ...]
     select: Selector
+    over: Over | None = None
+    """None: each symbol is watched by itself."""
     period: str = "tick"
     evaluation: Evaluation = Evaluation.TICK
     mode: Mode = Mode.EDGE

@@ -12,7 +12,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 import orjson
 
-from rules import fields
+from rules import fields, over
 from rules.catalog.shipped import ShippedRule, shipped_rules
 from rules.document import Document, Scalar, Table, Value, read
 from rules.errors import Finding, RuleError, RuleFileError
@@ -28,7 +28,8 @@ from rules.meaning import revision, threshold_operands, value_exprs
 from rules.message import Template
 from rules.messages import DEFAULT_LANGUAGE, Language, read_messages
 from rules.parameters import Parameters, blamed, names_in, parameters, put_in, unknown
-from rules.rule import PERIODS, Evaluation, Frequency, Gap, Leg, Mode, OnStart, Rule, RuleSet
+from rules.rule import PERIODS, Aggregate, By, Evaluation, Frequency, Gap, Leg, Mode, OnStart, Over, Rule, RuleSet
+from rules.selector import Selector
 
 __all__ = ["from_source", "load", "value_exprs"]
 
@@ -67,7 +68,8 @@ _USE_FIELDS: Final = (
     "id", "use", "params", "select", "labels", "message", *(key for key in _LIFECYCLE if key not in _OF_THE_CATALOG),
 )  # fmt: skip
 _RULE_FIELDS: Final = (
-    "id", "use", "params", "select", "when", "rearm", "legs", "labels", "message", *_LIFECYCLE, *LATER_FIELDS,
+    "id", "use", "params", "select", "over", "agg", "min_valid", "when", "rearm", "legs", "labels", "message",
+    *_LIFECYCLE, *LATER_FIELDS,
 )  # fmt: skip
 
 
@@ -145,6 +147,8 @@ class _FileReader:
         self._ids = ids
         self._words: Mapping[str, Word] = MARKET
         """What the formulas of the rule being read may name without defining it."""
+        self._over: Over | None = None
+        """What makes the rule being read one over groups."""
         self._given = given
         self._parameters: Parameters = {}
         """Parameters of the rule being read."""
@@ -226,8 +230,8 @@ class _FileReader:
         own: Parameters = self._field(found, "params", parameters, {})
         self._parameters, self._named = {**own, **self._given}, set()
         period = lifecycle.get("period", "tick")
-        select = self._required(found, "select", fields.selector)
-        self._words = MARKET
+        self._words, self._over = MARKET, None
+        select = self._scope(found, lifecycle)
         if select is not None and select.book is not None:
             self._words = SPELLINGS
             lifecycle.setdefault("on_start", OnStart.FIRE)
@@ -237,12 +241,51 @@ class _FileReader:
         if not good() or select is None:
             return None
         rule = Rule(
-            id=rule_id, rev="", legs=legs, select=select, labels=labels, messages=messages, group=group.name,
-            file=self._document.file, line=self._document.line(found.start), **_arguments(lifecycle),
+            id=rule_id, rev="", legs=legs, select=select, over=self._over, labels=labels, messages=messages,
+            group=group.name, file=self._document.file, line=self._document.line(found.start),
+            **_arguments(lifecycle),
         )  # fmt: skip
         self._lint_threshold(rule, found)
         self._lint_parameters(own)
         return replace(rule, rev=revision(rule))
+
+    def _scope(self, found: Table, lifecycle: Mapping[str, Any]) -> Selector | None:
+        """Read what the rule watches: `select`, or the members of `over` with their aggregates."""
+        given = found.get("over")
+        if given is None:
+            for key in ("agg", "min_valid"):
+                if found.get(key) is not None:
+                    self._over = Over(By.NONE, (), over.MIN_VALID)
+                    self._error(found.key(key), f"{key} goes with over", hint="write over: all, or a choice of members")
+            return self._required(found, "select", fields.selector)
+        if found.get("select") is not None:
+            self._error(found.key("select"), "select and over can't stand together", hint="over chooses the members")
+        self._refuse_bars(found, lifecycle)
+        members = self._try(over.members, self._document, given)
+        by = By.NONE if members is None else members[1]
+        share = self._field(found, "min_valid", over.min_valid, over.MIN_VALID)
+        period = lifecycle.get("period", "tick")
+
+        def read(document: Document, value: Value) -> tuple[Aggregate, ...]:
+            return over.aggregates(
+                document, value, by=by, period=period, functions=self._functions, prepare=self._put_in
+            )
+
+        aggregates = self._required(found, "agg", read)
+        self._over = Over(by, aggregates or (), share)
+        self._words = over.words_of(aggregates or ())
+        return None if members is None or aggregates is None else members[0]
+
+    def _refuse_bars(self, found: Table, lifecycle: Mapping[str, Any]) -> None:
+        """Refuse what is about the bars or prices of one symbol."""
+        if lifecycle.get("freq", (None, None))[1] is not None:
+            self._error(found.get("freq") or found, "freq: {step: …} does not go with over", hint="a group has no LAST")
+        for key, value in (("eval", Evaluation.BAR_CLOSE), ("freq", (Frequency.ONCE_PER_BAR, None)), ("confirm", None)):
+            wrong = lifecycle.get(key) == value if value is not None else key in lifecycle
+            if wrong and lifecycle.get("period", "tick") != "tick":
+                what = f"{key}: {found.get(key).text}" if isinstance(found.get(key), Scalar) else key  # type: ignore[union-attr]
+                place = found.get(key) or found
+                self._error(place, f"{what} does not go with over", hint="groups are looked at once a second")
 
     def _use(self, found: Table, group: _Group, rule_id: str, *, good: Callable[[], bool]) -> Rule | None:
         """Read a rule that uses a shipped one: what stands beside `use` replaces what the shipped one says."""
@@ -324,8 +367,8 @@ class _FileReader:
                 self._error(place, f"{key}: {word} needs bars, and period tick has none", hint=hint)
 
     def _legs(self, found: Table, period: str) -> tuple[Leg, ...]:
-        """Read `when` and `rearm`, or `legs` of them; a rule over groups, refused as such, has names we don't know."""
-        if found.get("over") is not None or found.get("agg") is not None:
+        """Read `when` and `rearm`, or `legs` of them; conditions over groups can't be checked without aggregates."""
+        if self._over is not None and not self._over.aggregates:
             return ()
         legs = found.get("legs")
         if legs is None:
@@ -363,14 +406,19 @@ class _FileReader:
         text = fields.text(document, value)
         assert isinstance(value, Scalar)
         try:
-            parsed = parse(text)
-            self._named |= names_in(parsed)
-            meant = put_in(parsed, self._parameters)
-            checked = check(meant, period=period, functions=self._functions, words=self._words)
+            meant, functions = self._put_in(parse(text)), self._functions
+            if self._over is not None:
+                meant, period, functions = over.refuse_market(meant, functions), "tick", over.functions_of(functions)
+            checked = check(meant, period=period, functions=functions, words=self._words)
         except RuleFileError as error:
             raise RuleFileError([document.place(finding, value) for finding in error.findings]) from None
         document.warnings += [document.place(finding, value) for finding in checked.warnings]
         return checked.formula
+
+    def _put_in(self, formula: Formula) -> Formula:
+        """Put the rule's parameters into a formula, and note which are used."""
+        self._named |= names_in(formula)
+        return put_in(formula, self._parameters)
 
     def _messages(self, found: Table, legs: tuple[Leg, ...], period: str) -> dict[str, Template]:
         """Read `message`, in the language of the rule set."""

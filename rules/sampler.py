@@ -47,6 +47,10 @@ class Sampler:
         self._take(sample)
         return sample.shown
 
+    def __bool__(self) -> bool:
+        """Tell whether anything is sampled."""
+        return bool(self._samples)
+
     def keep(self, nodes: set[tuple[str, str]]) -> None:
         """Forget the samples of nodes that are not among these (period, key)."""
         self._samples = {place: sample for place, sample in self._samples.items() if place in nodes}

@@ -51,6 +51,10 @@ class StateTable:
         for name in [name for name in self._columns if name.startswith(prefix)]:
             del self._columns[name]
 
+    def release_one(self, name: str) -> None:
+        """Forget the array of exactly this name."""
+        del self._columns[name]
+
     def grow(self, n_symbols: int) -> None:
         """Widen every array to n_symbols; new symbols start with each array's fill value."""
         extra = n_symbols - self.n

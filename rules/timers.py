@@ -8,7 +8,7 @@ moves.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -47,17 +47,18 @@ class Timers:
         """Stop an episode's timer if it has one."""
         self._running.pop(key, None)
 
-    def keep(self, wanted: Callable[[TimerKey], bool]) -> None:
-        """Stop all timers but these."""
-        self._running = {key: timer for key, timer in self._running.items() if wanted(key)}
+    @property
+    def running(self) -> list[Timer]:
+        """All running timers."""
+        return list(self._running.values())
 
-    def due(self, before_ms: int) -> Iterator[tuple[int, Timer]]:
-        """Yield (deadline, timer) of those whose deadline is before this time and stop them; more may be started."""
+    def due(self, before_ms: int) -> Iterator[Timer]:
+        """Yield the timers whose deadline is before this time, in order, and stop them; more may be started."""
         while self._queue and self._queue[0][0] < before_ms:
-            deadline_ms, _, _, _, timer = heapq.heappop(self._queue)
+            timer = heapq.heappop(self._queue)[-1]
             if self._running.get(timer.key) is timer:  # else it was stopped or replaced
                 del self._running[timer.key]
-                yield deadline_ms, timer
+                yield timer
 
     def of(self, key: TimerKey) -> Timer | None:
         """Return the timer of an episode, None if none runs."""
@@ -75,7 +76,7 @@ class Timers:
 
     def dump(self) -> list[list[Any]]:
         """Return all running timers as JSON values."""
-        return [[*t.key, t.order, t.purpose, t.since_ms, t.length_ms] for t in self._running.values()]
+        return [[*t.key, t.order, t.purpose, t.since_ms, t.length_ms] for t in self.running]
 
 
 def load(rows: list[list[Any]]) -> list[Timer]:

@@ -25,12 +25,15 @@ HELP = "run rule tests: a feed written down and the complete list of events it m
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="files of rule tests (YAML)")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write the results as JUnit XML too")
+    parser.add_argument(
+        "--language", choices=("zh", "en"), default="zh", help="of messages a rule gives in several (default zh)"
+    )
     parser.add_argument("--update", action="store_true", help="write what came into the expect lists that fail")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run every test of every file and report; the files named in them are found beside them."""
-    suites = [_Suite.open(file) for file in args.files]
+    suites = [_Suite.open(file, args.language) for file in args.files]
     for suite in suites:
         suite.results = [suite.result(case) for case in suite.suite.cases]
     if args.update:
@@ -52,7 +55,7 @@ class _Suite:
     results: Sequence[Result] = ()
 
     @classmethod
-    def open(cls, file: Path) -> _Suite:
+    def open(cls, file: Path, language: str) -> _Suite:
         """Read a file and all rule files it names; raises CommandError with every finding."""
         from rules.errors import RuleError
         from rules.testfile import read_suite
@@ -65,7 +68,8 @@ class _Suite:
         named = {suite.rule_files} | {
             reload.rule_files for case in suite.cases for reload in case.reloads if reload.rule_files is not None
         }
-        return cls(file, suite, {files: load_rules([file.parent / name for name in files]) for files in named})
+        beside = {files: [file.parent / name for name in files] for files in named}
+        return cls(file, suite, {files: load_rules(paths, language=language) for files, paths in beside.items()})
 
     def result(self, case: Case) -> Result:
         """Run one case; raises CommandError for what cannot be run at all."""

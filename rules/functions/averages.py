@@ -22,7 +22,7 @@ from rules.functions.function import (
     window,
 )
 from rules.functions.values import Constant, NumberNode, holes, scalar
-from rules.functions.windows import Mean, Weighted, build_window, folded
+from rules.functions.windows import Weighted, build_window, folded, mean
 from rules.language.tree import Kind
 from rules.node import Selection
 from rules.state import StateTable
@@ -141,7 +141,7 @@ def smoothed(builder: Builder, x: Value, weight: float) -> Value:
 
 
 def _build_ma(builder: Builder, args: Args, constants: Constants) -> Value:
-    return build_window(builder, "MA", Mean, args[0], int(constants[0]))
+    return mean(builder, args[0], int(constants[0]))
 
 
 def _vary_ma(builder: Builder, args: Args, n: NumberNode, cap: int) -> Value:

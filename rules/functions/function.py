@@ -78,6 +78,8 @@ class Builder(Protocol):
     """The graph as a function's `build` sees it: every node it makes goes through `share`."""
 
     period: str
+    broken_ms: Column
+    """(n,) int64 Unix ms: since when the layer's bars of each symbol are an unbroken row; 0 = ever."""
 
     def share(self, node: Value) -> Value:
         """Return the node of the same key if there is one, else take this one in and open it."""
@@ -95,7 +97,10 @@ class Builder(Protocol):
         """Return a ring that keeps at least the last `depth` committed values of `node`."""
 
     def source_column(self, word: str) -> Column:
-        """Return the market's own column of a word, or of END: the forming bar's end in Unix ms, int64, 0 = none."""
+        """Return the market's own column of a word, or of END, the forming bar's end, or TICK_MS, the latest tick's time.
+
+        END and TICK_MS are int64 Unix ms, 0 = none.
+        """
 
     def counts(self, period: str) -> Column:
         """Return the (n,) int64 number of bars each symbol has committed."""

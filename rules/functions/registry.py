@@ -15,10 +15,13 @@ from rules.functions.function import Builder, Constants, Function, Param, ParamK
 from rules.functions.parabolic import PARABOLIC
 from rules.functions.references import REFERENCES
 from rules.functions.regression import REGRESSION
+from rules.functions.seconds import SECONDS
 from rules.functions.spread import SPREAD
 from rules.functions.windows import WINDOWS
 
-FAMILIES: Final = (ARITHMETIC, REFERENCES, AVERAGES, WINDOWS, COUNTING, CROSSING, SPREAD, REGRESSION, PARABOLIC)
+FAMILIES: Final = (
+    ARITHMETIC, REFERENCES, AVERAGES, WINDOWS, COUNTING, CROSSING, SPREAD, REGRESSION, PARABOLIC, SECONDS,
+)  # fmt: skip
 FUNCTIONS: Final[dict[str, Function]] = {function.name: function for family in FAMILIES for function in family}
 
 __all__ = ["FUNCTIONS", "Builder", "Constants", "Function", "Param", "ParamKind"]

@@ -239,13 +239,24 @@ def _build_sum(builder: Builder, args: Args, constants: Constants) -> Value:
     return builder.share(Overall(call_key("SUM", (number,), constants), number, np.add))
 
 
+def mean(builder: Builder, x: Value, n: int) -> Value:
+    """Return the node of MA(x, n)."""
+    return build_window(builder, "MA", Mean, x, n)
+
+
+def extreme(builder: Builder, name: str, x: NumberNode, n: int) -> Value:
+    """Return the node of HHV(x, n) or LLV(x, n)."""
+    pick = _PICKS[name]
+    key = call_key(name, (x,), (float(n),))
+    return builder.share(Extreme(key, x, n, ring=builder.ring(x, n - 1), pick=pick))
+
+
 def _extreme(name: str, pick: Callable[..., Any], meaning: str) -> Function:
     def build(builder: Builder, args: Args, constants: Constants) -> Value:
         number, n = builder.number(args[0]), int(constants[0])
-        key = call_key(name, (number,), constants)
         if n == 0:
-            return builder.share(Overall(key, number, pick))
-        return builder.share(Extreme(key, number, n, ring=builder.ring(number, n - 1), pick=pick))
+            return builder.share(Overall(call_key(name, (number,), constants), number, pick))
+        return extreme(builder, name, number, n)
 
     def vary(builder: Builder, args: Args, n: NumberNode, cap: int) -> Value:
         number = builder.number(args[0])
@@ -281,6 +292,8 @@ def _extreme_bars(name: str, reaches: Callable[..., Any], beats: Callable[..., A
 def _whole_window(constants: Constants) -> int:
     return max(1, int(constants[0]))
 
+
+_PICKS: Final[dict[str, Callable[..., Any]]] = {"HHV": np.fmax, "LLV": np.fmin}
 
 WINDOWS: Final = (
     Function(

@@ -485,9 +485,6 @@ class _Checker:
         return None
 
     def _unknown_function(self, expr: Call) -> _Found:
-        later = refusals.LATER_FUNCTIONS.get(expr.name)
-        if later is not None:
-            return self._refused_call(expr, f"{expr.name} {refusals.NOT_YET}", hint=later)
         if expr.name in SPELLINGS or expr.name in self._assigned:
             return self._refused_call(expr, f"{expr.name} is no function", hint="write it without parentheses")
         for arg in expr.args:

@@ -31,14 +31,7 @@ UNAVAILABLE: Final[dict[str, str]] = {
     ),
 }
 UNAVAILABLE_DYNAINFO: Final[dict[int, str]] = {
-    17: "the volume ratio is not evaluated by this version",
     37: "turnover needs the number of shares, which is unavailable",
-}
-NOT_YET: Final = "is not evaluated by this version"
-
-LATER_FUNCTIONS: Final[dict[str, str]] = {
-    **dict.fromkeys(("RISE", "HIGHS", "LOWS"), "windows of seconds come later; use period: 1m and REF, HHV, LLV"),
-    **dict.fromkeys(("VRATIO", "BIGTICK"), "it comes later"),
 }
 LATER_FIELDS: Final[dict[str, str]] = {
     "cap": "windows that vary from bar to bar come later",

@@ -112,5 +112,6 @@ DYNAINFO: Final[dict[int, str]] = {
     12: "LAST-PRECLOSE",
     13: "(DAYHIGH-DAYLOW)/PRECLOSE",
     14: "(LAST-PRECLOSE)/PRECLOSE",
+    17: "VRATIO(5)",
 }
 """What DYNAINFO(n) stands for; ratios are fractions."""

@@ -141,6 +141,15 @@ def test_files_named_in_a_feed_lie_beside_the_tests(tests: Path, tmp_path: Path)
     assert test(tests) == 0
 
 
+def test_messages_are_in_the_language_asked_for(tests: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rules = RULES.replace('"{name} 突破 1800：{LAST:.2f} {PCT:+.2f}%"', '{zh: "突破 {LAST}", en: "above {LAST}"}')
+    (tests.parent / "rules.yaml").write_text(rules, encoding="utf-8")
+    tests.write_text(TESTS.replace("LAST: 1801}", 'LAST: 1801, message: "above 1801"}'), encoding="utf-8")
+    assert test(tests, "--language", "en") == 0
+    assert test(tests) == 1
+    assert "message is 突破 1801" in capsys.readouterr().out
+
+
 # ── what cannot be used ───────────────────────────────────────────────────────────────────────────────────────────
 
 

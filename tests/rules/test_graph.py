@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rules.errors import RuleError
 from rules.evaluate import as_floats
+from rules.functions.function import Clock
 from rules.functions.registry import FUNCTIONS
 from rules.graph import Graph
 from rules.language.parser import parse
@@ -29,6 +30,8 @@ def every_function() -> list[Expr]:
     """Return one call of every function, on bar fields and truth words, besides W1."""
     found: list[Expr] = [*INDICATORS.values(), *CONDITIONS]
     for function in FUNCTIONS.values():
+        if function.clock is not Clock.BARS:
+            continue
         constants = constants_of(function)[-1]
         expr, _ = call_of(function, constants)
         assert isinstance(expr, Call)
@@ -383,7 +386,7 @@ REFUSED: list[tuple[Expr, str]] = [
     (call("STD", Name("C"), 1), "N must be at least 2, not 1"),
     (call("SMA", Name("C"), 3, 4), "M must be above 0 and at most N = 3, not 4"),
     (call("LAST", Compare(">", Name("C"), Number(1.0)), 1, 2), "must be at least B = 2, not 1"),
-    (call("DYNAINFO", 17), "DYNAINFO takes one of 3, 4"),
+    (call("DYNAINFO", 37), "DYNAINFO takes one of 3, 4"),
     (Binary("/", Call("REF", (Name("C"), Number(-1.0))), Name("O")), "N must be at least 0, not -1"),
 ]
 

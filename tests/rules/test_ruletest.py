@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from feeds.inputs import Heartbeat, Input, Mark, MarkKind
 from feeds.sessions import unix_ms
@@ -448,3 +450,40 @@ feed: [{start: "10:00:00", LAST: "99 95 90"}]""",
     assert "rule stop does not watch 600519.SH" in outcome(bare, rules=rules).text()
     with pytest.raises(RuleFileError, match="entry"):
         read_suite(text.replace("entry: 100", "entry: -1"), file="t.yaml")
+
+
+def test_lists_too_long_to_align_are_shown_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rules.expectation.MOST_PAIRS", 1)
+    feed = 'feed: [{start: "10:00:00", LAST: "9 11 8 11 8 11 8 11"}]'
+    expect = "[" + ", ".join(f'{{at: "10:00:{at}", event: fire}}' for at in ("03", "10", "16", "21")) + "]"
+    signs = [line[2] for line in outcome(case_text(feed, expect=expect)).text().split("\n")]
+    assert signs == [" ", "-", "-", "+", "+", " "]
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_mutated_file_of_tests_is_read_or_refused_with_its_place(data: st.DataObject) -> None:
+    text = case_text(
+        """
+gap: {from: "10:00:03", to: "10:00:09"}
+halt: {from: "10:01:00", to: "10:01:09"}
+restart_at: {at: "10:00:04", back_at: "10:00:06"}
+exright: {date: 2025-01-03, factor: 0.5}
+instruments: {600519.SH: {name: 茅台, sectors: [白酒]}}
+feed: [{start: "10:00:00", step: 3s, LAST: "9 11 _*3 nan"}, {bars: 5m, C: "1 2"}, {file: b.csv, period: 5m}]""",
+        expect='[{at: "10:00:03", event: fire, LAST: 11, late: false, "MA(C,5)": null}]',
+    )
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(text) - 1))
+        size = data.draw(st.integers(0, 6))
+        new = data.draw(st.text(st.sampled_from('"[]{}:,-_*0159 \n\tabfmn茅&!|>%#'), max_size=4))
+        text = text[:at] + new + text[at + size :]
+    try:
+        suite = read_suite(text, file="t.yaml")
+    except RuleFileError as refused:
+        for finding in refused.findings:
+            assert finding.message
+            assert finding.hint
+            assert 1 <= finding.line <= text.count("\n") + 1
+    else:
+        assert all(case.name for case in suite.cases)

@@ -18,8 +18,8 @@ class Columns:
         self.by_word: dict[tuple[str, str], Column] = {}
 
     def column(self, period: str, word: str) -> Column:
-        if word == "END":
-            return self._column((period, word), dtype=np.int64, fill=0)
+        if word in ("END", "TICK_MS"):
+            return self._column((period if word == "END" else "", word), dtype=np.int64, fill=0)
         return self._column((period if word in FIELDS else "", word))
 
     def _column(self, place: tuple[str, str], **claim: object) -> Column:

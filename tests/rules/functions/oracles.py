@@ -353,6 +353,48 @@ def _numpy_covariance(x: Series, y: Series, n: int) -> Series:
     return np.concatenate([np.full(n - 1, nan), [np.cov(a, b, ddof=0)[0, 1] for a, b in pairs]])
 
 
+def slots_of(seconds: float) -> int:
+    return -(-int(seconds) // 3)
+
+
+def rise(x: Series, seconds: float) -> Series:
+    then = shifted(x, slots_of(seconds))
+    return pointwise(finite(lambda now, was: (now / was - 1) * 100))(x, then)
+
+
+def extreme_over(pick: Callable[[list[float]], float]) -> Compute:
+    """Apply to the slots of S seconds; unknown where the value S seconds ago is."""
+
+    def compute(x: Series, seconds: float) -> Series:
+        n = slots_of(seconds)
+        return np.where(np.isnan(shifted(x, n)), nan, partial(extreme(pick))(x, n))
+
+    return compute
+
+
+def big_tick(day: Series, last: Series, ask: Series, bid: Series, cny: float) -> Series:
+    out: list[float] = []
+    before = ask_before = bid_before = usual = nan
+    amounts: list[float] = []
+    for total, price, offer, want in zip(*(s.tolist() for s in (day, last, ask, bid)), strict=True):
+        amount = total if isnan(before) or total < before else total - before
+        if isnan(amount) or isnan(usual) or isnan(price):
+            out.append(nan)
+        elif amount >= max(cny, 2 * usual) * (1 - 1e-9):
+            bought = price > ask_before or close(price, ask_before)
+            sold = price < bid_before or close(price, bid_before)
+            out.append(1.0 if bought else -1.0 if sold else 0.0)
+        else:
+            out.append(0.0)
+        amounts.append(amount)
+        recent = amounts[-5:]
+        usual = usual if len(recent) < 5 or any(map(isnan, recent)) else fsum(recent) / 5
+        before = before if isnan(total) else total
+        ask_before = ask_before if isnan(offer) else offer
+        bid_before = bid_before if isnan(want) else want
+    return np.array(out)
+
+
 EXACT = "exact windows"
 ORACLES: dict[str, Oracle] = {
     "IF": Oracle(pointwise(chosen), _numpy(np.where)),
@@ -437,4 +479,8 @@ ORACLES: dict[str, Oracle] = {
     "COVAR": Oracle(paired(covariance), _numpy(_ints(_numpy_covariance))),
     "RELATE": Oracle(paired(correlation), (Reference("TA-Lib", _ints(lambda x, y, n: talib.CORREL(x, y, n))),)),
     "SAR": Oracle(parabolic),
+    "RISE": Oracle(rise),
+    "HIGHS": Oracle(extreme_over(max)),
+    "LOWS": Oracle(extreme_over(min)),
+    "BIGTICK": Oracle(big_tick),
 }  # fmt: skip

@@ -47,6 +47,8 @@ GOOD = {
         "IF(SEALUP,BIDV1,ASKV1)>100",
         "BETWEEN(LAST,10,20) AND VALID",
         "DYNAINFO(14)>5%",
+        "RISE(180)>=3 AND RISE(30,AUCP)<1 AND HIGHS(60)=LAST AND LOWS(9,LAST)<LAST",
+        "BIGTICK(1e6)=1 AND VRATIO(5)>2 OR DYNAINFO(17)>2",
         "ON(MIN1,V>MA(V,5)*3) AND HIGH#DAY=LAST",
         '"KDJ.J#DAY"<0 OR "SH000001$PCT"<-1',
         "SEALUP=1",
@@ -62,6 +64,7 @@ GOOD = {
         "PCT:=(C-REF(C,1))/REF(C,1)*100;PCT>3",
         "STD(C,20)>0 AND STDP(C,20)>0 AND LONGCROSS(MA(C,5),MA(C,10),3)",
         "LAST(C>O,5,1)",
+        "RISE(300)>3 AND C>MA(C,5)",
         "!(C>O)",
         "N:=5;ON(WEEK,C>MA(C,N)) AND CLOSE#MONTH>REF(CLOSE#MONTH,1)",
         "ON(DAY,ON(WEEK,C)>MA(C,5)) AND CLOSE#MIN1>0",
@@ -114,6 +117,10 @@ def test_what_the_checker_accepts_the_graph_compiles(period: str, text: str) -> 
         ("DYNAINFO(37)>1", ["1+12 DYNAINFO(37): turnover needs the number of shares, which is unavailable"]),
         ("LAST:=1;DYNAINFO(7)>LAST", ["9+11 DYNAINFO(7) is LAST, but this formula assigns LAST"]),
         ("M5:=MA(C,5);M5#WEEK>1", ["13+7 M5 is a name of this formula and has no other period"]),
+        ("RISE(180,C)>1", ["10+1 RISE(S[,X]): X is a word of the market"]),
+        ("RISE(0)>1", ["6+1 RISE(S[,X]): S must be at least 1, not 0"]),
+        ("RISE()>1", ["1+6 RISE takes 1 or 2 arguments, not 0"]),
+        ("BIGTICK(1e6)>0", ["1+7 BIGTICK looks at single ticks"]),
         ("CLOSE#SEASON>1", ["1+12 there are no bars of SEASON"]),
         ("CLOSE#WEAK>1", ["1+10 there is no period WEAK"]),
         ("LAST#DAY>1", ["1+8 LAST is of the latest tick and the same on every period"]),
@@ -162,6 +169,7 @@ NEEDS = [
     ("5m", "X:=HHV(H,20);C>REF(X,1) AND ON(WEEK,C>MA(C,20)) AND CLOSE#DAY>1", {"5m": 21, "1w": 20, "1d": 1}),
     ("1d", '"MACD.DEA"(12,26,9)>"KDJ.K#WEEK"', {"1d": 281 + 104 - 1, "1w": 9 + 63 - 1}),
     ("1d", "HHV(H,BARSLAST(C>O)+1)>C", {"1d": 251}),
+    ("tick", "RISE(180)>3 AND VRATIO(5)>2 AND BIGTICK(1e6)>0", {"tick": 6, "3s": 61, "1m": 1201}),
     ("tick", "CROSS(LAST,1800) AND ON(MIN1,MA(C,5))>0", {"tick": 1, "1m": 5}),
 ]
 
@@ -192,15 +200,6 @@ def test_future_functions_are_refused_with_their_reason(name: str) -> None:
 def test_unavailable_functions_are_refused_with_their_reason(name: str) -> None:
     (finding,) = refused(f"{name}(1)>1")
     assert f"{name} is unavailable: it needs" in finding
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["RISE(180)>3"],
-)
-def test_what_comes_later_parses_and_is_refused_as_such(text: str) -> None:
-    (finding,) = refused(text)
-    assert finding.endswith("is not evaluated by this version")
 
 
 @pytest.mark.parametrize("word", ["ENTRY", "QTY", "PEAK", "PNL"])
