@@ -97,9 +97,9 @@ class Builder(Protocol):
         """Return a ring that keeps at least the last `depth` committed values of `node`."""
 
     def source_column(self, word: str) -> Column:
-        """Return the market's own column of a word, or of END, the forming bar's end, or TICK_MS, the latest tick's time.
+        """Return the market's own column of a word, or of END or TICK_MS.
 
-        END and TICK_MS are int64 Unix ms, 0 = none.
+        END is the forming bar's end and TICK_MS the latest tick's time: int64 Unix ms, 0 = none.
         """
 
     def counts(self, period: str) -> Column:

@@ -95,7 +95,8 @@ class VolumeRatio(NumberNode):
     """VRATIO: the day's volume so far over the mean of D days at the end of the same trading minute.
 
     State: per trading minute the day's volume at its end today, on each of the last D days on which the symbol traded,
-    and their mean; the end of the last minute committed, NaN once its day is among the last. A minute without a bar has the volume of the one before.
+    and their mean; the end of the last minute committed, NaN once its day is among the last. A minute without a bar has
+    the volume of the one before.
     """
 
     __slots__ = ("_days", "_end", "_last_end", "_mean", "_today", "_volume", "days")
