@@ -24,7 +24,7 @@ from feeds.journal import Journal
 from feeds.sessions import date_text
 from feeds.tick import TickBatch
 from monitord.checkpoint import Checkpoint, CheckpointFolder
-from monitord.errors import CheckpointError
+from monitord.errors import CheckpointError, StoreError
 from monitord.positions import Listed, PositionSources
 from rules.alert import Alert
 from rules.engine import CHECKPOINT_VERSION, Engine
@@ -106,7 +106,7 @@ class Pipeline:
         self._writing = asyncio.Lock()
         """Held while a checkpoint is written: a stop may come while the periodic one is under way."""
         self._closed = False
-        self._uncommitted: Exception | None = None
+        self._uncommitted: StoreError | None = None
         self._engine = Engine(window=window)
         self._controls: deque[tuple[int, Control]] = deque()
         self._settled_at = -1
@@ -351,7 +351,7 @@ class Pipeline:
         self._offset_due = now + OFFSET_EVERY_S
         try:
             await self._store.commit(alerts, offset=offset, source_id=self._feed.source_id)
-        except Exception as error:
+        except StoreError as error:
             self._uncommitted = error
             raise
         if alerts:
