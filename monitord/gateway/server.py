@@ -230,7 +230,7 @@ class Gateway:
                 refusal = Ending(CloseCode.BAD_TOKEN, "bad token")
         if refusal is None:
             try:
-                wants = _checked_query(request)
+                wants = _checked_query(request, since=request.query.get("since"))
             except RequestError as error:
                 await ws.send_str(error_reply(error).decode())
                 refusal = Ending(CloseCode.PROTOCOL, error.msg)
@@ -259,7 +259,7 @@ class Gateway:
         return None
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        wants = query_wants(_channels(request), sse.last_position(request))
+        wants = _checked_query(request, since=sse.last_position(request))
         sse.check(wants, self._options.max_channels)
         grant = self._authorised(request, None)
         for want in wants:
@@ -293,11 +293,12 @@ def _channels(request: web.Request) -> list[str]:
     return [ch for value in request.query.getall("ch", []) for ch in value.split(",") if ch]
 
 
-def _checked_query(request: web.Request) -> tuple[Want, ...]:
+def _checked_query(request: web.Request, *, since: str | None) -> tuple[Want, ...]:
+    """Return the channels the query names; raises RequestError, also for a token in the address."""
     if "token" in request.query:
         msg = "no token in an address: it ends up in logs; send it as a header, as the first message, or fetch a ticket"
         raise RequestError(ErrorCode.BAD_REQUEST, msg)
-    return query_wants(_channels(request), request.query.get("since"))
+    return query_wants(_channels(request), since)
 
 
 def _query(model: type[BaseModel] | None, request: web.Request) -> BaseModel | None:

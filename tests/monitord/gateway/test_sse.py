@@ -143,6 +143,7 @@ async def test_an_alert_on_two_channels_of_one_stream_comes_once() -> None:
         ("?ch=news", {}, 400, "bad_request"),
         ("?ch=alerts&ch=alerts", {}, 400, "bad_request"),
         ("?ch=alerts&since=x", {}, 400, "bad_request"),
+        ("?ch=alerts&token=x", {}, 400, "bad_request"),
         ("?ch=alerts", {"Last_Event_ID": "rubbish"}, 400, "bad_request"),
         (f"?ch=alerts&since={EPOCH}:99", {}, 409, "unrecoverable_position"),
         ("?ch=health", {}, 403, "permission_denied"),
