@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feeds.instruments import Board, Instrument, board_of
+from feeds.sessions import in_session
 from feeds.tick import FloatArray, IntArray
 from feeds.universe import Universe
 from rules.graph import Graph
@@ -68,11 +69,12 @@ class _Scope:
 class _Total:
     """One aggregate of one scope, shared by all rules that have it.
 
-    column: its value by group, NaN = unknown; known: share of members with a known value, 0 where there is none.
+    scope: its place among the scopes. column: its value by group, NaN = unknown; known: share of members with a known
+    value, -1 where that is not enough.
     """
 
     aggregate: Aggregate
-    scope: _Scope
+    scope: int
     min_valid: float
     node: Node
     column: Column
@@ -99,7 +101,12 @@ class Breadth:
         self._of_rule: dict[str, list[_Total]] = {}
         self._short: dict[str, Column] = {}
         """Rule id and rev → 1 for groups that are short of data."""
-        self._members: dict[_Scope, Members] | None = None
+        self._lacking: dict[str, NDArray[np.bool_]] = {}
+        """Rule id → which groups are short of data as of the latest measure."""
+        self._scopes: dict[_Scope, int] = {}
+        self._members: list[Members] | None = None
+        self._first: list[Slot] = []
+        """The first slot of each rule, in order."""
         self._expired: set[str] = set()
 
     @property
@@ -125,7 +132,8 @@ class Breadth:
     def load(self, slots: Sequence[Slot], graph: Graph) -> None:
         """Take these slots, all over groups; `graph` is the market's. Unchanged rules keep arming and phases."""
         rules = {slot.rule.id: slot.rule for slot in slots}
-        self._totals, self._of_rule, self._short = {}, {}, {}
+        self._first = list({slot.rule.id: slot for slot in reversed(slots)}.values())[::-1]
+        self._totals, self._of_rule, self._short, self._scopes = {}, {}, {}, {}
         for rule in rules.values():
             assert rule.over is not None
             self._of_rule[rule.id] = [self._total(rule, one, graph) for one in rule.over.aggregates]
@@ -152,7 +160,7 @@ class Breadth:
                 node, _ = graph.add_formula(aggregate.of, period=period)
             else:
                 node = graph.add(aggregate.of.statements[0].expr, period=period)
-            scope = _Scope(rule.select, rule.over.by)
+            scope = self._scopes.setdefault(_Scope(rule.select, rule.over.by), len(self._scopes))
             columns = self._claim(f"agg/{key}"), self._claim(f"known/{key}", fill=0.0)
             self._totals[key] = _Total(aggregate, scope, rule.over.min_valid, node, *columns)
         return self._totals[key]
@@ -170,16 +178,15 @@ class Breadth:
         """Let members follow universe and instruments, at the next sample; an expired rule has no groups."""
         self._members, self._expired = None, set(expired)
 
-    def _gather(self) -> dict[_Scope, Members]:
+    def _gather(self) -> list[Members]:
         """Work out who is in which group; groups that are new get their row."""
         market = self._market
         known = {symbol: Instrument(symbol, board=board_of(symbol)) for symbol in market.universe.symbols}
         known |= market.instruments
-        scopes = dict.fromkeys(total.scope for total in self._totals.values())
-        found = {scope: _grouped(scope, (known[symbol] for symbol in sorted(known))) for scope in scopes}
-        self.names.rows(tuple(name for groups in found.values() for name in groups))
+        found = [_grouped(scope, (known[symbol] for symbol in sorted(known))) for scope in self._scopes]
+        self.names.rows(tuple(name for groups in found for name in groups))
         self.state.grow(len(self.names))
-        members = {scope: self._laid_out(groups) for scope, groups in found.items()}
+        members = [self._laid_out(groups) for groups in found]
         for group in self.groups.values():
             scope_rows = np.zeros((len(group.slots), len(self.names)), np.bool_)
             for place, slot in enumerate(group.slots):
@@ -211,11 +218,9 @@ class Breadth:
         self.changed = False
         if self._members is None:
             self._members = self._gather()
-        if not self._market.state.n:
-            return
         self._plan.peek(ALL)
-        tallies: dict[tuple[int, _Scope, Measure], FloatArray] = {}
-        known: dict[tuple[int, _Scope], FloatArray] = {}
+        tallies: dict[tuple[int, int, Measure], FloatArray] = {}
+        known: dict[tuple[int, int], FloatArray] = {}
         for total in self._totals.values():
             members = self._members[total.scope]
             place = id(total.node), total.scope
@@ -229,6 +234,7 @@ class Breadth:
             value = np.where(enough, tallies[made], np.nan)
             total.column.array[...] = _ranked(value) if total.aggregate.ranked else value
             total.known.array[...] = np.where(enough, share, -1.0)
+        self._lacking = {rule: self._short_of_data(totals) for rule, totals in self._of_rule.items()}
 
     def samples(self, second_ms: int) -> Iterable[tuple[EdgeGroup | StateGroup, Sample]]:
         """Yield what is to be sampled when second `second_ms` begins; it tells of the second before.
@@ -239,8 +245,7 @@ class Breadth:
             return
         times_ms = np.full(len(self.names), second_ms, np.int64)
         for group in self.groups.values():
-            enough = np.array([~self._is_short(slot.rule) for slot in group.slots]).reshape(len(group.slots), -1)
-            group.admit(enough)
+            group.admit(np.array([~self._lacking[slot.rule.id] for slot in group.slots]))
             yield group, Sample(ALL, len(self.names), times_ms, _in_session)
 
     def commit(self, second_ms: int) -> None:
@@ -249,30 +254,32 @@ class Breadth:
         if not len(rows):
             return
         for layer, sessions in {key[0]: group.sessions for key, group in self.groups.items()}.items():
-            if ticks_in_session(np.array([second_ms - SECOND_MS]), sessions):
+            if in_session(second_ms - SECOND_MS, sessions):
                 self.graph.commit(layer, rows)
 
     def run_short(self, second_ms: int) -> list[tuple[Slot, int]]:
         """Return the first slot of each rule, and each group, that is now short of data and was not before."""
         found: list[tuple[Slot, int]] = []
-        told: set[str] = set()
-        for slot in sorted((s for group in self.groups.values() for s in group.slots), key=lambda s: s.order):
+        inside: dict[Sessions, bool] = {}
+        for slot in self._first:
             rule = slot.rule
-            inside = ticks_in_session(np.array([second_ms - SECOND_MS]), rule.session)
-            if rule.id in told or rule.id in self._expired or not inside:
+            if rule.session not in inside:
+                inside[rule.session] = in_session(second_ms - SECOND_MS, rule.session)
+            if rule.id in self._expired or not inside[rule.session]:
                 continue
-            told.add(rule.id)
-            short, before = self._is_short(rule), self._short[rule.id].array
-            found += [(slot, int(row)) for row in np.flatnonzero(short & (before == 0))]
+            short, before = self._lacking[rule.id], self._short[rule.id].array
+            found += [(slot, row) for row in np.flatnonzero(short & (before == 0)).tolist()]
             before[...] = short
         return found
 
-    def _is_short(self, rule: Rule) -> NDArray[np.bool_]:
+    def _short_of_data(self, totals: Sequence[_Total]) -> NDArray[np.bool_]:
         """Tell which groups of a rule have too few members with known values, for any of its aggregates."""
-        totals = self._of_rule[rule.id]
         assert self._members is not None
-        lacking = np.logical_or.reduce([total.known.array < 0 for total in totals])
-        return np.asarray(lacking & (self._members[totals[0].scope].sizes > 0))
+        lacking = self._members[totals[0].scope].sizes > 0
+        least = totals[0].known.array
+        for total in totals[1:]:
+            least = np.minimum(least, total.known.array)
+        return np.asarray(lacking & (least < 0))
 
     # ── checkpoint ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -340,7 +347,7 @@ def _added(mask: NDArray[np.bool_], members: Members) -> IntArray:
     """Count the members that are set, for each group that has any."""
     if not len(members.starts):
         return np.zeros(0, np.int64)
-    taken = mask[members.rows]
+    taken = mask.take(members.rows)
     if len(members.starts) == 1:
         return np.array([np.count_nonzero(taken)])
     return np.add.reduceat(taken, members.starts, dtype=np.int64)
@@ -357,7 +364,7 @@ def _measure(measure: Measure, node: Node, members: Members, known: FloatArray) 
         value = np.where(value.t, 1.0, np.where(value.f, 0.0, np.nan))
     if not len(members.starts):
         return np.full(len(members.sizes), np.nan)
-    taken = value[members.rows]
+    taken = value.take(members.rows)
     if measure in (Measure.MIN, Measure.MAX):
         extreme = np.fmin if measure is Measure.MIN else np.fmax
         return _spread(members, extreme.reduceat(taken, members.starts), missing=np.nan)
