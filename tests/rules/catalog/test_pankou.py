@@ -91,12 +91,12 @@ def run(source: str, values: Iterable[Any]) -> dict[tuple[str, str], list[Alert]
 
 
 @cache
-def simulated(symbols: int, interval_ms: int, days: int) -> tuple[list[Any], pd.DataFrame]:
-    """Return inputs of the simulated market, and the same ticks as rows of a recorded session."""
+def simulated(symbols: int, interval_ms: int, days: int, *, moments: int = 1_000_000) -> tuple[list[Any], pd.DataFrame]:
+    """Return the first inputs of the simulated market, and the same ticks as rows of a recorded session."""
     market = Market(seed=3, symbols=symbols, date=20250102, interval_ms=interval_ms, days=days)
     values: list[Any] = []
     rows: list[pd.DataFrame] = []
-    while (value := market.next()) is not None:
+    while len(values) < moments and (value := market.next()) is not None:
         values.append(value)
         if isinstance(value, TickBatch):
             columns = {name: value.column(name) for name in (*CORE, *REST)}
