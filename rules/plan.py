@@ -63,5 +63,5 @@ def _places(nodes: Sequence[Node], results: frozenset[Node]) -> dict[NumberNode,
             places[node] = free.pop() if free else next(fresh)
         # Only now: a node of several steps may not write over what it still reads.
         read = [arg for arg in dict.fromkeys(node.args) if last_reader[arg] is node and arg not in results]
-        free += [places[arg] for arg in read if isinstance(arg, NumberNode)]
+        free += [places[arg] for arg in read if isinstance(arg, NumberNode) and arg in places]
     return places
