@@ -18,7 +18,7 @@ MEANINGS: Final = {
     401: "No token, or a wrong one",
     403: "The token may not, or the page's origin is not allowed",
     404: "There is no such thing",
-    422: "The rules cannot be used",
+    422: "The rules or positions cannot be used",
     503: "Not ready",
 }
 
@@ -53,6 +53,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
 
 def _schemas(routes: Sequence[Route]) -> dict[str, Any]:
     models = [route.reply for route in routes if route.reply is not None]
+    models += [route.body for route in routes if route.body is not None]
     told: list[type[BaseModel]] = list(dict.fromkeys([*models, ErrorReply]))
     _, schema = models_json_schema([(model, "serialization") for model in told], ref_template=REF)
     found: dict[str, Any] = schema["$defs"]
@@ -61,10 +62,12 @@ def _schemas(routes: Sequence[Route]) -> dict[str, Any]:
 
 def _operation(route: Route) -> dict[str, Any]:
     errors = {*route.errors, *(() if route.anyone else (401, 403)), *(() if route.query is None else (400,))}
+    given = {} if route.body is None else {"content": {"application/json": {"schema": _ref(route.body)}}}
     return {
         "summary": route.summary,
         "operationId": route.handler.__name__,
         "parameters": [*_path_parameters(route.path), *_query_parameters(route.query)],
+        **({"requestBody": {"required": True, **given}} if given else {}),
         "security": [] if route.anyone else [{"bearer": []}],
         "responses": {
             "200": {"description": route.summary, "content": {route.media: {"schema": _ref(route.reply)}}},

@@ -85,7 +85,8 @@ ROUTES = (
         summary="The positions of files and API",
     ),
     Route(
-        method="PUT", path="/v1/positions", handler=hold, needs="positions:write", reply=PositionList,
-        errors=(400, 422), summary="Let these positions take the place of all made by API; those of files stay",
+        method="PUT", path="/v1/positions", handler=hold, needs="positions:write", body=PositionsBody,
+        reply=PositionList, errors=(400, 422),
+        summary="Let these positions take the place of all made by API; those of files stay",
     ),
 )  # fmt: skip

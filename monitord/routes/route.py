@@ -122,6 +122,8 @@ class Route:
     summary: str
     needs: str | None = None
     query: type[BaseModel] | None = None
+    body: type[BaseModel] | None = None
+    """What the request holds as JSON; the handler reads it."""
     reply: type[BaseModel] | None = None
     errors: tuple[int, ...] = ()
     media: str = "application/json"

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,8 @@ async def test_episodes_are_the_greatest_of_each_date_from_the_one_asked_for(sto
         ("brk", "up", "", "2023-02-01"): 2,
     }
     assert len(await store.episodes(since_date="")) == 4
+    await store.commit([replace(alert(7, symbol=None, episode=6), group="银行")], offset=3)
+    assert (await store.episodes(since_date="2023-02-01"))["brk", "", "银行", "2023-02-01"] == 6
 
 
 async def test_a_second_opener_is_told_who_has_the_file(store: Store) -> None:
