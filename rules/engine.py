@@ -149,7 +149,7 @@ class Engine:
     @property
     def _watches_seconds(self) -> bool:
         """Whether some rule looks at the market as of each second: then none may be passed over."""
-        return self._breadth.is_watching or self.market.latest.uses("FEED_AGE")
+        return self._breadth.is_watching or self._graph.wants_seconds or self.market.latest.uses("FEED_AGE")
 
     def _take_segment(self, rows: IntArray, batch: TickBatch) -> None:
         """Take ticks of one clock second, each symbol once."""
@@ -193,7 +193,7 @@ class Engine:
         skipped, between = self.market.skipped(bars, rows, ends=ends)
         if skipped.any():
             self._lay_flat(bars, rows[skipped], ends=between[skipped], arrival=arrival[skipped])
-        self._graph.commit(bars.period, rows)
+        self._graph.commit(bars.period, rows, values=False)
 
     def _sample_ticks(self, at: Selection, rows: IntArray, *, times_ms: IntArray, arrival: IntArray) -> None:
         """Sample the tick-evaluated rules of every period; on period tick each sample is a bar of its own.
@@ -222,7 +222,7 @@ class Engine:
                 layers[layer] = inside
         known = ~np.isnan(self.market.latest.column("LAST").array[rows])
         for layer, inside in layers.items():
-            self._graph.commit(layer, rows if inside.all() else rows[inside])
+            self._graph.commit(layer, rows if inside.all() else rows[inside], values=False)
             # In the opening auction there is only AUCP to be sampled.
             priced = inside & (known | (layer == layer_name((Session.OPEN_AUCTION,))))
             self.market.gaps.trail(layer).follow(rows[priced], times_ms[priced])
@@ -289,13 +289,17 @@ class Engine:
             return
         if self._breadth.changed and second_ms > market.clock_ms + 1000:
             self._enter(market.clock_ms + 1000)  # groups are sampled when the second after a change begins
+        before_ms = market.clock_ms
         if trade_date(second_ms) != market.date:
             self._finish_day(second_ms)
             self._episodes.end_day(market.clock_ms)
             self._flush()
             market.roll(second_ms)
         market.reach(second_ms)
+        if self._graph.wants_seconds:
+            self._graph.pass_time(before_ms, second_ms, halted=market.latest.halted())
         self._close_due(second_ms)
+        self._graph.sample_others()
         self._sample_groups(second_ms)
         self._expire()
 
@@ -310,7 +314,7 @@ class Engine:
             if self.market.ends_before(bars, second_ms):
                 # A week whose Friday did not trade was not closed by the clock.
                 self._close(bars, np.flatnonzero((bars.end_ms.array > 0) & (bars.closed.array == OPEN)), closed=FINAL)
-                self._graph.commit(bars.period, np.flatnonzero(bars.end_ms.array > 0))
+                self._graph.commit(bars.period, np.flatnonzero(bars.end_ms.array > 0), values=False)
 
     def _close_due(self, second_ms: int) -> None:
         for due_ms, end_ms, periods in self.market.due(second_ms):
@@ -361,7 +365,7 @@ class Engine:
         self, bars: PeriodBars, rows: IntArray, *, ends: int | IntArray, arrival: IntArray | None = None
     ) -> None:
         """Commit these symbols' closed bars and close a flat one after each."""
-        self._graph.commit(bars.period, rows)
+        self._graph.commit(bars.period, rows, values=False)
         bars.lay_flat(rows, ends, day=self.market.day)
         self._close(bars, rows, closed=CLOSED_BY_CLOCK, arrival=arrival)
 
@@ -452,6 +456,7 @@ class Engine:
         """Note what the feed says of itself; a silence is an episode of the rule `feed`: nodata, then resolve."""
         if mark.kind is MarkKind.GAP:
             self.market.gaps.miss(away_since_ms=mark.ts_ms if mark.reason == RESTART else None)
+            self._graph.break_off(mark.ts_ms)
             return
         self._enter(mark.ts_ms)
         silent = self._reporter.silent_episode is not None
@@ -463,6 +468,7 @@ class Engine:
             self._episodes.end_silence(self.market.silences[-1][0], mark.ts_ms)
             self.market.silences[-1] = self.market.silences[-1][0], mark.ts_ms
             self.market.gaps.miss()
+            self._graph.break_off(mark.ts_ms)
             self._out.append(self._reporter.feed_alive(mark))
 
     def _take_control(self, control: Control) -> None:

@@ -69,6 +69,7 @@ class Layer:
         self.sealed = False
         """While a node is only looked for: nothing may be made."""
         self._plan: Plan | None = None
+        self._carrying_plan: Plan = Plan((), state, results=())
         self._late: set[str] = set()
         self.history: dict[str, Ring] = {}
         if period in _BAR_PERIODS:
@@ -135,9 +136,12 @@ class Layer:
     def compare(self, op: str, left: Value, right: Value) -> TruthNode:
         return arithmetic.compare(self, op, left, right)
 
-    def commit(self, at: IntArray) -> None:
-        """Close the bar of symbols `at`; afterwards every node's value is that of the closed bar."""
-        plan = self._settled()
+    def commit(self, at: IntArray, *, values: bool = True) -> None:
+        """Close the bar of symbols `at`.
+
+        values: afterwards every node's value is that of the closed bar; without, only what carries state is evaluated.
+        """
+        plan = self._settled() if values else self._carrying()
         whole = at.size == self._state.n and bool((at == np.arange(at.size)).all())
         plan.peek(ALL if whole else at)
         self.rings.close(at, whole=whole)
@@ -219,7 +223,15 @@ class Layer:
             nodes = tuple(self.nodes.values())
             self._plan = Plan(nodes if self._warming else tuple(reach(nodes)), self._state, results=nodes)
             self._stateful = tuple(node for node in self.nodes.values() if type(node).commit is not Node.commit)
+            carried = reach([*self._stateful, *(ring.node for ring in self.rings)])
+            needed = [node for node in self._plan.nodes if node in carried]
+            self._carrying_plan = Plan(needed, self._state, results=needed)
         return self._plan
+
+    def _carrying(self) -> Plan:
+        """Return the plan of what the state of this period is made from: of most rules' terms nothing is."""
+        self._settled()
+        return self._carrying_plan
 
 
 class Graph:
@@ -300,14 +312,14 @@ class Graph:
         results = tuple(nodes)
         return Plan(tuple(reach(results)), self._state, results=results)
 
-    def commit(self, period: str, at: IntArray) -> None:
+    def commit(self, period: str, at: IntArray, *, values: bool = True) -> None:
         """Close the bar of `period` for symbols `at`, each at most once, with the forming columns as its final values.
 
-        Evaluates every node of the period first, so until the next pass each `value` is that of the closed bar.
+        values: until the next pass each node's `value` is that of the closed bar; without, that is not so.
         """
         layer = self._layers.get(period)
         if layer is not None and at.size:
-            layer.commit(at)
+            layer.commit(at, values=values)
 
     def remove_unused(self, keep: Iterable[Node]) -> None:
         """Drop the nodes that none of these reads; the others keep their state."""

@@ -33,7 +33,7 @@ def revision(rule: Rule) -> str:
     ]
     life = (rule.period, rule.evaluation, rule.mode, rule.frequency, rule.on_start, ",".join(sorted(rule.session)))
     limits = (rule.cooldown_ms, rule.max_per_day, rule.expires_ms)
-    state = (rule.for_ms, rule.keep_firing_ms, rule.confirm, rule.gap, str(rule.flap), str(rule.step))
+    state = (rule.cap, rule.for_ms, rule.keep_firing_ms, rule.confirm, rule.gap, str(rule.flap), str(rule.step))
     over = () if rule.over is None else _over(rule.over)
     return identity(*legs, rule.select.text(), *life, *limits, *state, *over)
 

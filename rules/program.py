@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -234,12 +235,14 @@ def compile_slots(rules: RuleSet, market: Graph, *, groups: Graph | None = None)
             period = layer_of(rule)
             given = names_given(rule)
             when = renamed(leg.when, given)
-            condition, _ = graph.add_formula(when, period=period)
-            rearm = None if leg.rearm is None else graph.add_formula(renamed(leg.rearm, given), period=period)[0]
+            closed = rule.evaluation is Evaluation.BAR_CLOSE
+            reading = partial(graph.add_formula, period=period, cap=rule.cap, closed=closed)
+            condition, _ = reading(when)
+            rearm = None if leg.rearm is None else reading(renamed(leg.rearm, given))[0]
             names = local_names(when)
             free = {name: column for name, column in given.items() if name not in names}
             values = {
-                text: graph.add(renamed_expr(expr, free), period=period, names=names)
+                text: graph.add(renamed_expr(expr, free), period=period, names=names, cap=rule.cap, closed=closed)
                 for text, expr in value_exprs(rule, leg).items()
             }
             slots.append(Slot(rule, leg, len(slots), condition, rearm, values))

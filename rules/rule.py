@@ -141,6 +141,8 @@ class Rule:
     """State mode: how long the condition must hold before it fires."""
     keep_firing_ms: int = 0
     """State mode: how long it must have been false before it resolves."""
+    cap: int = 250
+    """Longest window of series length, in bars."""
     confirm: bool = False
     """Tick-evaluated on bars: fires are provisional until the bar closes."""
     gap: Gap = Gap.TAG

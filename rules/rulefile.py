@@ -47,6 +47,7 @@ _LIFECYCLE: Final[dict[str, Reader[Any]]] = {
     "freq": fields.frequency,
     "for": fields.duration_ms,
     "keep_firing": fields.duration_ms,
+    "cap": fields.whole(1, 2_000),
     "confirm": fields.one_of("confirm", ("bar_close",)),
     "cooldown": fields.duration_ms,
     "max_per_day": fields.whole(1, 1_000_000),

@@ -34,7 +34,6 @@ UNAVAILABLE_DYNAINFO: Final[dict[int, str]] = {
     37: "turnover needs the number of shares, which is unavailable",
 }
 LATER_FIELDS: Final[dict[str, str]] = {
-    "cap": "windows that vary from bar to bar come later",
 }
 """Fields of a rule that this version does not act on."""
 LATER_CHOICES: Final[dict[tuple[str, str], str]] = {
