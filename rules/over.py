@@ -187,8 +187,9 @@ def _refuse_ticks(source: Source, formula: Formula, period: str) -> None:
     """Refuse what compares ticks: a group is looked at once a second, whatever came in between."""
     if period != "tick":
         return
-    for part in walk(formula.statements[0].expr):
-        if _is_call(part, *_BETWEEN_TICKS):
-            assert isinstance(part, Call)
+    whole = formula.statements[0].expr
+    on_bars = {id(part) for outer in walk(whole) if _is_call(outer, "ON") for part in walk(outer)}
+    for part in walk(whole):
+        if isinstance(part, Call) and part.name in _BETWEEN_TICKS and id(part) not in on_bars:
             message = f"{part.name} compares ticks, and a group is looked at once a second"
             raise RuleFileError([source.finding(part.span, message, hint="set period: 1m, or use RISE")])

@@ -191,6 +191,18 @@ def test_members_of_bars_are_seen_with_the_forming_bar() -> None:
     assert said(watch.events) == ["nodata all 11000 None", "fire all 81000 1.0"]
 
 
+def test_members_may_look_back_over_seconds_and_other_periods() -> None:
+    watch = Watch("id: r, over: all, agg: {n: count(RISE(9) > 1)}, min_valid: 10%, freq: always, when: n > 0")
+    watch.take(*(tick(f"10:00:{second:02}", 10 + second / 20) for second in range(0, 40, 3)))
+    watch.take(heartbeat("10:01:00"))
+    assert [one.event for one in watch.events] == ["nodata"]  # true from its first value on
+    line = "id: r, over: all, agg: {n: 'count(ON(MIN1, C > REF(C,1)))'}, min_valid: 10%, freq: always, when: n > 0"
+    watch = Watch(line)
+    watch.take(*(tick(f"10:0{minute}:10", price) for minute, price in enumerate((10.0, 9.5, 9.0, 11.0))))
+    watch.take(heartbeat("10:03:20"))
+    assert said(watch.events) == ["nodata all 11000 None", "fire all 191000 1.0"]
+
+
 def test_an_edited_rule_file_keeps_the_arming_of_unchanged_rules() -> None:
     line = "id: r, over: all, agg: {n: count(LAST > 10)}, freq: always, when: n > 0"
     watch = Watch(line)
