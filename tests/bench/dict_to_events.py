@@ -82,5 +82,3 @@ def prices(payload: Payload) -> Prices:
     """Return what a peer reads of a payload."""
     ticks: Iterable[dict[str, Any]] = payload.values()
     return map(_prices_of, ticks)
-
-

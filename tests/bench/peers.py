@@ -140,8 +140,9 @@ def _talib_handles(close: FloatArray, high: FloatArray, low: FloatArray) -> tupl
 def _talib_values(handles: tuple[Any, ...]) -> dict[str, float]:
     dif, dea, bar = handles[6].value
     upper, _, lower = handles[8].value
-    averages = [handle.value for handle in handles[:4]]
-    return dict(zip(VALUES, (*averages, dif, dea, 2 * bar, handles[7].value, upper, lower, *handles[9].value)))
+    averages = (handle.value for handle in handles[:4])
+    found = (*averages, dif, dea, 2 * bar, handles[7].value, upper, lower, *handles[9].value)
+    return dict(zip(VALUES, found, strict=True))
 
 
 class AkQuant:
@@ -234,7 +235,8 @@ def _talipp_indicators(close: FloatArray, high: FloatArray, low: FloatArray) -> 
     stoch = Stoch(9, 3, bars, ma_type=MAType.SMMA)
     return (
         *(SMA(n, closes) for n in (5, 10, 20, 60)), EMA(12, closes), EMA(26, closes), MACD(12, 26, 9, closes),
-        RSI(14, closes), BB(20, SAMPLE_WIDTH, closes), stoch, SMMA(3, [value.d for value in stoch if value and value.d]),
+        RSI(14, closes), BB(20, SAMPLE_WIDTH, closes), stoch,
+        SMMA(3, [value.d for value in stoch if value and value.d]),
     )  # fmt: skip
 
 

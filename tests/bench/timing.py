@@ -64,7 +64,7 @@ def race(contenders: Sequence[Contender], *, repeats: int, warmup: int = 2, cold
                     took[contender.name].append(_time(contender, ballast) * contender.scale)
     finally:
         gc.unfreeze()
-    return {contender.name: _summary(contender, took[contender.name]) for contender in contenders}
+    return {c.name: summary(c.name, took[c.name], scaled=c.scale != 1.0) for c in contenders}
 
 
 def _rotated(contenders: Sequence[Contender], by: int) -> Sequence[Contender]:
@@ -83,9 +83,7 @@ def _time(contender: Contender, ballast: np.ndarray) -> float:
     return elapsed
 
 
-def _summary(contender: Contender, took_s: list[float]) -> Timing:
+def summary(name: str, took_s: list[float], *, scaled: bool = False) -> Timing:
+    """Return median and spread of some repeats, given in seconds."""
     low, high = np.percentile(took_s, [10, 90])
-    return Timing(
-        contender.name, len(took_s), statistics.median(took_s) * 1e3, float(low) * 1e3, float(high) * 1e3,
-        contender.scale != 1.0,
-    )  # fmt: skip
+    return Timing(name, len(took_s), statistics.median(took_s) * 1e3, float(low) * 1e3, float(high) * 1e3, scaled)

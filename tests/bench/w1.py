@@ -1,4 +1,4 @@
-"""W1: one snapshot of a whole market, and rules over it, as the product takes them: rule file, bars, ticks, payloads."""
+"""W1: one snapshot of a whole market and ten rules over it, as the product takes them: rule file, ticks, payloads."""
 
 from __future__ import annotations
 
@@ -108,9 +108,11 @@ def daily_ticks(market: Snapshots) -> Iterator[TickBatch]:
     history = market.history
     for day in range(history.close.shape[0]):
         before = history.close[max(day - 1, 0)]
+        close, high, low = history.close[day], history.high[day], history.low[day]
+        ts_ms = _FIRST_DAY_MS + day * DAY_MS + _AUCTION_MS
+        volume = np.full(history.symbols, 1e5)
         yield _batch(
-            market.symbols, _FIRST_DAY_MS + day * DAY_MS + _AUCTION_MS, last=history.close[day], open_=history.close[day],
-            high=history.high[day], low=history.low[day], prev=before, volume=np.full(history.symbols, 1e5),
+            market.symbols, ts_ms, last=close, open_=close, high=high, low=low, prev=before, volume=volume
         )  # fmt: skip
 
 

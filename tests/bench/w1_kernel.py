@@ -1,9 +1,9 @@
-"""W1 kernel: columns in, events' masks out, beside TA-Lib `stream.peek` and the others, provisional values throughout."""
+"""W1 kernel: columns in, events' masks out, beside TA-Lib `stream.peek` and the others, with forming bars."""
 
 from __future__ import annotations
 
 from tests.bench.kernel import Kernel
-from tests.bench.peers import AkQuant, Talipp, TaLib, mytt_recompute, pandas_recompute, some
+from tests.bench.peers import AkQuant, TaLib, Talipp, mytt_recompute, pandas_recompute, some
 from tests.bench.report import Line, Report, times_faster
 from tests.bench.timing import Contender, race
 from tests.bench.w1 import MARKET, Snapshots, make_market
