@@ -48,7 +48,7 @@ from rules.program import (
 from rules.reporter import AFTER_TICK, AT_TICK, BEFORE_TICK, Cause, Reporter, by_slot
 from rules.rule import Evaluation, Mode, Rule, RuleSet
 
-CHECKPOINT_VERSION: Final = 1
+CHECKPOINT_VERSION: Final = 2
 NEVER_MS: Final = 1 << 60
 """A time that does not come."""
 _CLOSING_STATUS: Final = (15, 22, 23)
