@@ -1,7 +1,7 @@
 """What the language knows and refuses, each with its reason.
 
-FUTURE and UNAVAILABLE stay refused. What is named LATER or CROSS parses, but is not evaluated by this
-version; evaluating it means removing its line here. A function that is registered is never looked up here.
+FUTURE and UNAVAILABLE stay refused. A field named LATER is read, but not acted on by this version; acting on it means
+removing its line here.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import talib
@@ -103,6 +104,34 @@ def test_the_order_of_rows_changes_no_bit() -> None:
     shuffled = run(text, table([symbols[i] for i in order], flat[order].tolist(), ts_end=ts[order]))
     np.testing.assert_array_equal(straight.condition[order], shuffled.condition)
     np.testing.assert_array_equal(straight.outputs["S"][order], shuffled.outputs["S"])
+
+
+def test_longer_periods_are_made_from_the_bars_given(market_data: Path) -> None:
+    bars = read(market_data / "bars" / "1m-000001-201801.parquet", "1m")
+    text = "D:CLOSE#DAY; H1:HIGH#MIN60; V5:VOL#MIN5; M:ON(DAY,MA(C,3)); W:ON(WEEK,REF(C,1)); O1:OPEN#DAY; D>0"
+    result = run(text, bars)
+    frame = pd.DataFrame({"c": bars.close, "h": bars.high, "o": bars.open, "v": bars.volume_lots})
+    frame.index = pd.to_datetime(bars.ts_end, unit="ms", utc=True).tz_convert("Asia/Shanghai")
+    day = frame.groupby(frame.index.date)
+    minute = day.cumcount()
+    closes = day.c.last()
+    two_before = pd.Series(frame.index.date, frame.index).map(closes.shift(1) + closes.shift(2))
+    week = frame.c.groupby(frame.index.isocalendar().week.to_numpy())
+    np.testing.assert_array_equal(result.outputs["D"], frame.c)
+    np.testing.assert_array_equal(result.outputs["O1"], day.o.transform("first"))
+    np.testing.assert_array_equal(result.outputs["H1"], frame.h.groupby([frame.index.date, minute // 60]).cummax())
+    five = frame.v.groupby([frame.index.date, minute // 5]).cumsum()
+    np.testing.assert_allclose(result.outputs["V5"], five, rtol=1e-12)
+    np.testing.assert_allclose(result.outputs["M"], (two_before + frame.c) / 3, rtol=1e-12)
+    last_week = frame.index.isocalendar().week.map(week.last().shift(1))
+    np.testing.assert_array_equal(result.outputs["W"], last_week)
+
+
+@pytest.mark.parametrize("text", ["RISE(180)>3", "VRATIO(5)>2", '"SH000001$CLOSE">1', "DYNAINFO(17)>1"])
+def test_what_bars_of_one_period_cannot_tell_is_refused(text: str) -> None:
+    bars = table(["A"], [10.0])
+    with pytest.raises(RuleError, match="run a replay"):
+        run(text, BarTable(period="5m", **{k: getattr(bars, k) for k in BarTable.__slots__ if k != "period"}))
 
 
 WHOLE_MARKET = """
