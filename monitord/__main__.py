@@ -1,4 +1,4 @@
-"""The command line: `monitord run`, `check`, `replay`, `eval`, `config`."""
+"""The command line: `monitord COMMAND`, one file in `monitord.commands` each."""
 
 from __future__ import annotations
 

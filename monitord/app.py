@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -117,7 +118,7 @@ class App:
     async def _build(self, cleanup: AsyncExitStack) -> Parts:
         """Make the parts; what is open is closed by `cleanup`, last opened first."""
         settings = self._settings
-        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
+        _make(settings.state_dir)
         load_rules(settings)  # a bad file is said before anything is opened
         load_sectors(settings)
         positions.load(settings.positions.texts())
@@ -323,6 +324,13 @@ async def _once(name: str, run: Callable[[], Awaitable[None]]) -> None:
     except Exception:
         log.exception("task_failed", task=name)
         raise
+
+
+def _make(state_dir: Path) -> None:
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
+    except OSError as error:
+        raise StartError(f"state_dir {state_dir} cannot be made: {error.strerror}; set another state_dir") from error
 
 
 async def _until(event: asyncio.Event) -> None:

@@ -300,7 +300,14 @@ class EmbeddedBroker:
     def _raise_if_child_failed(self) -> None:
         if self._child is not None and self._child.poll() is not None and self._child.returncode > 0:
             code, self._child = self._child.returncode, None
-            raise BrokerError(f"the broker ended with code {code} at its start:{_last_words(self._log_path)}")
+            raise BrokerError(f"the broker ended with code {code} at its start:{self._why_it_ended()}")
+
+    def _why_it_ended(self) -> str:
+        words = _last_words(self._log_path)
+        if "Bad file format reading the append only file" not in words:
+            return words
+        damaged = self.folder / "appendonlydir"
+        return f"{words}\n    hint: move {damaged} away; the last 24 h are published again from the store"
 
     async def _until_gone(self) -> None:
         """Return when the server closes the connection kept open for this: it died, or `stop` shut it down."""

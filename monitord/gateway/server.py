@@ -124,8 +124,6 @@ class Gateway:
             raise GatewayError(f"cannot listen on {where}: {reason}; change gateway.host or gateway.port") from None
         host, port = self._runner.addresses[0][:2]
         self._address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        if not self._options.tokens and not self._options.allow_loopback_without_token:
-            log.warning("gateway_admits_nobody", hint="set gateway.tokens")
         self._schedule_beat()
 
     async def run(self) -> None:

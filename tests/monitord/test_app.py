@@ -100,3 +100,9 @@ def test_a_pump_that_fails_for_ever_ends_the_process(settings: Settings, monkeyp
     assert len(named(logs, "task_failed")) == app.RESTARTS + 1
     assert named(logs, "daemon_failed")[0]["why"] == ["locked"]
     assert named(logs, "broker_stopped")
+
+
+def test_a_state_directory_that_cannot_be_says_which_setting_to_change(settings: Settings) -> None:
+    settings.state_dir.write_text("a file")
+    with pytest.raises(app.StartError, match=r"state_dir .*d cannot be made: File exists; set another state_dir"):
+        run(settings)

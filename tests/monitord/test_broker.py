@@ -170,6 +170,17 @@ async def test_a_taken_port_is_told_with_the_servers_own_words(tmp_path: Path) -
             await broker.start()
 
 
+async def test_a_damaged_append_only_file_is_told_with_the_way_out(tmp_path: Path) -> None:
+    broker = EmbeddedBroker(tmp_path)
+    await broker.start()
+    await ask(broker, "SET", "key", "value")
+    await broker.stop()
+    (written,) = (tmp_path / "appendonlydir").glob("*.incr.aof")
+    written.write_bytes(b"no command" + written.read_bytes())
+    with pytest.raises(BrokerError, match=r"Bad file format(.|\n)*hint: move .*appendonlydir away"):
+        await EmbeddedBroker(tmp_path).start()
+
+
 async def test_a_foreign_server_on_the_socket_is_not_adopted(broker: EmbeddedBroker, tmp_path: Path) -> None:
     other = EmbeddedBroker(tmp_path / "other", socket=broker.socket)
     lock = hold_lock(tmp_path / "other")
