@@ -90,11 +90,22 @@ def ticks(frame: pd.DataFrame, limits: Mapping[str, tuple[float, float]] | None 
     """Return each symbol's ticks of a session; `limits` (up, down) stand for those the feed has not."""
     found: dict[str, list[Tick]] = {}
     for symbol, part in frame.groupby("symbol", sort=False):
-        before = part.shift()
-        part = part[~((part == before) | (part.isna() & before.isna())).all(axis=1)]
+        part = part[~_repeated(part)]
         given = (limits or {}).get(str(symbol))
         found[str(symbol)] = [_tick(one, given) for one in part.itertuples(index=False)]
     return found
+
+
+def arrivals(frame: pd.DataFrame) -> list[str]:
+    """Return the symbols of all rows that `ticks` returns, in order of arrival."""
+    repeated = frame.groupby("symbol", sort=False, group_keys=False)[list(frame.columns)].apply(_repeated)
+    return [str(symbol) for symbol in frame.symbol[~repeated.reindex(frame.index)]]
+
+
+def _repeated(part: pd.DataFrame) -> pd.Series:
+    """Tell which rows of one symbol are the very row before again."""
+    before = part.shift()
+    return ((part == before) | (part.isna() & before.isna())).all(axis=1)
 
 
 def _tick(one: Any, limits: tuple[float, float] | None) -> Tick:

@@ -127,12 +127,16 @@ def part_inputs(folder: Path, part: Part) -> Iterator[Any]:
             yield value
 
 
-def part_ticks(folder: Path, part: Part) -> tuple[dict[str, list[Tick]], list[int]]:
-    """Return each symbol's ticks of a part, and the time of every row."""
+def part_frame(folder: Path, part: Part) -> pd.DataFrame:
+    """Return the rows of a part."""
     frame = pd.read_parquet(folder / "sessions" / f"{part.session}.parquet")
     frame = frame[frame.ts_event.map(lambda ts_ms: inside(part, ts_ms))]
-    if part.symbols is not None:
-        frame = frame[frame.symbol.isin(part.symbols)]
+    return frame if part.symbols is None else frame[frame.symbol.isin(part.symbols)]
+
+
+def part_ticks(folder: Path, part: Part) -> tuple[dict[str, list[Tick]], list[int]]:
+    """Return each symbol's ticks of a part, and the time of every row."""
+    frame = part_frame(folder, part)
     return oracle.ticks(frame, limits_of(folder, part.session)), frame.ts_event.tolist()
 
 
