@@ -28,9 +28,8 @@ def _text(file: Path) -> str:
 
 def load_rules(files: Sequence[Path], *, language: str = "zh") -> RuleSet:
     """Load rule files that must be good, with messages in this language; raises CommandError with every finding."""
-    from rules.rulefile import load
-
     from rules.errors import RuleError
+    from rules.rulefile import load
 
     try:
         return load(read_texts(files), language=language)
