@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from monitord.broker import EmbeddedBroker
+
+# A deadline per example measures the machine, not the code: speed has its benchmarks.
+settings.register_profile("monitord", deadline=None)
+settings.load_profile("monitord")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -295,9 +295,12 @@ def test_a_chain_of_names_is_bounded_in_depth_and_doubling_names_in_cost() -> No
 
 def test_thousands_of_mistakes_are_told_quickly() -> None:
     text = "+".join(f"XY{i}(1)" for i in range(90)) + ";" + ";".join(f"QX{i}+1" for i in range(240)) + ";C>1"
-    start = time.perf_counter()
-    assert len(refused(text)) == MAX_ERRORS
-    assert time.perf_counter() - start < 0.1
+    took_s = []
+    for _ in range(3):  # the least: what else the machine does is no property of the checker
+        start = time.process_time()
+        assert len(refused(text)) == MAX_ERRORS
+        took_s.append(time.process_time() - start)
+    assert min(took_s) < 0.1
 
 
 def test_folded_constants_are_what_the_graph_computes() -> None:
