@@ -220,6 +220,8 @@ class Engine:
             self._take_sample(group, sample, rows, ends_ms=ends, arrival=arrival, phase=AT_TICK)
             if is_tick(layer):
                 layers[layer] = inside
+        if not layers:
+            return
         known = ~np.isnan(self.market.latest.column("LAST").array[rows])
         for layer, inside in layers.items():
             self._graph.commit(layer, rows if inside.all() else rows[inside], values=False)
@@ -287,6 +289,9 @@ class Engine:
         market, second_ms = self.market, ts_ms - ts_ms % 1000
         if second_ms <= market.clock_ms:
             return
+        expiry_ms = self._next_expiry_ms
+        if market.clock_ms < expiry_ms < second_ms and trade_date(expiry_ms) == trade_date(second_ms):
+            self._enter(expiry_ms)  # no timer rings after it
         if self._breadth.changed and second_ms > market.clock_ms + 1000:
             self._enter(market.clock_ms + 1000)  # groups are sampled when the second after a change begins
         before_ms = market.clock_ms
@@ -367,6 +372,7 @@ class Engine:
         """Commit these symbols' closed bars and close a flat one after each."""
         self._graph.commit(bars.period, rows, values=False)
         bars.lay_flat(rows, ends, day=self.market.day)
+        self.market.mark_flat(bars, rows, ends=ends)
         self._close(bars, rows, closed=CLOSED_BY_CLOCK, arrival=arrival)
 
     def _close(

@@ -83,6 +83,9 @@ class Gaps:
         sampled_ms, broken = trail.sampled_ms.array[rows], trail.broken.array[rows]
         today_ms = midnight_ms(int(times_ms.max(initial=0)))
         noon_ms = today_ms + AFTERNOON_MS
+        half_ms = noon_ms if times_ms.max(initial=0) >= noon_ms else today_ms
+        if sampled_ms.min(initial=half_ms) >= half_ms and not broken.any():  # as nearly always: nothing lies between
+            return np.full(len(rows), NO_GAP), np.full(len(rows), -1)
         gaps = np.where(broken > 0, FEED_GAP, NO_GAP)
         gaps[(sampled_ms < noon_ms) & (times_ms >= noon_ms)] = LUNCH_GAP
         gaps[sampled_ms < today_ms] = NIGHT_GAP

@@ -34,7 +34,7 @@ from rules.bars import (
     trading_minute,
 )
 from rules.books import Books
-from rules.gaps import GAPS, NO_GAP, Gaps
+from rules.gaps import GAPS, LUNCH_GAP, NO_GAP, Gaps
 from rules.latest import Latest, is_halted
 from rules.node import ALL, Selection, is_tick
 from rules.state import Column, StateTable
@@ -285,6 +285,12 @@ class Market:
             bars.gap.array[at] = np.maximum(bars.gap.array[at], self._gap.array[at])
             bars.away_ms.array[at] = np.maximum(bars.away_ms.array[at], self.away_ms.array[at])
 
+    def mark_flat(self, bars: PeriodBars, rows: IntArray, *, ends: int | IntArray) -> None:
+        """Note that lunch lies before the afternoon's first bar, also where nothing was traded in it."""
+        if PERIOD_MINUTES[bars.period] < DAY_MINUTES:
+            first_ms = self.ends(DAY_MINUTES // 2 + 1, bars.period)
+            bars.gap.array[rows] = np.where(ends == first_ms, LUNCH_GAP, NO_GAP)
+
     def count_day(self, at: Selection) -> None:
         """Remember the cumulative figures and day extremes for the next tick.
 
@@ -294,8 +300,10 @@ class Market:
         day = self.day
         counted = ~np.isnan(self.latest.raw("last")[at]) | np.isnan(day.volume.array[at])
         counted &= day_ms(self.latest.ts_ms.array[at]) >= AUCTION_RESULT_MS
+        every = bool(counted.all())
         for column, name in zip((day.volume, day.amount, day.high, day.low), _DAY_COLUMNS, strict=True):
-            column.array[at] = np.where(counted, self.latest.raw(name)[at], column.array[at])
+            now = self.latest.raw(name)[at]
+            column.array[at] = now if every else np.where(counted, now, column.array[at])
 
     # ── the clock ─────────────────────────────────────────────────────────────────────────────────────────────────
 
