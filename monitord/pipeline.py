@@ -145,6 +145,10 @@ class Pipeline:
 
     def _restore(self) -> None:
         kept = self._checkpoints.newest(self._feed.source_id, state_format=STATE_FORMAT)
+        if kept is not None and kept.meta["journal"] > self._journal.end:
+            # Somebody took the journal away: its offsets begin anew, and the checkpoint's mean nothing in it.
+            log.warning("checkpoint_skipped", why="the journal it goes on from is gone", journal_end=self._journal.end)
+            kept = None
         if kept is not None:
             self._engine = Engine.restore(kept.arrays, kept.meta["engine"])
             self._journal_read = kept.meta["journal"]

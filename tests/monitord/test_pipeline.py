@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -139,3 +140,22 @@ async def test_after_a_reload_that_was_not_stored_only_a_new_process_goes_on(
     with pytest.raises(StoreError, match="the disk is full"):
         await stand.pipeline.run()
     await stand.pipeline.close()
+
+
+async def test_a_checkpoint_whose_journal_is_gone_is_passed_over_and_the_rules_are_put_in_force_anew(
+    tmp_path: Path,
+) -> None:
+    store = await Store.open(tmp_path / "store.sqlite")
+    try:
+        first = Stand(tmp_path, store)
+        await first.pipeline.recover()
+        await first.pipeline.close()
+        shutil.rmtree(tmp_path / "journal")
+        second = Stand(tmp_path, store)
+        with capture_logs() as logs:
+            await second.pipeline.recover()
+        assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["checkpoint_skipped"]
+        assert [rule.id for rule in second.pipeline.rules().rules] == ["up"]
+        await second.pipeline.close()
+    finally:
+        await store.close()
