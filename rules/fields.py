@@ -16,7 +16,6 @@ from feeds.sessions import Session
 from rules.alert import SHANGHAI
 from rules.document import Document, Listing, Scalar, Table, Value
 from rules.errors import RuleFileError
-from rules.language.refusals import LATER_CHOICES
 from rules.language.syntax import did_you_mean
 from rules.rule import Flap, Frequency
 from rules.selector import Selector
@@ -153,20 +152,12 @@ def one_of(field: str, names: Sequence[str]) -> Callable[[Document, Value], str]
 
     def read(document: Document, value: Value) -> str:
         found = value.text if isinstance(value, Scalar) and value.text in names else text(document, value)
-        refuse_later(document, value, field, found)
         if found not in names:
             meant = did_you_mean(found, names)
             raise document.refuse(value, f"{field} can't be {found!r}", hint=meant or f"one of {', '.join(names)}")
         return found
 
     return read
-
-
-def refuse_later(document: Document, place: Value, field: str, found: str) -> None:
-    """Raise if this value of the field comes with a later version."""
-    later = LATER_CHOICES.get((field, found))
-    if later is not None:
-        raise document.refuse(place, f"{field}: {found} is not run by this version", hint=later)
 
 
 def frequency(document: Document, value: Value) -> tuple[Frequency, float | None]:
@@ -309,7 +300,6 @@ def _conditions(document: Document, value: Table, *, nested: bool) -> Selector:
     """Read a table of conditions; `nested`: it is the table of `exclude`."""
     known = _CONDITIONS if nested else (*_CONDITIONS, "exclude", "all", "positions")
     for key, _ in value.pairs:
-        refuse_later(document, key, "select", key.text)
         if key.text not in known:
             hint = did_you_mean(key.text, known) or f"one of {', '.join(known)}"
             raise document.refuse(key, f"select has no {key.text!r}", hint=hint)

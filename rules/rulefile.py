@@ -20,7 +20,6 @@ from rules.functions.function import Function
 from rules.functions.registry import FUNCTIONS
 from rules.language.checker import check
 from rules.language.parser import parse
-from rules.language.refusals import LATER_FIELDS
 from rules.language.syntax import did_you_mean
 from rules.language.tree import Formula, walk
 from rules.language.words import MARKET, SPELLINGS, Scope, Word
@@ -70,7 +69,7 @@ _USE_FIELDS: Final = (
 )  # fmt: skip
 _RULE_FIELDS: Final = (
     "id", "use", "params", "select", "over", "agg", "min_valid", "when", "rearm", "legs", "labels", "message",
-    *_LIFECYCLE, *LATER_FIELDS,
+    *_LIFECYCLE,
 )  # fmt: skip
 
 
@@ -475,8 +474,7 @@ class _FileReader:
     def _required(self, found: Table, key: str, reader: Reader[T]) -> T | None:
         value = found.get(key)
         if value is None:
-            if not any(name.text in LATER_FIELDS for name, _ in found.pairs):
-                self._error(found, f"{key} is missing", hint=f"write {key}: …", width=1)
+            self._error(found, f"{key} is missing", hint=f"write {key}: …", width=1)
             return None
         return self._try(reader, self._document, value)
 
@@ -490,11 +488,8 @@ class _FileReader:
 
     def _refuse_unknown(self, found: Table, known: tuple[str, ...], what: str) -> None:
         for key, _ in found.pairs:
-            if key.text in LATER_FIELDS and key.text in known:
-                self._error(key, f"{key.text} is not run by this version", hint=LATER_FIELDS[key.text])
-            elif key.text not in known and self._try(fields.key_name, self._document, key) is not None:
-                choices = tuple(name for name in known if name not in LATER_FIELDS)
-                hint = did_you_mean(key.text, known) or f"it has {', '.join(choices)}"
+            if key.text not in known and self._try(fields.key_name, self._document, key) is not None:
+                hint = did_you_mean(key.text, known) or f"it has {', '.join(known)}"
                 self._error(key, f"{what} has no key {key.text!r}", hint=hint)
 
     def _error(self, place: Value, message: str, *, hint: str, width: int | None = None) -> None:

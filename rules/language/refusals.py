@@ -1,8 +1,4 @@
-"""What the language knows and refuses, each with its reason.
-
-FUTURE and UNAVAILABLE stay refused. A field named LATER is read, but not acted on by this version; acting on it means
-removing its line here.
-"""
+"""What the language knows and refuses, each with its reason."""
 
 from __future__ import annotations
 
@@ -33,12 +29,6 @@ UNAVAILABLE: Final[dict[str, str]] = {
 UNAVAILABLE_DYNAINFO: Final[dict[int, str]] = {
     37: "turnover needs the number of shares, which is unavailable",
 }
-LATER_FIELDS: Final[dict[str, str]] = {
-}
-"""Fields of a rule that this version does not act on."""
-LATER_CHOICES: Final[dict[tuple[str, str], str]] = {
-}
-"""Values of a field that this version does not act on, with what to use."""
 
 _LEVEL_2 = re.compile(r"L2_\w+")
 
