@@ -37,7 +37,7 @@ class Part:
 
 
 PLAYED: dict[str, Part | None] = {
-    "ten-0116": Part("ten-20190116", since="10:00:00", until="10:40:00"),
+    "ten-0116": Part("ten-20190116", until="10:20:00"),
     "ten-0226": Part("ten-20190226", since="10:40:00", until="13:50:00"),
     "ten-0305": Part("ten-20190305", since="13:50:00"),
     "sh30": Part("sh30-20211201", symbols=("600103.SH", "600519.SH", "601318.SH", "688339.SH", "600036.SH")),
