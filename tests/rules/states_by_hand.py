@@ -77,7 +77,6 @@ class StateRule:
         return any(a <= now < b or (closed and now == b) for a, b, closed in self.spans)
 
 
-
 def part_of(ts_ms: int) -> tuple[int, int]:
     """Return what `once_per_session` counts in: the half-day or auction of a time."""
     now = ts_ms - midnight(ts_ms)
