@@ -17,6 +17,7 @@ from typing import TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from rules.functions.values import TruthNode
 from rules.node import Node, Selection, Truth
 
 BitRows: TypeAlias = NDArray[np.uint8]
@@ -65,17 +66,14 @@ class Circuit:
         place = {signal: row for row, signal in enumerate(order)}
         self.rows = np.array([place[root] for root in roots], np.int64)
         self._banks = self._bank(order, place)
-        self._masks = np.zeros((2 * len(self.leaves), 0), np.bool_)
-        """The leaves' `t`, then their `f`; leaf i has bit row i, as signals without gates come first."""
         self.t: BitRows = np.zeros((len(order), 0), np.uint8)
         self.f: BitRows = np.zeros((len(order), 0), np.uint8)
+        self._make_room(0)
 
     def run(self, at: Selection, *, n_symbols: int) -> None:
         """Set `t` and `f` from the leaves' values at the selected symbols; all others become unknown."""
         if self._masks.shape[1] != n_symbols:
-            self._masks = np.zeros((2 * len(self.leaves), n_symbols), np.bool_)
-            self.t = np.zeros((len(self.t), byte_width(n_symbols)), np.uint8)
-            self.f = np.zeros_like(self.t)
+            self._make_room(n_symbols)
         self._take_leaves(at)
         t, f = self.t, self.f
         for bank in self._banks:
@@ -92,16 +90,28 @@ class Circuit:
     def _take_leaves(self, at: Selection) -> None:
         """Pack the leaves' masks into the first rows of `t` and `f`."""
         truths = cast(list[Truth], [leaf.value for leaf in self.leaves])
-        columns = [truth.t for truth in truths] + [truth.f for truth in truths]
         masks, count = self._masks, len(truths)
         if isinstance(at, slice):
-            np.concatenate(columns, out=masks.reshape(-1))
+            for leaf, truth, lent in zip(self.leaves, truths, self._lent, strict=True):
+                if truth is not lent:
+                    np.copyto(lent.t, truth.t)
+                    np.copyto(lent.f, truth.f)
+                    if isinstance(leaf, TruthNode):
+                        leaf.lent = lent  # from the next pass on it writes here by itself
         else:
-            masks[...] = False
-            for mask, column in zip(masks, columns, strict=True):
-                mask[at] = column
+            masks = np.zeros_like(masks)  # what was lent stays the leaf's until the next pass
+            masks[:count, at] = [truth.t for truth in truths]
+            masks[count:, at] = [truth.f for truth in truths]
         bits = np.packbits(masks, axis=1)
         self.t[:count], self.f[:count] = bits[:count], bits[count:]
+
+    def _make_room(self, n_symbols: int) -> None:
+        """Make masks for the leaves' `t`, then their `f`, leaf i being bit row i: signals without gates come first."""
+        count = len(self.leaves)
+        self._masks = np.zeros((2 * count, n_symbols), np.bool_)
+        self._lent = [Truth(self._masks[i], self._masks[count + i]) for i in range(count)]
+        self.t = np.zeros((len(self.t), byte_width(n_symbols)), np.uint8)
+        self.f = np.zeros_like(self.t)
 
     def _wire(self, node: Node) -> int:
         known = self._signal_of.get(id(node))

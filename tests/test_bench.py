@@ -14,7 +14,7 @@ from tests.bench import w1_kernel
 from tests.bench.__main__ import main
 from tests.bench.exactness import false_crosses, relative_errors
 from tests.bench.kernel import Kernel
-from tests.bench.peers import VALUES, Talipp, TaLib, mytt_recompute, pandas_recompute
+from tests.bench.peers import VALUES, TaLib, Talipp, mytt_recompute, pandas_recompute
 from tests.bench.report import Line, Report, to_json
 from tests.bench.w1 import CONDITIONS, make_market, rule_text, warm_engine
 

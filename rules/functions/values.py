@@ -46,14 +46,17 @@ class NumberNode(Node):
 
 
 class TruthNode(Node):
-    """A node whose value is a `Truth`."""
+    """A node whose value is a `Truth`.
 
-    __slots__ = ("_buffer", "_state", "ring")
+    lent: where a pass over all symbols writes, two (n,) masks; its own, or those of whoever reads them together.
+    """
+
+    __slots__ = ("_state", "lent", "ring")
     value: Truth
 
     def __init__(self, key: str, *, period: str, args: tuple[Node, ...] = (), warmup: int = 0) -> None:
         super().__init__(key, period=period, kind=Kind.TRUTH, args=args, warmup=warmup)
-        self._buffer = Truth(np.empty(0, np.bool_), np.empty(0, np.bool_))
+        self.lent = Truth(np.empty(0, np.bool_), np.empty(0, np.bool_))
         self.ring: Ring | None = None
 
     def open(self, state: StateTable) -> None:
@@ -68,13 +71,13 @@ class TruthNode(Node):
         return () if self.ring is None else (self.ring,)
 
     def room(self, at: Selection) -> Truth:
-        """Return an uninitialised Truth for the selection: the node's own buffers for all symbols."""
+        """Return an uninitialised Truth for the selection."""
         n = self._state.n if isinstance(at, slice) else at.size
-        if isinstance(at, slice) and self._buffer.t.size == n:
-            return self._buffer
+        if isinstance(at, slice) and self.lent.t.size == n:
+            return self.lent
         fresh = Truth(np.empty(n, np.bool_), np.empty(n, np.bool_))
         if isinstance(at, slice):
-            self._buffer = fresh
+            self.lent = fresh
         return fresh
 
 

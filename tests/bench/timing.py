@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from feeds.tick import FloatArray
+
 _EVICT_BYTES = 96 << 20
 """More than the caches of one core complex hold."""
 
@@ -72,9 +74,12 @@ def _rotated(contenders: Sequence[Contender], by: int) -> Sequence[Contender]:
     return [*contenders[start:], *contenders[:start]]
 
 
-def _time(contender: Contender, ballast: np.ndarray) -> float:
-    value = contender.fresh()
+def _time(contender: Contender, ballast: FloatArray) -> float:
+    """Return the seconds of one repeat; warm ones follow another right away, cold ones a sweep through `ballast`."""
     gc.collect()
+    if not ballast.size and contender.every == 1:
+        contender.run(contender.fresh())
+    value = contender.fresh()
     ballast += 1.0
     started = time.perf_counter()
     result = contender.run(value)
