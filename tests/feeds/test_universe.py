@@ -23,8 +23,9 @@ def test_a_symbol_keeps_the_row_of_its_first_appearance(lists: list[tuple[str, .
 
 def test_equal_symbol_lists_share_one_array_of_rows() -> None:
     universe = Universe(["000001.SZ"])
-    first = universe.rows(("600000.SH", "000001.SZ"))
-    assert universe.rows(tuple("600000.SH 000001.SZ".split())) is first
+    codes = ["600000.SH", "000001.SZ"]
+    first = universe.rows(tuple(codes))
+    assert universe.rows(tuple(codes)) is first, "an equal tuple that is another object"
     for number in range(10):
         universe.rows((f"60{number:04d}.SH",))
     assert universe.rows(("600000.SH", "000001.SZ")).tolist() == first.tolist()
