@@ -38,7 +38,7 @@ def run(*, quick: bool) -> Report:
 
     contenders = [
         Contender("monitord", ours, market.payload),
-        Contender("monitord, decoding alone", ingest, market.payload),
+        Contender("monitord, decoding alone", ingest, market.again().payload),
         *peers(market, quick=quick),
     ]
     repeats = 6 if quick else 40
@@ -62,7 +62,7 @@ def peers(market: Snapshots, *, quick: bool) -> list[Contender]:
         count = min(max(symbols // 10, 5) if quick else symbols, len(market.symbols))
         peer = make(some(market.history, count))
         scale = len(market.symbols) / count
-        found.append(Contender(peer.name, _over_payload(peer), _part(market, count), every=every, scale=scale))
+        found.append(Contender(peer.name, _over_payload(peer), _part(market.again(), count), every=every, scale=scale))
     return found
 
 

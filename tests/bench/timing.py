@@ -15,6 +15,8 @@ from feeds.tick import FloatArray
 
 _EVICT_BYTES = 96 << 20
 """More than the caches of one core complex hold."""
+_WARM_PASSES = 8
+"""Before each warm repeat: the other contenders have swept the caches."""
 
 
 def _nothing() -> None:
@@ -78,7 +80,8 @@ def _time(contender: Contender, ballast: FloatArray) -> float:
     """Return the seconds of one repeat; warm ones follow another right away, cold ones a sweep through `ballast`."""
     gc.collect()
     if not ballast.size and contender.every == 1:
-        contender.run(contender.fresh())
+        for _ in range(_WARM_PASSES):
+            contender.run(contender.fresh())
     value = contender.fresh()
     ballast += 1.0
     started = time.perf_counter()

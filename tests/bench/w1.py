@@ -68,6 +68,10 @@ class Snapshots:
         self.step = 0
         self._rng = np.random.default_rng(seed)
 
+    def again(self) -> Snapshots:
+        """Return another walk from the same history, for another contender: each sees the market step by step."""
+        return Snapshots(self.symbols, self.history, seed=1)
+
     def next(self) -> TickBatch:
         """Return the next snapshot: every symbol, three seconds later."""
         moved = self._rng.choice(_MOVES, len(self.close))
