@@ -37,7 +37,7 @@ class Plan:
 
     def peek(self, at: Selection) -> None:
         """Evaluate every node once for the selected symbols; state stays as it is."""
-        if isinstance(at, slice):
+        if isinstance(at, slice) and self._state.lender is not self:
             self._lend()
         with np.errstate(all="ignore"):
             for peek in self._peeks:
@@ -50,6 +50,7 @@ class Plan:
             self._lent = [(node, columns[place]) for node, place in self._places.items()]
         for node, column in self._lent:
             node.column_lent = column
+        self._state.lender = self
 
 
 def _places(nodes: Sequence[Node], results: frozenset[Node]) -> dict[NumberNode, int]:

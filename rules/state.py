@@ -29,6 +29,8 @@ class StateTable:
 
     def __init__(self, n_symbols: int = 0) -> None:
         self.n = n_symbols
+        self.lender: object = None
+        """The plan whose columns the graph's nodes write to; None after the universe has grown."""
         self._columns: dict[str, Column] = {}
 
     def claim(
@@ -66,6 +68,7 @@ class StateTable:
             wide[..., : self.n] = old
             column.array = wide
         self.n = n_symbols
+        self.lender = None
 
     def names(self) -> Iterable[str]:
         return self._columns.keys()
