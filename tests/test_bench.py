@@ -86,6 +86,7 @@ def test_every_peer_takes_part_in_the_race() -> None:
         (Line("a", 60.0, least=60), True),
         (Line("a", 1e-13, "", most=1e-12), True),
         (Line("a", 2.6, most=2.5), False),
+        (Line("a", np.float64(2), least=3), False),
         (Line("a", 1.0), None),
     ],
 )

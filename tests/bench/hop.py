@@ -6,6 +6,7 @@ From the first push in the thread until the consuming task has everything of one
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -35,6 +36,7 @@ async def _race(batch: TickBatch, *, repeats: int) -> tuple[Timing, Timing]:
     inbox = TickInbox(16)
     batched: list[float] = []
     single: list[float] = []
+    gc.collect()  # what other benchmarks have left
     for _ in range(repeats):
         batched.append(await _through_inbox(inbox, batch))
         single.append(await _one_by_one(batch))

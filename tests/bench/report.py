@@ -33,8 +33,8 @@ class Line:
     def verdict(self) -> bool | None:
         """Tell whether it is what was asked; None where nothing was."""
         if self.least is not None:
-            return self.value >= self.least
-        return None if self.most is None else self.value <= self.most
+            return bool(self.value >= self.least)
+        return None if self.most is None else bool(self.value <= self.most)
 
     @property
     def asked(self) -> str:
