@@ -7,6 +7,7 @@ Start: store → broker → deliveries take their place → recovery → gateway
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import time
 from collections import deque
@@ -186,6 +187,9 @@ class App:
         await parts.gateway.start()
         self._console.start(parts.gateway.address)
         self._watch_signals()
+        # What stands now stays: a full collection over it would cost some 40 ms in the middle of a snapshot.
+        gc.collect()
+        gc.freeze()
         notify("READY=1")
 
     async def _serve(self, parts: Parts) -> None:
