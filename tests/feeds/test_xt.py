@@ -107,7 +107,10 @@ async def test_close_of_a_lost_connection_does_not_connect_again(
 
 
 async def test_close_before_open_is_nothing() -> None:
-    await XtFeed().close()
+    feed = XtFeed()
+    await feed.close()
+    await feed.close()
+    assert not any(feed.counters().values())
 
 
 async def test_the_iteration_ends_behind_what_had_arrived(terminal: Terminal, opened: Callable[..., Any]) -> None:
