@@ -19,6 +19,7 @@ from feeds.inputs import Control, ControlKind, Heartbeat, Input, Mark, MarkKind
 from feeds.sessions import Session, day_ms, session_clock_ms, trade_date
 from feeds.tick import BoolArray, IntArray, TickBatch
 from rules import rulefile
+from rules.adjuster import Adjuster
 from rules.alert import Alert, Event
 from rules.bars import CLOSED_BY_CLOCK, FINAL, LONG_PERIODS, OPEN, PeriodBars, bar_start_ms
 from rules.books import rows_of
@@ -48,7 +49,7 @@ from rules.program import (
 from rules.reporter import AFTER_TICK, AT_TICK, BEFORE_TICK, Cause, Reporter, by_slot
 from rules.rule import Evaluation, Mode, Rule, RuleSet
 
-CHECKPOINT_VERSION: Final = 2
+CHECKPOINT_VERSION: Final = 3
 NEVER_MS: Final = 1 << 60
 """A time that does not come."""
 _CLOSING_STATUS: Final = (15, 22, 23)
@@ -95,6 +96,7 @@ class Engine:
         """The pass that evaluates what a slot reports, by its order, from its first event on."""
         self._breadth = Breadth(self.market)
         self._reporter = Reporter(self.market, self._breadth.names)
+        self._adjuster = Adjuster(self._graph, self.market)
         self._episodes = Episodes(self.market, self._reporter, self._look)
         self._provisional: dict[str, list[Provisional]] = {}
         """Fires that wait for their bar's close, by period."""
@@ -163,6 +165,8 @@ class Engine:
             if not len(rows):
                 return
         at, minutes = market.selection(rows), market.minutes(batch.ts_event_ms)
+        if market.exrights.waits(at, market.date):
+            self._adjust(rows, batch)
         live = market.live(at, batch)
         for bars in market.bars.values():
             ends = pick(market.ends(minutes, bars.period), live)
@@ -177,6 +181,13 @@ class Engine:
         self._sample_ticks(at, rows, times_ms=batch.ts_event_ms, arrival=arrival)
         self._close_by_status(rows, batch, arrival=arrival)
         self._flush()
+
+    def _adjust(self, rows: IntArray, batch: TickBatch) -> None:
+        """Let what is known of the past follow the ex-rights day of symbols, before their ticks are applied."""
+        market = self.market
+        found = market.exrights.decide(rows, batch, symbols=market.universe.symbols, instruments=market.instruments)
+        if found is not None:
+            self._adjuster.apply(found, self._reporter.ledger)
 
     def _leave_bars(self, bars: PeriodBars, rows: IntArray, *, arrival: IntArray, ends: int | IntArray) -> None:
         """Close and commit the bars of symbols that now trade in a later one.
@@ -462,6 +473,7 @@ class Engine:
         """Note what the feed says of itself; a silence is an episode of the rule `feed`: nodata, then resolve."""
         if mark.kind is MarkKind.GAP:
             self.market.gaps.miss(away_since_ms=mark.ts_ms if mark.reason == RESTART else None)
+            self.market.exrights.miss()
             self._graph.break_off(mark.ts_ms)
             return
         self._enter(mark.ts_ms)
@@ -469,6 +481,7 @@ class Engine:
         if mark.kind is MarkKind.SILENT and not silent:
             self._ring(mark.ts_ms + 1)  # what has ended within this second, before the silence begins
             self.market.silences.append((mark.ts_ms, None))
+            self.market.exrights.miss()
             self._out.append(self._reporter.feed_silent(mark))
         elif mark.kind is MarkKind.ALIVE and silent:
             self._episodes.end_silence(self.market.silences[-1][0], mark.ts_ms)
@@ -484,6 +497,8 @@ class Engine:
             self.market.know(control.text)
             self._cover()
             self._episodes.leave()
+        elif control.kind is ControlKind.EXRIGHTS:
+            self.market.exrights.take(control.text)
         else:
             self._hold(control.text)
 
@@ -519,6 +534,8 @@ class Engine:
         self.rules, self._slots, self._groups = rules, slots, groups
         self._value_plans.clear()
         self.market.gaps.watch(layer for layer, _, _ in groups if is_tick(layer))
+        self._adjuster.follow(of_symbols)
+        self._reporter.absolute = self._adjuster.absolute
         self._graph.remove_unused([*(node for slot in of_symbols for node in slot.nodes), *self._breadth.nodes])
         for period in self.market.bars:
             self._graph.warm(period)
