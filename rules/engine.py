@@ -473,7 +473,7 @@ class Engine:
         """Note what the feed says of itself; a silence is an episode of the rule `feed`: nodata, then resolve."""
         if mark.kind is MarkKind.GAP:
             self.market.gaps.miss(away_since_ms=mark.ts_ms if mark.reason == RESTART else None)
-            self.market.exrights.miss()
+            self.market.exrights.miss(mark.ts_ms)
             self._graph.break_off(mark.ts_ms)
             return
         self._enter(mark.ts_ms)
@@ -481,7 +481,7 @@ class Engine:
         if mark.kind is MarkKind.SILENT and not silent:
             self._ring(mark.ts_ms + 1)  # what has ended within this second, before the silence begins
             self.market.silences.append((mark.ts_ms, None))
-            self.market.exrights.miss()
+            self.market.exrights.miss(mark.ts_ms)
             self._out.append(self._reporter.feed_silent(mark))
         elif mark.kind is MarkKind.ALIVE and silent:
             self._episodes.end_silence(self.market.silences[-1][0], mark.ts_ms)

@@ -29,6 +29,7 @@ from rules.state import StateTable
 EXRIGHT: Final = "exright"
 """The `gap` of an event that compares the price of an ex-rights day with a number of before it."""
 CLOSING_STATUS: Final = (15, 22, 23)
+_NO_END: Final = 1 << 62
 _OPEN_AUCTION_MS: Final = (9 * 60 + 15) * 60_000
 _AUCTION_RESULT_MS: Final = (9 * 60 + 25) * 60_000
 _CLOSE_MS: Final = 15 * 3_600_000
@@ -60,8 +61,8 @@ class ExRights:
         """Up to which date the table has been applied."""
         self._decided_date = state.claim("exrights/decided_date", dtype=np.int64, fill=0)
         """The last date on which nothing is open any more."""
-        self._missed = state.claim("exrights/missed", dtype=np.bool_, fill=False)
-        """Ticks of today may be missing."""
+        self._missed_ms = state.claim("exrights/missed_ms", dtype=np.int64, fill=0)
+        """Since when ticks were missing last, Unix ms; _NO_END = since before today."""
         self.ex_date = state.claim("exrights/ex_date", dtype=np.int64, fill=0)
         """The symbol's last ex-rights day that we know of."""
 
@@ -70,9 +71,9 @@ class ExRights:
         self.table = decode_exrights(source)
         self.source = source
 
-    def miss(self) -> None:
-        """Note that ticks of today are missing."""
-        self._missed.array[...] = True
+    def miss(self, ts_ms: int) -> None:
+        """Note that ticks are missing between this time and the next ones."""
+        self._missed_ms.array[...] = ts_ms
 
     def is_ex(self, row: int, ts_ms: int) -> bool:
         """Tell whether this is an ex-rights day of the symbol."""
@@ -90,10 +91,13 @@ class ExRights:
         last, volume = latest.raw("last"), latest.raw("volume_lots")
         traded = here & ~np.isnan(last) & ~(volume <= 0)
         over = (day_ms(latest.ts_ms.array) >= _CLOSE_MS) | np.isin(latest.status.array, CLOSING_STATUS)
-        stood = ~traded & ~self._missed.array & (self._close_date.array == self.table.previous(date))
+        stood = ~traded & (self._missed_ms.array < midnight) & (self._close_date.array == self.table.previous(date))
         self._close.array[traded] = last[traded]
         self._close_date.array[...] = np.where((traded & over) | stood, date, 0)
-        self._missed.array[...] = False
+        # What was missed behind the day's last ticks may have been some of the next day too.
+        newest_ms = int(latest.ts_ms.array.max()) // 1000 * 1000
+        missed_ms = self._missed_ms.array
+        missed_ms[...] = np.where((missed_ms >= newest_ms) & (missed_ms < _NO_END), _NO_END, 0)
 
     def decide(
         self, rows: IntArray, batch: TickBatch, *, symbols: Sequence[str], instruments: Mapping[str, Instrument]

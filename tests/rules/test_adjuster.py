@@ -1,4 +1,4 @@
-"""State over an ex-rights day against the same bars adjusted from the start, for every function and standard formula."""
+"""State over an ex-rights day against bars adjusted from the start, for every function and standard formula."""
 
 from __future__ import annotations
 
