@@ -23,6 +23,8 @@ from feeds.universe import is_symbol
 SOURCE_VERSION: Final = 1
 NO_EXRIGHTS: Final = '{"v":1,"closed":[],"exrights":[]}'
 """The canonical JSON of nothing known."""
+HOLIDAYS_SINCE: Final = 20100101
+"""From when on a control record tells holidays: further back than recordings reach."""
 LEAST, MOST = 0.01, 100.0
 """Bounds of a factor: what lies outside is a slip of the pen, or of a feed."""
 
