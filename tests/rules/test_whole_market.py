@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from rules.evaluate import as_floats
@@ -51,6 +52,8 @@ class Line:
         self.plan = self.graph.plan(self.nodes)
         self.peeks: list[tuple[int, float, list[np.ndarray]]] = []
         """(bar, what its words were multiplied by, values) of forming bars."""
+        self.ends_ms: np.ndarray | None = None
+        """When bars end, for what looks at the clock."""
 
     def run(self, seed: int) -> list[np.ndarray]:
         """Return the closed values, (bars, n) of each expression."""
@@ -71,6 +74,8 @@ class Line:
 
     def _put(self, i: int, factor: float) -> None:
         self.source.set(self.period, slice(None), **{word: self.forming(word, i, factor) for word in self.rows})
+        if self.ends_ms is not None:
+            self.source.set(self.period, slice(None), END=self.ends_ms[i])
 
     def forming(self, word: str, i: int, factor: float) -> np.ndarray:
         """Return a word's forming values: prices are moved, truths and weights are not."""
@@ -150,6 +155,30 @@ def test_a_standard_formula_over_the_whole_market(name: str, bars: Bars, record_
     record_property("stocks", stocks.size)
     record_property("largest_relative_error", worst)
     print(f"{name}: {stocks.size} stocks, largest relative error {worst:.1e}")
+    assert worst <= WORST
+
+
+def test_the_volume_ratio_over_the_whole_market(bars: Bars, record_property: Callable[..., None]) -> None:
+    """By pandas: the day's volume so far over its mean at that minute on the last three days with bars."""
+    mine_of = bars.of(share(0, len(FUNCTION)))
+    day = np.where(mine_of.ends_ms > 0, (mine_of.ends_ms + 8 * 3_600_000) // 86_400_000, -1)
+    so_far, usual = np.full(day.shape, np.nan), np.full(day.shape, np.nan)
+    for stock in range(mine_of.count.size):
+        length = int(mine_of.count[stock])
+        ends_ms = mine_of.ends_ms[:length, stock]
+        table = pd.DataFrame({"day": day[:length, stock], "minute": ends_ms % 86_400_000})
+        table["so_far"] = pd.Series(mine_of.fields["V"][:length, stock]).groupby(table["day"]).cumsum()
+        whole = table.pivot(index="day", columns="minute", values="so_far").ffill(axis=1)
+        mean = whole.shift(1).rolling(3).mean()
+        so_far[:length, stock] = table["so_far"]
+        usual[:length, stock] = [mean.at[row.day, row.minute] for row in table.itertuples()]
+    line = Line([parse("VRATIO(3)").statements[0].expr], {"VOLDAY": so_far}, mine_of.count, period="1m")
+    line.ends_ms = mine_of.ends_ms
+    with np.errstate(all="ignore"):
+        worst = error_of(line.run(seed=0)[0], np.where(usual > 0, so_far / usual, np.nan))
+    record_property("stocks", mine_of.count.size)
+    record_property("largest_relative_error", worst)
+    print(f"VRATIO: {mine_of.count.size} stocks, largest relative error {worst:.1e}")
     assert worst <= WORST
 
 
