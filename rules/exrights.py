@@ -19,7 +19,7 @@ import numpy as np
 
 from feeds.exrights import LEAST, MOST, NO_EXRIGHTS, ExRightTable, decode_exrights
 from feeds.exrights import factors as factors_of
-from feeds.instruments import Instrument, instrument_of
+from feeds.instruments import Board, Instrument, instrument_of
 from feeds.sessions import day_ms, midnight_ms, trade_date
 from feeds.tick import BoolArray, FloatArray, IntArray, TickBatch
 from rules.latest import Latest
@@ -115,8 +115,8 @@ class ExRights:
         filed = self._read_table(rows, symbols, date=date, price=price, shares=shares)
 
         def tick_of(row: int) -> float:
-            known = instruments.get(symbols[row])
-            return (instrument_of(symbols[row]) if known is None else known).tick
+            known = instruments.get(symbols[row]) or instrument_of(symbols[row])
+            return np.inf if known.board is Board.INDEX else known.tick  # an index is of nobody's shares
 
         told = ~filed & self._is_told(rows, prev, tick_of, date=date)
         price[told] = prev[told] / self._close.array[rows[told]]

@@ -76,6 +76,13 @@ def test_half_a_tick_of_a_fund_is_less() -> None:
     assert ex_date(watch, "510300.SH") == EX
 
 
+def test_an_index_never_goes_ex() -> None:
+    watch = Watch(MEAN_DAYS)
+    watch.take(*whole_day(3288.0834, symbol="000001.SH"))
+    watch.take(*day(("09:30:00", 3280.0), date=EX, prev_close=3288.08, symbol="000001.SH"))
+    assert ex_date(watch, "000001.SH") == 0
+
+
 @pytest.mark.parametrize(
     "before",
     [
