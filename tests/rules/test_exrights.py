@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from feeds.exrights import ExRight, encode_exrights
 from feeds.inputs import Control, ControlKind, Heartbeat, Mark, MarkKind
+from feeds.tick import TickBatch
 from rules.engine import Engine
 from rules.positions import Position, encode
 from tests.rules.ticks import SYMBOL, Watch, heartbeat, mark, ms, rules, tick
@@ -298,3 +303,27 @@ def test_heartbeats_and_marks_alone_decide_nothing() -> None:
     watch = Watch(ABOVE)
     watch.take(*whole_day(10.4), Heartbeat(ms("09:20:00", EX)), Mark(MarkKind.GAP, ms("09:21:00", EX)))
     assert ex_date(watch) == 0
+
+
+def test_two_july_days_of_the_whole_market_have_their_ex_rights_stocks(market_data: Path) -> None:
+    """Shanghai and Beijing mark theirs with XD, XR or DR in the name: those, and no others of theirs."""
+    engine = Engine()
+    engine.step(rules('id: any, select: all, period: 1d, when: "C > MA(C,5)", cooldown: 1m'))
+    for date, count in ((20260703, 0), (20260706, 41), (20260707, 32)):
+        table = pq.read_table(market_data / "tables" / f"market_close_{date}.parquet").to_pandas()
+        table = table[table["last"] > 0]
+        for clock in ("09:30:00", "15:00:01"):
+            engine.step(closes(table, ms(clock, date)))
+        symbols = engine.market.universe.symbols
+        ex = {symbols[row] for row in np.flatnonzero(engine.market.exrights.ex_date.array == date)}
+        marked = set(table["symbol"][table["name"].str.match("XD|XR|DR")])
+        assert len(ex) == count
+        assert not count or {one for one in ex if not one.endswith("SZ")} == marked
+
+
+def closes(table: pd.DataFrame, ts_ms: int) -> TickBatch:
+    """Return a tick of each row, with its last price and previous close."""
+    n = len(table)
+    columns = {name: table[name].to_numpy(float) for name in ("last", "prev_close")}
+    columns |= {"volume_lots": np.full(n, 100.0), "amount_cny": np.full(n, 1e5)}
+    return TickBatch(tuple(table["symbol"]), np.full(n, ts_ms), columns=columns, status=np.full(n, 13, np.int16))
