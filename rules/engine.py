@@ -224,7 +224,7 @@ class Engine:
         for (layer, evaluation, _), group in self._groups.items():
             if evaluation is not Evaluation.TICK:
                 continue
-            inside = overlap(times_ms, group.sessions)
+            inside = sample.inside(group.sessions)
             if not np.any(inside):
                 continue
             self._take_sample(group, sample, rows, bars=self.market.bars.get(layer), arrival=arrival, phase=AT_TICK)

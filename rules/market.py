@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feeds.instruments import Instrument, decode_table
 from feeds.sessions import day_ms, midnight_ms, trade_date
@@ -35,7 +36,7 @@ from rules.bars import (
 )
 from rules.books import Books
 from rules.gaps import GAPS, LUNCH_GAP, NO_GAP, Gaps
-from rules.latest import Latest, is_halted
+from rules.latest import HALTED, Latest, is_halted
 from rules.node import ALL, Selection, is_tick
 from rules.segment import Segment, all_known, chosen
 from rules.state import Column, StateTable
@@ -192,10 +193,11 @@ class Market:
     def segment(self, rows: IntArray, batch: TickBatch, *, arrival: IntArray) -> Segment:
         """Return these ticks, which are news of one clock second, with what holds for all of them."""
         at = self.selection(rows)
-        halted = is_halted(batch.status)
-        some_halted = halted if halted.any() else None
-        live = None if some_halted is None and self._all_priced(batch) else self._live(at, batch, halted=halted)
-        return Segment(rows, at, batch, arrival, some_halted, live)
+        halted = None if _is_one_trading(batch.status) else is_halted(batch.status)
+        if halted is not None and not halted.any():
+            halted = None
+        live = None if halted is None and self._all_priced(batch) else self._live(at, batch, halted=halted)
+        return Segment(rows, at, batch, arrival, halted, live)
 
     def _all_priced(self, batch: TickBatch) -> bool:
         """Tell whether all ticks have a price, are of one day, and come after the opening auction's result."""
@@ -206,13 +208,14 @@ class Market:
             and all_known(batch.column("last"))
         )
 
-    def _live(self, at: Selection, batch: TickBatch, *, halted: BoolArray) -> BoolArray:
+    def _live(self, at: Selection, batch: TickBatch, *, halted: BoolArray | None) -> BoolArray:
         """Tell which ticks make bars: from the opening auction's result on, price not NaN, and the symbol trading.
 
         A halt's first tick may still bring the last trades before it; the ones after it repeat what was.
         """
         live = (day_ms(batch.ts_event_ms) >= AUCTION_RESULT_MS) & ~np.isnan(batch.column("last"))
-        live &= ~halted | (batch.column("volume_lots") > self.day.volume.array[at])
+        if halted is not None:
+            live &= ~halted | (batch.column("volume_lots") > self.day.volume.array[at])
         return np.asarray(live)
 
     def mark_gaps(self, ticks: Segment) -> None:
@@ -253,9 +256,8 @@ class Market:
 
     def ends(self, minute: int | IntArray, period: str) -> int | IntArray:
         """Return the end (Unix ms) of the bar of this period that holds each trading minute."""
-        minutes = PERIOD_MINUTES[period]
-        end = last_day_ms(self.midnight_ms, period) + minute_end_ms(-(-minute // minutes) * minutes)
-        return end if isinstance(minute, np.ndarray) else int(end)
+        minutes, midnight = PERIOD_MINUTES[period], last_day_ms(self.midnight_ms, period)
+        return midnight + minute_end_ms(-(-minute // minutes) * minutes)
 
     def skipped(self, bars: PeriodBars, rows: IntArray, *, ends: int | IntArray) -> tuple[BoolArray, IntArray]:
         """Tell which symbols, now trading in the bars that end at `ends`, left out the bar before, and its ends.
@@ -445,6 +447,8 @@ class Market:
         In order, and no two of them overlap.
         """
         spans = self.silences if row is None else [*self.silences, *self.halts.get(row, ())]
+        if not spans:
+            return ()
         ended = sorted((since, min(until or ts_ms, ts_ms)) for since, until in spans if since < ts_ms)
         merged: list[tuple[int, int]] = []
         for since, until in ended:
@@ -509,6 +513,11 @@ _DAY_COLUMNS: Final = ("volume_lots", "amount_cny", "high", "low")
 def pick(ends: int | IntArray, mask: BoolArray) -> int | IntArray:
     """Return the chosen elements of an array, or the one number that stands for all."""
     return ends[mask] if isinstance(ends, np.ndarray) else ends
+
+
+def _is_one_trading(status: NDArray[np.int16]) -> bool:
+    """Tell whether all ticks have one status, and that is no halt; no may be wrong."""
+    return bool((status == status[0]).all()) and int(status[0]) not in HALTED
 
 
 def _known(number: float) -> float | None:
