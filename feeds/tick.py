@@ -43,7 +43,7 @@ class TickBatch:
                  Prices: NaN = none (a vendor's 0 is NaN here). A missing book level: price NaN, lots 0.
     """
 
-    __slots__ = ("_columns", "_load", "recv_ms", "status", "symbols", "ts_event_ms")
+    __slots__ = ("_columns", "_load", "_span_ms", "recv_ms", "status", "symbols", "ts_event_ms")
 
     def __init__(
         self,
@@ -62,6 +62,14 @@ class TickBatch:
         self.status = np.zeros(len(symbols), np.int16) if status is None else status
         self._columns = dict(columns)
         self._load = load
+        self._span_ms: tuple[int, int] | None = None
+
+    @property
+    def span_ms(self) -> tuple[int, int]:
+        """The earliest and the latest time of event; a batch without ticks has none (ValueError)."""
+        if self._span_ms is None:
+            self._span_ms = int(self.ts_event_ms.min()), int(self.ts_event_ms.max())
+        return self._span_ms
 
     def __len__(self) -> int:
         return len(self.symbols)
