@@ -122,10 +122,22 @@ class VolumeRatio(NumberNode):
         out, end = self.room(at), self._end.value
         known = np.flatnonzero(end > 0)
         rows = np.arange(end.size)[known] if isinstance(at, slice) else at[known]
-        usual = self._mean.array[minute_index(end[known]), rows]
+        minute = minute_index(end[known])
+        usual = self._mean.array[minute, rows]
+        self._join_yesterday(usual, end[known], minute, rows)
         out.fill(np.nan)
         out[known] = np.where(usual > 0, self._volume.value[known] / usual, np.nan)
         self.value = out
+
+    def _join_yesterday(self, usual: FloatArray, end: FloatArray, minute: IntArray, rows: IntArray) -> None:
+        """Mend the mean of symbols whose last day ended without its last minute, which the next commit makes a day."""
+        last_end = self._last_end.array[rows]
+        if not (last_end < end.max(initial=0) - _DAY_MS / 2).any():  # as nearly always
+            return
+        late = np.flatnonzero(day_number(last_end) < day_number(end))
+        minute, rows = minute[late], rows[late]
+        yesterday = np.fmax.accumulate(self._today.array[:, rows], axis=0)[minute, np.arange(rows.size)]
+        usual[late] = np.concatenate([self._days.array[1:, minute, rows], yesterday[None]]).mean(axis=0)
 
     def commit(self, at: IntArray) -> None:
         known = (self._end.value > 0) & ~np.isnan(self._volume.value)
