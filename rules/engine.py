@@ -176,6 +176,8 @@ class Engine:
         market.count_day(at)
         self._sample_ticks(at, rows, times_ms=batch.ts_event_ms, arrival=arrival)
         self._close_by_status(rows, batch, arrival=arrival)
+        if market.is_late(minutes):
+            self._close_overdue(rows, arrival=arrival)
         self._flush()
 
     def _leave_bars(self, bars: PeriodBars, rows: IntArray, *, arrival: IntArray, ends: int | IntArray) -> None:
@@ -281,6 +283,16 @@ class Engine:
             ready = bars.closed.array[rows] == OPEN
             ready &= bars.end_ms.array[rows] == self.market.midnight_ms + _CLOSE_MS
             self._close(bars, rows[ready], closed=FINAL, arrival=arrival[ready], phase=AFTER_TICK)
+
+    def _close_overdue(self, rows: IntArray, *, arrival: IntArray) -> None:
+        """Close the bars that these ticks began after the clock had come to their close: it will not come again.
+
+        They are a symbol's first of the day, or follow a silence or a halt; else a closed bar stands there to amend.
+        """
+        for bars in self.market.bars.values():
+            late = self.market.overdue(bars, rows)
+            if late.any():
+                self._close(bars, rows[late], closed=CLOSED_BY_CLOCK, arrival=arrival[late], phase=AFTER_TICK)
 
     # ── the market clock ──────────────────────────────────────────────────────────────────────────────────────────
 
