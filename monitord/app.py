@@ -36,6 +36,7 @@ from monitord.metrics import Metrics
 from monitord.pipeline import Outcome, Pipeline
 from monitord.positions import PositionSources
 from monitord.pump import Pump
+from monitord.retention import Retention
 from monitord.store import Store
 from monitord.systemd import notify
 from notifiers.channel import AlertChannel
@@ -89,6 +90,7 @@ class Parts:
     feed: Feed
     pipeline: Pipeline
     pump: Pump
+    retention: Retention
     deliveries: tuple[Delivery, ...]
     gateway: Gateway
     health: Health
@@ -135,6 +137,7 @@ class App:
         quotes = QuoteBoard()
         pipeline = self._pipeline(feed, store, quotes)
         pump = Pump(store, channel)
+        retention = Retention(store, keep_days=settings.history.keep_days)
         deliveries = tuple(self._delivery(webhook, broker, store) for webhook in settings.notify.webhooks)
         health = Health(feed, pipeline, store=store, pump=pump, deliveries=deliveries)
         gateway = Gateway(
@@ -148,7 +151,7 @@ class App:
         )
         cleanup.push_async_callback(gateway.stop)
         cleanup.callback(self._console.stop)
-        return Parts(store, broker, channel, feed, pipeline, pump, deliveries, gateway, health)
+        return Parts(store, broker, channel, feed, pipeline, pump, retention, deliveries, gateway, health)
 
     def _pipeline(self, feed: Feed, store: Store, quotes: QuoteBoard) -> Pipeline:
         settings = self._settings
@@ -203,6 +206,7 @@ class App:
                 keep("broker", parts.broker.run),
                 keep("gateway", parts.gateway.run),
                 keep("checkpoints", parts.pipeline.run_checkpoints),
+                keep("retention", parts.retention.run),
                 keep("reload", lambda: self._reload_on_signal(parts.pipeline)),
                 keep("vital_signs", lambda: self._take_vital_signs(parts)),
             ]

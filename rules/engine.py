@@ -176,6 +176,8 @@ class Engine:
         market.count_day(ticks)
         self._sample_ticks(ticks)
         self._close_by_status(ticks)
+        if market.is_late(minutes):
+            self._close_overdue(ticks)
         self._flush()
 
     def _leave_bars(self, bars: PeriodBars, ticks: Segment, *, ends: int | IntArray) -> None:
@@ -294,6 +296,17 @@ class Engine:
             ready = bars.closed.array[rows] == OPEN
             ready &= bars.end_ms.array[rows] == self.market.midnight_ms + _CLOSE_MS
             self._close(bars, rows[ready], closed=FINAL, arrival=arrival[ready], phase=AFTER_TICK)
+
+    def _close_overdue(self, ticks: Segment) -> None:
+        """Close the bars that these ticks began after the clock had come to their close: it will not come again.
+
+        They are a symbol's first of the day, or follow a silence or a halt; else a closed bar stands there to amend.
+        """
+        for bars in self.market.bars.values():
+            late = self.market.overdue(bars, ticks.rows)
+            if late.any():
+                rows, arrival = ticks.rows[late], ticks.arrival[late]
+                self._close(bars, rows, closed=CLOSED_BY_CLOCK, arrival=arrival, phase=AFTER_TICK)
 
     # ── the market clock ──────────────────────────────────────────────────────────────────────────────────────────
 

@@ -23,11 +23,13 @@ from rules.bars import (
     DAY_MINUTES,
     DAY_MS,
     FINAL,
+    OPEN,
     PERIOD_MINUTES,
     DayColumns,
     Extremes,
     PeriodBars,
     bar_start_ms,
+    due_ms,
     due_times,
     last_day_ms,
     minute_at,
@@ -336,6 +338,18 @@ class Market:
             return False
         held = bars.end_ms.array[ticks.at]
         return bool((held == ends).all()) and not np.count_nonzero(bars.closed.array[ticks.at])
+
+    def is_late(self, minutes: int | IntArray) -> bool:
+        """Tell whether the clock has come to the close of some bar at or after one of these trading minutes."""
+        if not self._next_due:
+            return False
+        first = minutes if isinstance(minutes, int) else int(minutes.min())
+        return first <= minute_at(self._due[self._next_due - 1][1] - self.midnight_ms)
+
+    def overdue(self, bars: PeriodBars, rows: IntArray) -> BoolArray:
+        """Tell which of these symbols hold a bar that is open although the clock has come to its close before."""
+        ends = bars.end_ms.array[rows]
+        return np.asarray((ends > 0) & (bars.closed.array[rows] == OPEN) & (due_ms(ends) <= self.clock_ms))
 
     def mark_flat(self, bars: PeriodBars, rows: IntArray, *, ends: int | IntArray) -> None:
         """Note that lunch lies before the afternoon's first bar, also where nothing was traded in it."""
