@@ -179,16 +179,18 @@ class AlertChannel:
         return self._token
 
     async def publish(self, batch: Sequence[Outgoing], *, epoch: str, acked: int) -> list[Receipt]:
-        """Publish in order and return a receipt for each.
+        """Publish in order, in one call of the script, and return a receipt for each.
 
         acked: the greatest offset this epoch ever acknowledged to us. Raises Behind, Fenced or ChannelDown; a part of
         the batch may then have been published, and publishing all of it again gives each its first offset.
         """
-        replies = await self._publish_all(batch, epoch, acked)
-        if any(isinstance(reply, NoScriptError) for reply in replies):
-            await self._load_script()
-            replies = await self._publish_all(batch, epoch, acked)
-        return [Receipt(int(off), bool(known)) for off, known in map(_checked, replies)]
+        with _down("publish"):
+            try:
+                replies = await self._run_script(batch, epoch, acked)
+            except NoScriptError:  # the broker was started anew
+                await self._load_script()
+                replies = await self._run_script(batch, epoch, acked)
+        return [Receipt(int(off), bool(known)) for off, known in replies]
 
     async def begin_epoch(self, *, acked: int) -> tuple[str, int]:
         """Begin a new epoch behind offset `acked` and all that is there; return its name and its base offset.
@@ -223,23 +225,19 @@ class AlertChannel:
         )
 
     async def _load_script(self) -> None:
-        with _down("load the publish script"):
-            sha = await self._redis.script_load(self._publish_text)
-            self._publish_sha = sha if isinstance(sha, str) else sha.decode()
+        sha = await self._redis.script_load(self._publish_text)
+        self._publish_sha = sha if isinstance(sha, str) else sha.decode()
 
-    async def _publish_all(self, batch: Sequence[Outgoing], epoch: str, acked: int) -> list[Any]:
+    async def _run_script(self, batch: Sequence[Outgoing], epoch: str, acked: int) -> list[tuple[int, int]]:
         if not self._publish_sha:
             await self._load_script()
         names = self.names
-        with _down("publish"):
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for alert in batch:
-                    keys = [names.meta, names.stream, names.fence, names.dedup(alert.id)]
-                    pipe.evalsha(
-                        self._publish_sha, len(keys), *keys, epoch, acked, self._share, self._token,
-                        alert.json, self._stream_length, DEDUP_S, *names.channels(alert),
-                    )  # fmt: skip
-                return cast(list[Any], await pipe.execute(raise_on_error=False))
+        keys = [names.meta, names.stream, names.fence, *(names.dedup(alert.id) for alert in batch)]
+        values: list[Any] = [epoch, acked, self._share, self._token, self._stream_length, DEDUP_S]
+        for alert in batch:
+            channels = names.channels(alert)
+            values += (alert.json, len(channels), *channels)
+        return cast(list[tuple[int, int]], await self._redis.evalsha(self._publish_sha, len(keys), *keys, *values))
 
 
 class Subscription:
@@ -443,14 +441,6 @@ async def _read(redis: Client, names: Names, *, after: int, upto: str, count: in
         Envelope(int(entry.partition(b"-")[0]), fields[b"epoch"].decode(), fields[b"alert"])
         for entry, fields in entries
     ]
-
-
-def _checked(reply: Any) -> tuple[int, int]:
-    """Return a publish reply or raise what the broker refused with."""
-    if isinstance(reply, Exception):
-        raise _refusal(reply, "publish")
-    off, known = reply
-    return off, known
 
 
 @contextmanager
