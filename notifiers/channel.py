@@ -14,8 +14,10 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from math import inf
 from typing import Any, Final, TypeAlias, cast
 
+import hiredis
 import orjson
 import structlog
 from redis.asyncio import Redis
@@ -237,7 +239,15 @@ class AlertChannel:
         for alert in batch:
             channels = names.channels(alert)
             values += (alert.json, len(channels), *channels)
-        return cast(list[tuple[int, int]], await self._redis.evalsha(self._publish_sha, len(keys), *keys, *values))
+        # Packed in C: redis-py's own way takes 1 ms for the 420 words of 60 alerts.
+        command = hiredis.pack_command(("EVALSHA", self._publish_sha, len(keys), *keys, *values))
+        pool = self._redis.connection_pool
+        connection = await pool.get_connection()
+        try:
+            await connection.send_packed_command(command)
+            return cast(list[tuple[int, int]], await connection.read_response())  # cut off, it closes the connection
+        finally:
+            await pool.release(connection)
 
 
 class Subscription:
@@ -303,14 +313,14 @@ class Subscription:
         loop = asyncio.get_running_loop()
         if self._live is None:
             await self._attach()
-        message = None
+        messages: list[bytes] = []
         if not self._behind:
-            message = await self._next_message(max(self._next_check - loop.time(), 0.0))
+            messages = await self._next_messages(max(self._next_check - loop.time(), 0.0))
         if self._behind or loop.time() >= self._next_check:
             await self._catch_up()
             self._next_check = loop.time() + self._check_s
             self._pause_s = FIRST_PAUSE_S
-        if message is not None:
+        for message in messages:
             await self._take(message)
 
     async def _attach(self) -> None:
@@ -322,10 +332,25 @@ class Subscription:
             raise TimeoutError("no answer to SUBSCRIBE")
         self._behind = True
 
-    async def _next_message(self, wait_s: float) -> bytes | None:
-        assert self._live is not None
-        message = await self._live.get_message(ignore_subscribe_messages=True, timeout=wait_s)
-        return None if message is None else cast(bytes, message["data"])
+    async def _next_messages(self, wait_s: float) -> list[bytes]:
+        """Wait for a message and return it with those that came beside it, [] if none came.
+
+        The first is waited for as redis-py does it; at 0.07 ms each, the other 60 of a burst would take longer than
+        everything else behind the script. Raises TimeoutError if one of them does not come to its end.
+        """
+        live: Any = self._live  # redis-py types one method of three here
+        message = await live.get_message(ignore_subscribe_messages=True, timeout=wait_s)
+        messages = []
+        async with asyncio.timeout(TIMEOUT_S):
+            while message is not None:
+                messages.append(cast(bytes, message["data"]))
+                connection = live.connection
+                has_more = getattr(connection, "can_read", None) or connection.can_read_destructive
+                if len(messages) == PAGE or not await has_more():
+                    break
+                reply = await connection.read_response(timeout=inf, disconnect_on_error=False)
+                message = await live.handle_message(reply, ignore_subscribe_messages=True)
+        return messages
 
     async def _reconnect_later(self, error: Exception) -> None:
         self._counters["reconnects"] += 1
