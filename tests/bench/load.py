@@ -6,15 +6,16 @@ sent, a client keeps the bytes it got with the time they came, and nothing is pa
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import gc
 import os
+import select
+import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -26,7 +27,9 @@ from tests.vendor_payload import vendor_payload
 DATE: Final = 20250102
 OPENING_MS: Final = (9 * 60 + 52) * 60_000
 INTERVAL_S: Final = 3.0
-_LEN_16, _LEN_64 = 126, 127
+BUFFER_BYTES: Final = 16 << 20
+"""What one client gets, and more: 4 MB in three minutes. Memory is taken as it fills."""
+_LEN_16: Final = 126
 
 
 def play(pipe: Connection, *, symbols: int, snapshots: int, clients: int) -> None:
@@ -39,7 +42,22 @@ def play(pipe: Connection, *, symbols: int, snapshots: int, clients: int) -> Non
     gc.collect()
     gc.freeze()
     gc.disable()  # a collection here would be measured as the daemon's
-    pipe.send(asyncio.run(_run(pipe, payloads, address, clients)))
+    host, port = address.removeprefix("http://").split(":")
+    ears = [Ear(host, int(port)) for _ in range(clients)]
+    listening = select.epoll()
+    by_number = {ear.socket.fileno(): ear for ear in ears}
+    for number in by_number:
+        listening.register(number, select.EPOLLIN)
+    due = time.monotonic()
+    for payload in (*payloads, None):
+        due += INTERVAL_S
+        while (left := due - time.monotonic()) > 0:
+            for number, _ in listening.poll(left):
+                by_number[number].hear()
+        if payload is not None:
+            pipe.send_bytes(payload)  # nobody has anything to say meanwhile: the callback comes when it is all there
+    pipe.send(None)
+    pipe.send([heard for ear in ears for heard in ear.alerts()])
 
 
 def pickled_payloads(symbols: int, snapshots: int) -> list[bytes]:
@@ -59,85 +77,58 @@ def pickled_payloads(symbols: int, snapshots: int) -> list[bytes]:
     return payloads
 
 
-async def _run(pipe: Connection, payloads: Sequence[bytes], address: str, clients: int) -> list[tuple[bytes, int]]:
-    host, port = address.removeprefix("http://").split(":")
-    loop = asyncio.get_running_loop()
-    ears = []
-    for _ in range(clients):
-        _, ear = await loop.create_connection(Ear, host, int(port))
-        await ear.subscribed
-        ears.append(ear)
-    due = loop.time()
-    for payload in payloads:
-        due += INTERVAL_S
-        await asyncio.sleep(due - loop.time())
-        await asyncio.to_thread(pipe.send_bytes, payload)
-    await asyncio.sleep(INTERVAL_S)
-    pipe.send(None)
-    return [heard for ear in ears for heard in ear.alerts()]
-
-
-class Ear(asyncio.BufferedProtocol):
+class Ear:
     """A WebSocket client that subscribes to `alerts` and keeps what comes with its time.
 
-    One buffer serves all ears: the loop fills it and hands it over within one call, and a new one for each read of the
-    size the loop asks for would cost the instrument more than the reading.
+    A plain socket and one buffer for all that will come: what a client's library does with a frame is not the daemon's.
     """
 
-    _buffer = memoryview(bytearray(1 << 20))
-
-    def __init__(self) -> None:
-        self.subscribed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._pieces: list[tuple[int, bytes]] = []
-        self._greeted = False
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
-
-    def connection_made(self, transport: Any) -> None:
+    def __init__(self, host: str, port: int) -> None:
+        """Connect and shake hands; raises ConnectionError where the server does not."""
+        self.socket = socket.create_connection((host, port))
+        self._kept = memoryview(bytearray(BUFFER_BYTES))
+        self._end = 0
+        self._times: list[tuple[int, int]] = []
         key = base64.b64encode(os.urandom(16)).decode()
-        transport.write(
-            f"GET /v1/ws?ch=alerts HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        self.socket.sendall(
+            f"GET /v1/ws?ch=alerts HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
+        while not (head := self.hear()).endswith(b"\r\n\r\n") and b"\r\n\r\n" not in head:
+            pass
+        if not head.startswith(b"HTTP/1.1 101"):
+            raise ConnectionError(head.decode(errors="replace"))
+        self._frames_from = head.index(b"\r\n\r\n") + 4
 
-    def buffer_updated(self, nbytes: int) -> None:
-        now_ns = time.time_ns()
-        piece = bytes(self._buffer[:nbytes])
-        if not self._greeted:
-            head, _, piece = piece.partition(b"\r\n\r\n")
-            if not head.startswith(b"HTTP/1.1 101"):
-                self.subscribed.set_exception(ConnectionError(head.decode(errors="replace")))
-                return
-            self._greeted = True
-        if piece:
-            self._pieces.append((now_ns, piece))
-        if not self.subscribed.done():
-            self.subscribed.set_result(None)
+    def hear(self) -> bytes:
+        """Take what has come and note when; return the first bytes of all, as long as they are few."""
+        taken = self.socket.recv_into(self._kept[self._end :])
+        self._times.append((time.time_ns(), self._end + taken))
+        self._end += taken
+        return bytes(self._kept[: min(self._end, 1024)]) if len(self._times) < 4 else b""
 
     def alerts(self) -> list[tuple[bytes, int]]:
         """Return each alert message with the time its frame was complete (Unix ns)."""
-        rest, heard = b"", []
-        for now_ns, piece in self._pieces:
-            rest += piece
-            while (frame := _first_frame(rest)) is not None:
-                text, rest = frame
+        heard, at = [], self._frames_from
+        for now_ns, end in self._times:
+            while (frame := _first_frame(self._kept[at:end])) is not None:
+                text, size = frame
+                at += size
                 heard += [(line, now_ns) for line in text.split(b"\n") if line.startswith(b'{"ch":"alerts"')]
         return heard
 
 
-def _first_frame(data: bytes) -> tuple[bytes, bytes] | None:
-    """Return (payload, what follows) of the first unmasked frame, None while it is not complete."""
-    if len(data) < 2:
+def _first_frame(came: memoryview) -> tuple[bytes, int] | None:
+    """Return the payload and the size of the first unmasked frame, None while it is not complete."""
+    if len(came) < 2:
         return None
-    length, start = data[1] & 127, 2
+    length, start = came[1] & 127, 2
     if length >= _LEN_16:
-        wide = 2 if length == _LEN_16 else 8
-        start += wide
-        if len(data) < start:
+        start += 2 if length == _LEN_16 else 8
+        if len(came) < start:
             return None
-        length = int.from_bytes(data[2:start], "big")
-    return None if len(data) < start + length else (data[start : start + length], data[start + length :])
+        length = int.from_bytes(came[2:start], "big")
+    return None if len(came) < start + length else (bytes(came[start : start + length]), start + length)
 
 
 def latency_ms(line: bytes, received_ns: int, called_ns: Mapping[int, int]) -> float:
