@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
@@ -41,9 +42,12 @@ T = TypeVar("T")
 STATE_FORMAT: Final = CHECKPOINT_VERSION
 OFFSET_EVERY_S: Final = 1.0
 """How often the input offset is committed when there are no events."""
-REST_AFTER_S: Final = 0.05
-"""How long after a batch its book is journaled, if no rule has read it: decoding it holds up the loop as well, for
-20 ms a market, and by then everyone is told."""
+QUIET_AFTER_S: Final = 0.05
+"""How long after a batch what can wait is done, because by then everyone is told: the book that no rule has read is
+journaled, whose decoding holds up the loop as well, for 20 ms a market."""
+QUIET_WITHIN_S: Final = 5.0
+"""How long a checkpoint waits for the moment behind a batch at which everyone is told: begun just before the next one,
+it would hold that one's events up for as long as the state takes to copy."""
 EARLY_SYNC_TICKS: Final = 1000
 """From so many ticks on the journal is synced while the engine thinks: that takes as long, and 2 ms of the disk's time
 are no burden for a market, as they would be for each of hundreds of single ticks a second."""
@@ -112,7 +116,8 @@ class Pipeline:
         self._syncs = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._syncing: Future[None] | None = None
         """A sync of the journal that runs beside the engine; whoever uses the journal next waits for it."""
-        self._rest_timer: asyncio.TimerHandle | None = None
+        self._quiet_timer: asyncio.TimerHandle | None = None
+        self._quiet = asyncio.Event()
         self._turn = asyncio.Lock()
         self._writing = asyncio.Lock()
         """Held while a checkpoint is written: a stop may come while the periodic one is under way."""
@@ -217,10 +222,14 @@ class Pipeline:
                 await self._take(given)
 
     async def run_checkpoints(self) -> None:
-        """Write a checkpoint every `checkpoint_s`, between two inputs."""
+        """Write a checkpoint every `checkpoint_s`, between two inputs, if possible in the quiet behind a batch."""
         await self.caught_up.wait()
         while True:
             await asyncio.sleep(self._checkpoint_s)
+            self._quiet.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(QUIET_WITHIN_S):
+                    await self._quiet.wait()
             await self.checkpoint()
 
     async def checkpoint(self) -> None:
@@ -317,8 +326,8 @@ class Pipeline:
                 log.error("checkpoint_failed", why=str(error))
         async with self._writing:
             self._closed = True
-        if self._rest_timer is not None:
-            self._rest_timer.cancel()
+        if self._quiet_timer is not None:
+            self._quiet_timer.cancel()
         await self._in_engine(self._close_journal)
         self._thread.shutdown()
         self._syncs.shutdown()
@@ -326,15 +335,14 @@ class Pipeline:
     # ── one input ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _take(self, given: FeedInput) -> None:
-        if self._rest_timer is not None:
-            self._rest_timer.cancel()
+        if self._quiet_timer is not None:
+            self._quiet_timer.cancel()
         outcome = await self._in_engine(lambda: self._evaluate(given))
         self._on_step(outcome)
         await self._commit(outcome.alerts, outcome.offset)
         if isinstance(given.value, TickBatch):
             self._on_ticks(given.value)
-            if not self._feed.has_offsets:
-                self._rest_timer = asyncio.get_running_loop().call_later(REST_AFTER_S, self._finish_later)
+            self._quiet_timer = asyncio.get_running_loop().call_later(QUIET_AFTER_S, self._on_quiet)
 
     def _evaluate(self, given: FeedInput) -> Outcome:
         """Take one input on the engine thread; events are on disk as journaled inputs before anyone hears of them."""
@@ -379,11 +387,12 @@ class Pipeline:
         syncing.result()
         return True
 
-    def _finish_later(self) -> None:
-        """Let the engine thread complete the newest batch, on the loop; it is idle, or does it before the next one."""
-        self._rest_timer = None
+    def _on_quiet(self) -> None:
+        """Let the engine thread complete the newest batch, and a checkpoint begin; on the loop."""
+        self._quiet_timer = None
         if not self._closed:
             self._thread.submit(self._finish)
+            self._quiet.set()
 
     def _finish(self) -> None:
         """Journal what the newest batch left out and sync it, so that the next sync has only its own input to write."""

@@ -221,7 +221,7 @@ class Spied(Journal):
 class LiveStand:
     """A pipeline over pushes, with a note of what it did in which order."""
 
-    def __init__(self, folder: Path, store: Store, when: str) -> None:
+    def __init__(self, folder: Path, store: Store, when: str, *, checkpoint_s: float = 60.0) -> None:
         self.feed, self.did, self.store = Pushes(), list[str](), store
         self.journal = Spied(folder / "journal", self.did)
         self.committed, self.alerts = asyncio.Event(), list[Alert]()
@@ -232,6 +232,7 @@ class LiveStand:
             checkpoints=CheckpointFolder(folder / "checkpoints"),
             load_rules=lambda: rulefile.load({"r": RULES.replace("LAST > 0", when)}),
             on_alerts=self.alerts.extend,
+            checkpoint_s=checkpoint_s,
         )
         self.offset, self.episodes = store.offset, store.episodes
 
@@ -277,7 +278,7 @@ async def test_a_book_no_rule_has_read_is_journaled_behind_the_events(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, early: int
 ) -> None:
     monkeypatch.setattr(module, "EARLY_SYNC_TICKS", early)
-    monkeypatch.setattr(module, "REST_AFTER_S", 0.0)
+    monkeypatch.setattr(module, "QUIET_AFTER_S", 0.0)
     stand = LiveStand(tmp_path, store, "LAST > 1.5")
     await one_event(stand)
     await stand.pipeline.ask(lambda engine: None)
@@ -302,7 +303,7 @@ async def test_a_book_a_rule_has_read_is_on_the_disk_before_its_events_are_commi
 async def test_a_book_that_cannot_be_written_is_tried_again_with_the_next_batch_and_ends_the_pipeline(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "REST_AFTER_S", 0.0)
+    monkeypatch.setattr(module, "QUIET_AFTER_S", 0.0)
     stand = LiveStand(tmp_path, store, "LAST > 1.5")
     await stand.pipeline.recover()
     running = asyncio.create_task(stand.pipeline.run())
@@ -339,3 +340,37 @@ async def test_events_decided_from_a_journal_that_lost_its_last_book_are_decided
     assert [row.id for row in await other.pending(limit=9)] == [told.id]
     await second.pipeline.close()
     await other.close()
+
+
+async def test_a_periodic_checkpoint_is_written_in_the_quiet_behind_a_batch(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "QUIET_AFTER_S", 0.0)
+    monkeypatch.setattr(module, "QUIET_WITHIN_S", 1000.0)
+    stand = LiveStand(tmp_path, store, "LAST > 1.5", checkpoint_s=0.0)
+    await stand.pipeline.recover()
+    running = asyncio.create_task(stand.pipeline.run())
+    writing = asyncio.create_task(stand.pipeline.run_checkpoints())
+    for _ in range(20):
+        await stand.pipeline.ask(lambda engine: None)
+    assert list((tmp_path / "checkpoints").glob("*")) == [], "no batch has come yet"
+    stand.feed.queue.put_nowait(with_book(1.0))
+    async with asyncio.timeout(10):
+        while not list((tmp_path / "checkpoints").glob("*")):
+            await stand.pipeline.ask(lambda engine: None)
+    writing.cancel()
+    await stand.feed.close()
+    await running
+    await stand.pipeline.close()
+
+
+async def test_without_batches_a_checkpoint_is_written_all_the_same(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "QUIET_WITHIN_S", 0.0)
+    stand.pipeline._checkpoint_s = 0.0
+    writing = asyncio.create_task(stand.pipeline.run_checkpoints())
+    assert await asyncio.to_thread(stand.disk.entered.wait, 10)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    await stand.pipeline.close()
