@@ -10,6 +10,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
     2>/dev/null && echo $(name))))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+SOURCES := $(wildcard */*.c */*/*.c)
 WORKERS ?= 2
 ARGS ?=
 
@@ -25,11 +26,11 @@ $(BIN)/python:
 	  exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/run.stamp: pyproject.toml | $(BIN)/python
+$(VENV)/run.stamp: pyproject.toml $(SOURCES) | $(BIN)/python
 	$(PIP) install --prefer-binary -e .
 	@touch $@
 
-$(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
+$(VENV)/dev.stamp: pyproject.toml $(SOURCES) | $(BIN)/python
 	$(PIP) install --prefer-binary -e ".[dev]"
 	@touch $@ $(VENV)/run.stamp
 

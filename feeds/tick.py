@@ -45,7 +45,7 @@ class TickBatch:
                  Prices: NaN = none (a vendor's 0 is NaN here). A missing book level: price NaN, lots 0.
     """
 
-    __slots__ = ("_columns", "_load", "_loading", "recv_ms", "status", "symbols", "ts_event_ms")
+    __slots__ = ("_columns", "_load", "_loading", "_span_ms", "recv_ms", "status", "symbols", "ts_event_ms")
 
     def __init__(
         self,
@@ -65,6 +65,14 @@ class TickBatch:
         self._columns = dict(columns)
         self._load = load
         self._loading = Lock()
+        self._span_ms: tuple[int, int] | None = None
+
+    @property
+    def span_ms(self) -> tuple[int, int]:
+        """The earliest and the latest time of event; a batch without ticks has none (ValueError)."""
+        if self._span_ms is None:
+            self._span_ms = int(self.ts_event_ms.min()), int(self.ts_event_ms.max())
+        return self._span_ms
 
     def __len__(self) -> int:
         return len(self.symbols)

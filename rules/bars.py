@@ -15,6 +15,7 @@ A bar goes through three steps, each its own method, because the engine has work
 from __future__ import annotations
 
 from calendar import monthrange
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Final
@@ -115,14 +116,22 @@ class DayColumns:
             column.array[...] = column.fill
 
 
+@dataclass(frozen=True, slots=True)
 class Extremes:
-    """How a tick may widen its bar: its own last, and the day's high or low where that moved since the last tick."""
+    """The day's highs and lows where they moved since their symbol's last tick: a bar widens to them, too.
 
-    __slots__ = ("high", "low")
+    up, down: rows; high, low: what they moved to.
+    """
 
-    def __init__(self, high: FloatArray, low: FloatArray) -> None:
-        self.high = high
-        self.low = low
+    up: IntArray
+    high: FloatArray
+    down: IntArray
+    low: FloatArray
+
+    def within(self, held: BoolArray) -> Extremes:
+        """Return those of the rows that are set in (n,) `held`."""
+        up, down = held[self.up], held[self.down]
+        return Extremes(self.up[up], self.high[up], self.down[down], self.low[down])
 
 
 class PeriodBars:
@@ -148,9 +157,9 @@ class PeriodBars:
         self.amount_at_start = claim(f"bars/{period}/amount_at_start")
         self.fields: dict[str, Column] = {name: claim(f"bars/{period}/{name}") for name in FIELDS}
 
-    def ends_before(self, rows: IntArray, end_ms: int | IntArray) -> BoolArray:
+    def ends_before(self, at: Selection, end_ms: int | IntArray) -> BoolArray:
         """Tell which symbols hold a bar of today that ends before `end_ms`: it must be committed to make room."""
-        held = self.end_ms.array[rows]
+        held = self.end_ms.array[at]
         return np.asarray((held > 0) & (held < end_ms))
 
     def open_bars(self, rows: IntArray, *, end_ms: int | IntArray, last: FloatArray, day: DayColumns) -> None:
@@ -175,17 +184,24 @@ class PeriodBars:
         """Let one tick per symbol widen the bar its symbol holds."""
         fields = self.fields
         flat = self.flat.array[at]
-        if flat.any():  # made by the clock without a trade, and now a late tick shows there was one
+        if np.count_nonzero(flat):  # made by the clock without a trade, and now a late tick shows there was one
             fresh = np.arange(len(self.flat.array))[at][flat]
             for name in ("O", "H", "L"):
                 fields[name].array[fresh] = last[flat]
             self.flat.array[fresh] = False
-        high, low = fields["H"].array, fields["L"].array
-        high[at] = np.fmax(high[at], np.fmax(last, extremes.high))
-        low[at] = np.fmin(low[at], np.fmin(last, extremes.low))
+        self._widen(at, last, extremes)
         fields["C"].array[at] = last
         fields["V"].array[at] = volume_lots - self.volume_at_start.array[at]
         fields["AMO"].array[at] = amount_cny - self.amount_at_start.array[at]
+
+    def _widen(self, at: Selection, last: FloatArray, extremes: Extremes) -> None:
+        high, low = self.fields["H"].array, self.fields["L"].array
+        high[at] = np.fmax(high[at], last)
+        low[at] = np.fmin(low[at], last)
+        if extremes.up.size:
+            high[extremes.up] = np.fmax(high[extremes.up], extremes.high)
+        if extremes.down.size:
+            low[extremes.down] = np.fmin(low[extremes.down], extremes.low)
 
     def lay_flat(self, rows: IntArray, end_ms: int | IntArray, *, day: DayColumns) -> None:
         """Put the closed bar of a minute without trades in place: all prices the last close, V = AMO = 0."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -26,10 +27,9 @@ from rules.breadth import Breadth
 from rules.episodes import Episodes
 from rules.errors import RuleError
 from rules.graph import Graph
-from rules.latest import is_halted
 from rules.lifecycle import Ledger, Moment, SlotKey
 from rules.market import RESTART, Market, pick
-from rules.node import Node, Selection, Truth, is_tick
+from rules.node import is_tick
 from rules.plan import Plan
 from rules.program import (
     EdgeGroup,
@@ -45,8 +45,10 @@ from rules.program import (
     layer_of,
     ticks_in_session,
 )
-from rules.reporter import AFTER_TICK, AT_TICK, BEFORE_TICK, Cause, Reporter, by_slot
+from rules.reported import Reported
+from rules.reporter import AFTER_TICK, AT_TICK, BEFORE_TICK, Cause, Reporter
 from rules.rule import Evaluation, Mode, Rule, RuleSet
+from rules.segment import Segment, places
 
 CHECKPOINT_VERSION: Final = 2
 NEVER_MS: Final = 1 << 60
@@ -91,11 +93,10 @@ class Engine:
         self._graph = Graph(self.market.state, self.market, window=window)
         self._slots: list[Slot] = []
         self._groups: dict[GroupKey, EdgeGroup | StateGroup] = {}
-        self._value_plans: dict[int, Plan] = {}
-        """The pass that evaluates what a slot reports, by its order, from its first event on."""
+        self._reported = Reported(self._value_plan)
         self._breadth = Breadth(self.market)
         self._reporter = Reporter(self.market, self._breadth.names)
-        self._episodes = Episodes(self.market, self._reporter, self._look)
+        self._episodes = Episodes(self.market, self._reporter, self._reported.look)
         self._provisional: dict[str, list[Provisional]] = {}
         """Fires that wait for their bar's close, by period."""
         self._expired: set[str] = set()
@@ -130,8 +131,8 @@ class Engine:
         rows, grown = self.market.rows(batch.symbols)
         if grown:
             self._cover()
-        quiet_until_ms = self._quiet_until_ms(int(batch.ts_event_ms.min()))
-        for part in self.market.segments(rows, batch.ts_event_ms, quiet_until_ms=quiet_until_ms):
+        quiet_until_ms = self._quiet_until_ms(batch.span_ms[0])
+        for part in self.market.segments(rows, batch, quiet_until_ms=quiet_until_ms):
             whole = part.start == 0 and part.stop == len(rows)
             self._take_segment(rows if whole else rows[part], batch if whole else batch.take(part))
 
@@ -154,40 +155,41 @@ class Engine:
     def _take_segment(self, rows: IntArray, batch: TickBatch) -> None:
         """Take ticks of one clock second, each symbol once."""
         market = self.market
-        self._enter(int(batch.ts_event_ms.max()))
-        arrival = np.arange(len(rows))
-        keep = market.news(market.selection(rows), batch)
-        if not keep.all():
-            kept = np.flatnonzero(keep)
-            rows, arrival, batch = rows[kept], arrival[kept], batch.take(kept)
+        self._enter(batch.span_ms[1])
+        arrival = places(len(rows))
+        news = market.news(market.selection(rows), batch)
+        if news is not None:
+            arrival = np.flatnonzero(news)
+            rows, batch = rows[arrival], batch.take(arrival)
             if not len(rows):
                 return
-        at, minutes = market.selection(rows), market.minutes(batch.ts_event_ms)
-        live = market.live(at, batch)
+        ticks = market.segment(rows, batch, arrival=arrival)
+        minutes = market.minutes(ticks)
         for bars in market.bars.values():
-            ends = pick(market.ends(minutes, bars.period), live)
-            self._leave_bars(bars, rows[live], arrival=arrival[live], ends=ends)
-        market.mark_gaps(rows, batch, live=live)
-        extremes = market.extremes(at, batch, live=live)
-        market.latest.apply(at, batch)
+            self._leave_bars(bars, ticks, ends=market.ends(minutes, bars.period))
+        market.mark_gaps(ticks)
+        extremes = market.extremes(ticks)
+        market.latest.apply(ticks)
         self._breadth.changed = self._breadth.is_watching
         for bars in market.bars.values():
-            market.enter_bars(bars, rows, live=live, ends=market.ends(minutes, bars.period), extremes=extremes)
-        market.count_day(at)
-        self._sample_ticks(at, rows, times_ms=batch.ts_event_ms, arrival=arrival)
-        self._close_by_status(rows, batch, arrival=arrival)
+            market.enter_bars(bars, ticks, ends=market.ends(minutes, bars.period), extremes=extremes)
+        market.count_day(ticks)
+        self._sample_ticks(ticks)
+        self._close_by_status(ticks)
         self._flush()
 
-    def _leave_bars(self, bars: PeriodBars, rows: IntArray, *, arrival: IntArray, ends: int | IntArray) -> None:
+    def _leave_bars(self, bars: PeriodBars, ticks: Segment, *, ends: int | IntArray) -> None:
         """Close and commit the bars of symbols that now trade in a later one.
 
         A minute just past in which a symbol did not trade, and which the clock has not closed yet, is laid flat here;
         all earlier ones have been, except where there is no bar at all (halts, silences).
         """
-        behind = bars.ends_before(rows, ends)
-        if not behind.any():
+        behind = bars.ends_before(ticks.at, ends)
+        if ticks.live is not None:
+            behind &= ticks.live
+        if not np.count_nonzero(behind):
             return
-        rows, arrival, ends = rows[behind], arrival[behind], pick(ends, behind)
+        rows, arrival, ends = ticks.rows[behind], ticks.arrival[behind], pick(ends, behind)
         still_open = bars.closed.array[rows] == OPEN
         self._close(bars, rows[still_open], closed=FINAL, arrival=arrival[still_open])
         skipped, between = self.market.skipped(bars, rows, ends=ends)
@@ -195,39 +197,47 @@ class Engine:
             self._lay_flat(bars, rows[skipped], ends=between[skipped], arrival=arrival[skipped])
         self._graph.commit(bars.period, rows, values=False)
 
-    def _sample_ticks(self, at: Selection, rows: IntArray, *, times_ms: IntArray, arrival: IntArray) -> None:
+    def _sample_ticks(self, ticks: Segment) -> None:
         """Sample the tick-evaluated rules of every period; on period tick each sample is a bar of its own.
 
         A halted symbol is not sampled: its ticks repeat what was.
         """
         if self._is_frozen:
             return
-        halted = is_halted(self.market.latest.status.array[at])
-        if halted.any():
-            trading = np.flatnonzero(~halted)
+        at, rows, arrival, times_ms, span_ms = (
+            ticks.at,
+            ticks.rows,
+            ticks.arrival,
+            ticks.batch.ts_event_ms,
+            ticks.batch.span_ms,
+        )
+        if ticks.halted is not None:
+            trading = np.flatnonzero(~ticks.halted)
             at = rows = rows[trading]
             times_ms, arrival = times_ms[trading], arrival[trading]
             if not len(rows):
                 return
-        sample = Sample(at, self.market.state.n, times_ms, ticks_in_session)
-        layers: dict[str, BoolArray] = {}
+            span_ms = int(times_ms.min()), int(times_ms.max())
+        overlap = partial(ticks_in_session, span_ms=span_ms)
+        sample = Sample(at, self.market.state.n, times_ms, overlap)
+        layers: dict[str, BoolArray | bool] = {}
         for (layer, evaluation, _), group in self._groups.items():
-            inside = np.broadcast_to(ticks_in_session(times_ms, group.sessions), rows.shape)
-            if evaluation is not Evaluation.TICK or not inside.any():
+            if evaluation is not Evaluation.TICK:
                 continue
-            bars = self.market.bars.get(layer)
-            ends = None if bars is None else bars.end_ms.array[rows]
-            self._take_sample(group, sample, rows, ends_ms=ends, arrival=arrival, phase=AT_TICK)
+            inside = overlap(times_ms, group.sessions)
+            if not np.any(inside):
+                continue
+            self._take_sample(group, sample, rows, bars=self.market.bars.get(layer), arrival=arrival, phase=AT_TICK)
             if is_tick(layer):
                 layers[layer] = inside
-        if not layers:
-            return
-        known = ~np.isnan(self.market.latest.column("LAST").array[rows])
         for layer, inside in layers.items():
-            self._graph.commit(layer, rows if inside.all() else rows[inside], values=False)
-            # In the opening auction there is only AUCP to be sampled.
-            priced = inside & (known | (layer == layer_name((Session.OPEN_AUCTION,))))
-            self.market.gaps.trail(layer).follow(rows[priced], times_ms[priced])
+            sampled = rows if isinstance(inside, bool) else rows[inside]
+            self._graph.commit(layer, sampled, values=False)
+            priced = ~np.isnan(self.market.latest.column("LAST").array[sampled])
+            if layer == layer_name((Session.OPEN_AUCTION,)):
+                priced[...] = True  # in the opening auction there is only AUCP to be sampled
+            sampled_ms = times_ms if isinstance(inside, bool) else times_ms[inside]
+            self.market.gaps.trail(layer).follow(sampled[priced], sampled_ms[priced])
 
     def _take_sample(
         self,
@@ -235,27 +245,29 @@ class Engine:
         sample: Sample,
         rows: IntArray,
         *,
-        ends_ms: IntArray | None,
+        bars: PeriodBars | None,
         arrival: IntArray,
         phase: int,
     ) -> None:
-        """Sample a group and note what comes of it; bar ends and arrival are those of `rows`, the symbols sampled."""
+        """Sample a group and note what comes of it.
+
+        rows: the symbols sampled; arrival: theirs; bars: those that the sample is about.
+        """
         whole = isinstance(sample.at, slice)
 
         def moment_of(slot: Slot, row: int) -> tuple[Moment, Cause]:
             at = row if whole else int(np.flatnonzero(rows == row)[0])
-            end_ms = None if ends_ms is None else int(ends_ms[at])
+            end_ms = None if bars is None else int(bars.end_ms.array[row])
             moment = self._reporter.moment(slot, row, int(sample.times_ms[at]), end_ms)
             return moment, Cause(int(arrival[at]), phase)
 
         if isinstance(group, StateGroup):
             self._episodes.move(group, group.sample(sample), moment_of)
             return
-        for some in by_slot(group.sample(sample)).values():
-            values = self._values(some[0].slot, np.array([fire.row for fire in some]))
-            for i, fire in enumerate(some):
-                moment, cause = moment_of(fire.slot, fire.row)
-                self._tell(fire, moment, cause, {text: column[i] for text, column in values.items()})
+        fires = group.sample(sample)
+        for fire, values in zip(fires, self._reported.of_fires(group, fires), strict=True):
+            moment, cause = moment_of(fire.slot, fire.row)
+            self._tell(fire, moment, cause, values)
 
     def _tell(self, fire: Fire, moment: Moment, cause: Cause, values: dict[str, float | None]) -> None:
         """Note the event of a fire; a provisional one waits for its bar's close."""
@@ -269,14 +281,15 @@ class Engine:
         else:  # the clock has closed the bar, and this late tick only amends it
             self._settle(provisional, bars, Cause(cause.arrival, AFTER_TICK))
 
-    def _close_by_status(self, rows: IntArray, batch: TickBatch, *, arrival: IntArray) -> None:
+    def _close_by_status(self, ticks: Segment) -> None:
         """Close the day's last bars of symbols whose tick says that their day is over."""
-        if day_ms(int(batch.ts_event_ms.max())) < _CLOSE_MS:
+        if day_ms(ticks.last_ms) < _CLOSE_MS:
             return
+        batch = ticks.batch
         over = np.isin(batch.status, _CLOSING_STATUS) & (day_ms(batch.ts_event_ms) >= _CLOSE_MS)
         if not over.any():
             return
-        rows, arrival = rows[over], arrival[over]
+        rows, arrival = ticks.rows[over], ticks.arrival[over]
         for bars in self.market.bars.values():
             ready = bars.closed.array[rows] == OPEN
             ready &= bars.end_ms.array[rows] == self.market.midnight_ms + _CLOSE_MS
@@ -344,11 +357,11 @@ class Engine:
         breadth.measure()
         for slot, row in breadth.run_short(second_ms):
             moment = self._reporter.moment(slot, row, second_ms, None)
-            self._reporter.note_short(slot, row, moment, values=self._look(slot, row))
+            self._reporter.note_short(slot, row, moment, values=self._reported.look(slot, row))
         rows = np.arange(len(breadth.names))
         arrival = np.zeros(len(rows), np.int64)
         for group, sample in breadth.samples(second_ms):
-            self._take_sample(group, sample, rows, ends_ms=None, arrival=arrival, phase=BEFORE_TICK)
+            self._take_sample(group, sample, rows, bars=None, arrival=arrival, phase=BEFORE_TICK)
         breadth.commit(second_ms)
         self._flush()
 
@@ -402,7 +415,7 @@ class Engine:
         for mode in Mode:
             group = self._groups.get((bars.period, Evaluation.BAR_CLOSE, mode))
             if group is not None:
-                self._take_sample(group, sample, rows, ends_ms=ends, arrival=arrival, phase=phase)
+                self._take_sample(group, sample, rows, bars=bars, arrival=arrival, phase=phase)
 
     def _confirm(self, bars: PeriodBars, rows: IntArray, *, arrival: IntArray, phase: int) -> None:
         """Confirm or withdraw provisional fires of the bars that close, whatever the session."""
@@ -425,8 +438,8 @@ class Engine:
         end_ms = int(bars.end_ms.array[fire.row])
         self._reporter.note(
             slot, fire.row, Event.CONFIRMED if holds else Event.WITHDRAWN,
-            self._reporter.moment(slot, fire.row, end_ms, end_ms), cause=cause, values=self._look(slot, fire.row),
-            episode=(fire.episode, fire.date),
+            self._reporter.moment(slot, fire.row, end_ms, end_ms), cause=cause,
+            values=self._reported.look(slot, fire.row), episode=(fire.episode, fire.date),
         )  # fmt: skip
 
     def _expire(self) -> None:
@@ -517,7 +530,7 @@ class Engine:
         every = (*groups.values(), *self._breadth.groups.values())
         self._episodes.adopt([group for group in every if isinstance(group, StateGroup)])
         self.rules, self._slots, self._groups = rules, slots, groups
-        self._value_plans.clear()
+        self._reported.forget()
         self.market.gaps.watch(layer for layer, _, _ in groups if is_tick(layer))
         self._graph.remove_unused([*(node for slot in of_symbols for node in slot.nodes), *self._breadth.nodes])
         for period in self.market.bars:
@@ -541,18 +554,10 @@ class Engine:
 
     # ── events ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _look(self, slot: Slot, row: int) -> dict[str, float | None]:
-        """Return what an event of this slot reports now for one symbol."""
-        return {text: column[0] for text, column in self._values(slot, np.array([row])).items()}
-
-    def _values(self, slot: Slot, rows: IntArray) -> dict[str, list[float | None]]:
-        """Evaluate what a slot reports for these symbols; unknown is None."""
-        plan = self._value_plans.get(slot.order)
-        if plan is None:
-            graph = self._graph if slot.rule.over is None else self._breadth.graph
-            plan = self._value_plans[slot.order] = graph.plan(slot.values.values())
-        plan.peek(rows)
-        return {text: _floats(node) for text, node in slot.values.items()}
+    def _value_plan(self, slot: Slot) -> Plan:
+        """Return the pass that evaluates what a slot reports."""
+        graph = self._graph if slot.rule.over is None else self._breadth.graph
+        return graph.plan(slot.values.values())
 
     def _flush(self) -> None:
         self._out.extend(self._reporter.flush())
@@ -572,7 +577,7 @@ class Engine:
             for slot_row, slot in enumerate(group.slots):
                 if row is not None and group.covers(slot_row, row):
                     key = slot.rule.id if slot.leg.name is None else f"{slot.rule.id}/{slot.leg.name}"
-                    found[key] = {text: column[0] for text, column in self._values(slot, np.array([row])).items()}
+                    found[key] = self._reported.look(slot, row)
         return found
 
     def parts(self) -> Parts:
@@ -643,10 +648,3 @@ def _bars_in_session(ends_ms: IntArray, sessions: Sessions, period: str) -> Bool
         for end in distinct
     ]
     return np.array(inside, np.bool_)[inverse]
-
-
-def _floats(node: Node) -> list[float | None]:
-    value = node.value
-    if isinstance(value, Truth):
-        return [1.0 if t else 0.0 if f else None for t, f in zip(value.t, value.f, strict=True)]
-    return [None if np.isnan(number) else float(number) for number in value]

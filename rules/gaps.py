@@ -34,10 +34,11 @@ class Trail:
         self.sampled_ms = state.claim(f"trail/{name}/sampled_ms", dtype=np.int64, fill=0)
         self.broken = state.claim(f"trail/{name}/broken", dtype=np.uint8, fill=0)
 
-    def follow(self, at: Selection, times_ms: IntArray) -> None:
-        """Note a sample of these symbols."""
+    def follow(self, at: Selection, times_ms: IntArray, *, broken: bool = True) -> None:
+        """Note a sample of these symbols; `broken`: something may have broken off before it."""
         self.sampled_ms.array[at] = times_ms
-        self.broken.array[at] = 0
+        if broken:
+            self.broken.array[at] = 0
 
 
 class Gaps:
@@ -75,23 +76,24 @@ class Gaps:
         for trail in (self.bars, *self._trails.values()):
             trail.broken.array[rows] |= _HALT
 
-    def before(self, trail: Trail, rows: IntArray, times_ms: IntArray) -> tuple[IntArray, IntArray]:
+    def before(self, trail: Trail, at: Selection, times_ms: IntArray) -> tuple[IntArray, IntArray] | None:
         """Return what lies between the last samples of these symbols on a trail and ones now, all of one day.
 
-        (n,) int64 indexes into GAPS, and (n,) int64 ms of trading time in which we ourselves were away, -1 = none.
+        (k,) int64 indexes into GAPS, and (k,) int64 ms of trading time in which we ourselves were away, -1 = none; None
+        where nothing lies between for any of them, as nearly always.
         """
-        sampled_ms, broken = trail.sampled_ms.array[rows], trail.broken.array[rows]
+        sampled_ms, broken = trail.sampled_ms.array[at], trail.broken.array[at]
         today_ms = midnight_ms(int(times_ms.max(initial=0)))
         noon_ms = today_ms + AFTERNOON_MS
         half_ms = noon_ms if times_ms.max(initial=0) >= noon_ms else today_ms
-        if sampled_ms.min(initial=half_ms) >= half_ms and not broken.any():  # as nearly always: nothing lies between
-            return np.full(len(rows), NO_GAP), np.full(len(rows), -1)
+        if sampled_ms.min(initial=half_ms) >= half_ms and not broken.any():
+            return None
         gaps = np.where(broken > 0, FEED_GAP, NO_GAP)
         gaps[(sampled_ms < noon_ms) & (times_ms >= noon_ms)] = LUNCH_GAP
         gaps[sampled_ms < today_ms] = NIGHT_GAP
         gaps[broken & _HALT > 0] = HALT_GAP
         gaps[sampled_ms == 0] = NO_GAP
-        away_ms = np.full(len(rows), -1)
+        away_ms = np.full(len(times_ms), -1)
         hidden = (broken & _AWAY > 0) & (sampled_ms > 0)
         if hidden.any():
             away_ms[hidden] = self._away_ms(sampled_ms[hidden], times_ms[hidden], gaps=gaps[hidden])

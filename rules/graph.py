@@ -307,10 +307,14 @@ class Graph:
             for layer in layers:
                 layer.sealed = False
 
-    def plan(self, nodes: Iterable[Node]) -> Plan:
-        """Return the pass that evaluates these nodes and what they need, of whatever periods that is."""
+    def plan(self, nodes: Iterable[Node], *, reading: Iterable[Node] = ()) -> Plan:
+        """Return the pass that evaluates these nodes and what they need, of whatever periods that is.
+
+        reading: what shall stay readable after it, too, as far as it is part of the pass.
+        """
         results = tuple(nodes)
-        return Plan(tuple(reach(results)), self._state, results=results)
+        needed = tuple(reach(results))
+        return Plan(needed, self._state, results={*results, *(set(reading) & set(needed))})
 
     def commit(self, period: str, at: IntArray, *, values: bool = True) -> None:
         """Close the bar of `period` for symbols `at`, each at most once, with the forming columns as its final values.

@@ -16,6 +16,7 @@ from feeds.instruments import Instrument, board_of, plain_name, price_limits
 from feeds.sessions import Calendar, day_ms, trade_date, trading_clock_ms
 from feeds.tick import CORE, BoolArray, FloatArray, IntArray, TickBatch
 from rules.node import Selection
+from rules.segment import Segment
 from rules.state import Column, StateTable
 
 HALTED: Final = (1, 16, 17, 20)
@@ -47,6 +48,10 @@ class Latest:
         self._state = state
         self.ts_ms = state.claim("now/ts_ms", dtype=np.int64, fill=0)
         self.status = state.claim("now/status", dtype=np.int16, fill=0)
+        self.newest_ms = 0
+        """The latest time of any tick here."""
+        self.has_halts = False
+        """Whether some symbol's latest status is a halt."""
         self.clock_ms = 0
         """The market clock, for FEED_AGE; set by the engine."""
         self._raw: dict[str, Column] = {name: state.claim(f"now/{name}") for name in CORE}
@@ -119,6 +124,7 @@ class Latest:
         for column in self._raw.values():
             column.array[...] = np.nan
         self.status.array[...] = 0
+        self.has_halts = False
         self._limits_for[...] = np.nan
         self.refresh()
 
@@ -135,16 +141,26 @@ class Latest:
             same &= (old == new) | (np.isnan(old) & np.isnan(new))
         return same
 
-    def apply(self, at: Selection, batch: TickBatch) -> None:
+    def recount(self) -> None:
+        """Find anew what is true of all symbols, after their arrays were put back."""
+        self.newest_ms = int(self.ts_ms.array.max(initial=0))
+        self.has_halts = bool(self.halted().any())
+
+    def apply(self, ticks: Segment) -> None:
         """Put one tick per selected symbol in place and bring the words in use up to date."""
+        at, batch = ticks.at, ticks.batch
         self._date = trade_date(int(batch.ts_event_ms[0]))
+        self.newest_ms = max(self.newest_ms, ticks.last_ms)
         self.ts_ms.array[at] = batch.ts_event_ms
         self.status.array[at] = batch.status
-        blank = _before_result(batch.ts_event_ms)
-        early = bool(blank.any())
+        if self.has_halts or ticks.halted is not None:
+            self.has_halts = bool(self.halted().any())
+        blank = None if ticks.live is None else _before_result(batch.ts_event_ms)
         for name, column in self._raw.items():
             new = batch.column(name)
-            column.array[at] = np.where(blank, np.nan, new) if early and name in _UNTIL_AUCTION_RESULT else new
+            if blank is not None and name in _UNTIL_AUCTION_RESULT:
+                new = np.where(blank, np.nan, new)
+            column.array[at] = new
         if self._ours:
             self._update_limits(np.arange(len(self._symbols))[at])
         for column, derive in self._derived:

@@ -37,6 +37,7 @@ from rules.books import Books
 from rules.gaps import GAPS, LUNCH_GAP, NO_GAP, Gaps
 from rules.latest import Latest, is_halted
 from rules.node import ALL, Selection, is_tick
+from rules.segment import Segment, all_known, chosen
 from rules.state import Column, StateTable
 
 RESTART: Final = "restart"
@@ -83,6 +84,8 @@ class Market:
         """Marked silences as (since, until) in Unix ms, each within a day; until is None while it lasts."""
         self._due: list[tuple[int, int, tuple[str, ...]]] = []
         self._next_due = 0
+        self._has_gaps = False
+        """Whether `_gap` or `away_ms` may hold anything but that nothing lies before."""
         self._in_order: IntArray | None = None
         """The last rows that were found to be those of all symbols in order; decoders repeat the very object."""
 
@@ -147,73 +150,106 @@ class Market:
     def admit(self, batch: TickBatch) -> TickBatch:
         """Count a batch and drop what cannot be from now."""
         self.ticks += len(batch)
-        future = batch.ts_event_ms > batch.recv_ms + FUTURE_MS
-        if not future.any():
+        if not len(batch) or batch.span_ms[1] <= int(batch.recv_ms.min()) + FUTURE_MS:
             return batch
+        future = batch.ts_event_ms > batch.recv_ms + FUTURE_MS
         self.dropped["future"] += int(future.sum())
         return batch.take(np.flatnonzero(~future))
 
-    def segments(self, rows: IntArray, ts_ms: IntArray, *, quiet_until_ms: int) -> Iterator[slice]:
+    def segments(self, rows: IntArray, batch: TickBatch, *, quiet_until_ms: int) -> Iterator[slice]:
         """Cut a batch where the market clock enters a second in which something is due, and where a symbol repeats.
 
         Before `quiet_until_ms` entering a second does nothing, so ticks of several seconds are one segment: a snapshot
         of the whole market spreads over three, and one pass over all columns costs less than three over some.
         """
-        reached = np.maximum.accumulate(np.maximum(ts_ms, self.clock_ms)) // 1000
-        reached = np.maximum(reached, -(-quiet_until_ms // 1000) - 1)
-        cuts = [0, *(np.flatnonzero(np.diff(reached)) + 1).tolist(), len(rows)]
-        repeats = len(rows) > 1 and int(np.bincount(rows).max()) > 1
+        quiet_s = -(-quiet_until_ms // 1000) - 1
+        cuts = [0, len(rows)]
+        if max(batch.span_ms[1], self.clock_ms) // 1000 > quiet_s:
+            reached = np.maximum.accumulate(np.maximum(batch.ts_event_ms, self.clock_ms)) // 1000
+            reached = np.maximum(reached, quiet_s)
+            cuts[1:1] = (np.flatnonzero(np.diff(reached)) + 1).tolist()
+        repeats = rows is not self._in_order and len(rows) > 1 and int(np.bincount(rows).max()) > 1
         for start, stop in pairwise(cuts):
             if repeats:
                 yield from _without_repeats(rows, start, stop)
             else:
                 yield slice(start, stop)
 
-    def news(self, at: Selection, batch: TickBatch) -> BoolArray:
-        """Tell which ticks are to be used: not older than their symbol's last, and not that very payload again."""
+    def news(self, at: Selection, batch: TickBatch) -> BoolArray | None:
+        """Tell which ticks are to be used: not older than their symbol's last, and not that very payload again.
+
+        None: all of them.
+        """
+        if batch.span_ms[0] > self.latest.newest_ms:
+            return None
         old = batch.ts_event_ms < self.latest.ts_ms.array[at]
         repeats = self.latest.repeats(at, batch)
         self.dropped["out_of_order"] += int(old.sum())
         self.dropped["duplicate"] += int(repeats.sum())
-        return np.asarray(~(old | repeats))
+        dropped = old | repeats
+        return ~dropped if dropped.any() else None
 
-    def mark_gaps(self, rows: IntArray, batch: TickBatch, *, live: BoolArray) -> None:
-        """Note what lies before the ticks that make bars, and halts; call it before the ticks are applied."""
-        self._note_halts(rows, batch)
-        if not self.bars:
-            return
-        trading = rows[live]
-        if len(trading):
-            at, times_ms = self.selection(trading), batch.ts_event_ms[live]
-            self._gap.array[at], self.away_ms.array[at] = self.gaps.before(self.gaps.bars, trading, times_ms)
-            self.gaps.bars.follow(at, times_ms)
+    def segment(self, rows: IntArray, batch: TickBatch, *, arrival: IntArray) -> Segment:
+        """Return these ticks, which are news of one clock second, with what holds for all of them."""
+        at = self.selection(rows)
+        halted = is_halted(batch.status)
+        some_halted = halted if halted.any() else None
+        live = None if some_halted is None and self._all_priced(batch) else self._live(at, batch, halted=halted)
+        return Segment(rows, at, batch, arrival, some_halted, live)
 
-    def _note_halts(self, rows: IntArray, batch: TickBatch) -> None:
-        halted, now = is_halted(self.latest.status.array[rows]), is_halted(batch.status)
-        if not (now | halted).any():
-            return
-        self.gaps.resume(rows[halted & ~now])
-        for i in np.flatnonzero(now & ~halted):
-            self.halts.setdefault(int(rows[i]), []).append((int(batch.ts_event_ms[i]), None))
-        for i in np.flatnonzero(halted & ~now):
-            spans = self.halts[int(rows[i])]
-            spans[-1] = spans[-1][0], int(batch.ts_event_ms[i])
+    def _all_priced(self, batch: TickBatch) -> bool:
+        """Tell whether all ticks have a price, are of one day, and come after the opening auction's result."""
+        first_ms, last_ms = batch.span_ms
+        return (
+            day_ms(first_ms) >= AUCTION_RESULT_MS
+            and last_ms < midnight_ms(first_ms) + DAY_MS
+            and all_known(batch.column("last"))
+        )
 
-    def live(self, at: Selection, batch: TickBatch) -> BoolArray:
+    def _live(self, at: Selection, batch: TickBatch, *, halted: BoolArray) -> BoolArray:
         """Tell which ticks make bars: from the opening auction's result on, price not NaN, and the symbol trading.
 
         A halt's first tick may still bring the last trades before it; the ones after it repeat what was.
         """
         live = (day_ms(batch.ts_event_ms) >= AUCTION_RESULT_MS) & ~np.isnan(batch.column("last"))
-        halted = is_halted(batch.status)
-        if halted.any():
-            live &= ~halted | (batch.column("volume_lots") > self.day.volume.array[at])
+        live &= ~halted | (batch.column("volume_lots") > self.day.volume.array[at])
         return np.asarray(live)
 
-    def minutes(self, ts_ms: IntArray) -> int | IntArray:
+    def mark_gaps(self, ticks: Segment) -> None:
+        """Note what lies before the ticks that make bars, and halts; call it before the ticks are applied."""
+        self._note_halts(ticks)
+        if not self.bars:
+            return
+        trading, times_ms = ticks.lives()[0], chosen(ticks.batch.ts_event_ms, ticks.live)
+        if not len(trading):
+            return
+        at = ticks.at if ticks.live is None else self.selection(trading)
+        found = self.gaps.before(self.gaps.bars, at, times_ms)
+        if found is not None:
+            self._gap.array[at], self.away_ms.array[at] = found
+            self._has_gaps = True
+        elif self._has_gaps:
+            self._gap.array[at], self.away_ms.array[at] = NO_GAP, -1
+            self._has_gaps = not isinstance(at, slice)
+        self.gaps.bars.follow(at, times_ms, broken=found is not None)
+
+    def _note_halts(self, ticks: Segment) -> None:
+        if ticks.halted is None and not self.latest.has_halts:
+            return
+        rows, times_ms = ticks.rows, ticks.batch.ts_event_ms
+        before = is_halted(self.latest.status.array[rows])
+        now = np.zeros_like(before) if ticks.halted is None else ticks.halted
+        self.gaps.resume(rows[before & ~now])
+        for i in np.flatnonzero(now & ~before):
+            self.halts.setdefault(int(rows[i]), []).append((int(times_ms[i]), None))
+        for i in np.flatnonzero(before & ~now):
+            spans = self.halts[int(rows[i])]
+            spans[-1] = spans[-1][0], int(times_ms[i])
+
+    def minutes(self, ticks: Segment) -> int | IntArray:
         """Return the trading minute of each tick; one number where all share it (it only grows with time)."""
-        first, last = minute_at(int(ts_ms.min()) - self.midnight_ms), minute_at(int(ts_ms.max()) - self.midnight_ms)
-        return first if first == last else trading_minute(ts_ms - self.midnight_ms)
+        first, last = minute_at(ticks.first_ms - self.midnight_ms), minute_at(ticks.last_ms - self.midnight_ms)
+        return first if first == last else trading_minute(ticks.batch.ts_event_ms - self.midnight_ms)
 
     def ends(self, minute: int | IntArray, period: str) -> int | IntArray:
         """Return the end (Unix ms) of the bar of this period that holds each trading minute."""
@@ -236,43 +272,50 @@ class Market:
             skipped &= [not self.is_silent(starts[int(end)], int(end)) for end in before]
         return skipped, before
 
-    def extremes(self, at: Selection, batch: TickBatch, *, live: BoolArray) -> Extremes:
-        """Note first ticks of the day, and return the day's high and low where they moved since the last tick.
+    def extremes(self, ticks: Segment) -> Extremes:
+        """Note first ticks of the day, and return the day's highs and lows that moved since the last tick.
 
         Volume counts from 0 only if the symbol's first tick is at or before 09:30:00; a later first tick only sets the
         base, of volume as of the extremes.
         """
-        day, opening_ms = self.day, self.midnight_ms + OPENING_MS
-        first = day.first_ms.array[at] == 0
-        if first.any():
+        at, batch, day = ticks.at, ticks.batch, self.day
+        opening_ms = self.midnight_ms + OPENING_MS
+        if not day.first_ms.array[at].all():
+            first = day.first_ms.array[at] == 0
             day.first_ms.array[at] = np.where(first, batch.ts_event_ms, day.first_ms.array[at])
             opens = first & (batch.ts_event_ms <= opening_ms)
             for column in (day.volume, day.amount):
                 column.array[at] = np.where(opens, 0.0, column.array[at])
-        early = day.first_ms.array[at] <= opening_ms
         high, low = batch.column("high"), batch.column("low")
         known_high, known_low = day.high.array[at], day.low.array[at]
-        up = live & ((high > known_high) | (early & np.isnan(known_high)))
-        down = live & ((low < known_low) | (early & np.isnan(known_low)))
-        return Extremes(np.where(up, high, np.nan), np.where(down, low, np.nan))
+        up, down = high > known_high, low < known_low
+        if not (all_known(known_high) and all_known(known_low)):
+            early = day.first_ms.array[at] <= opening_ms
+            up |= early & np.isnan(known_high)
+            down |= early & np.isnan(known_low)
+        if ticks.live is not None:
+            up, down = up & ticks.live, down & ticks.live
+        moved_up, moved_down = np.flatnonzero(up), np.flatnonzero(down)
+        return Extremes(ticks.rows[moved_up], high[moved_up], ticks.rows[moved_down], low[moved_down])
 
-    def enter_bars(
-        self, bars: PeriodBars, rows: IntArray, *, live: BoolArray, ends: int | IntArray, extremes: Extremes
-    ) -> None:
+    def enter_bars(self, bars: PeriodBars, ticks: Segment, *, ends: int | IntArray, extremes: Extremes) -> None:
         """Open new bars and let every live tick join its bar; the latest columns hold the ticks already."""
-        at = self.selection(rows)
-        held = bars.end_ms.array[at]
-        last = self.latest.raw("last")
-        opening = live & (held < ends)
-        if opening.any():
-            fresh = rows[opening]
-            bars.open_bars(fresh, end_ms=pick(ends, opening), last=last[fresh], day=self.day)
-            bars.gap.array[fresh], bars.away_ms.array[fresh] = NO_GAP, -1
-        joining = live & (held <= ends) & (opening | (bars.closed.array[at] != FINAL))
-        if not joining.all():
-            self.dropped["late_bar"] += int((live & (held > ends)).sum())
-            at = rows[joining]
-            extremes = Extremes(extremes.high[joining], extremes.low[joining])
+        at, last = ticks.at, self.latest.raw("last")
+        if not self._all_join(bars, ticks, ends=ends):
+            rows, live = ticks.rows, True if ticks.live is None else ticks.live
+            held = bars.end_ms.array[at]
+            opening = live & (held < ends)
+            if opening.any():
+                fresh = rows[opening]
+                bars.open_bars(fresh, end_ms=pick(ends, opening), last=last[fresh], day=self.day)
+                bars.gap.array[fresh], bars.away_ms.array[fresh] = NO_GAP, -1
+            joining = live & (held <= ends) & (opening | (bars.closed.array[at] != FINAL))
+            if not joining.all():
+                self.dropped["late_bar"] += int((live & (held > ends)).sum())
+                at = rows[joining]
+                joined = np.zeros(self.state.n, np.bool_)
+                joined[at] = True
+                extremes = extremes.within(joined)
         bars.join(
             at,
             last=last[at],
@@ -280,10 +323,17 @@ class Market:
             volume_lots=self.latest.raw("volume_lots")[at],
             amount_cny=self.latest.raw("amount_cny")[at],
         )
-        if PERIOD_MINUTES[bars.period] < DAY_MINUTES:
+        if self._has_gaps and PERIOD_MINUTES[bars.period] < DAY_MINUTES:
             # What lies before any of its ticks lies between its close and that of the bar before it.
             bars.gap.array[at] = np.maximum(bars.gap.array[at], self._gap.array[at])
             bars.away_ms.array[at] = np.maximum(bars.away_ms.array[at], self.away_ms.array[at])
+
+    def _all_join(self, bars: PeriodBars, ticks: Segment, *, ends: int | IntArray) -> bool:
+        """Tell whether every tick simply joins the open bar that its symbol holds, as nearly always."""
+        if ticks.live is not None or isinstance(ends, np.ndarray):
+            return False
+        held = bars.end_ms.array[ticks.at]
+        return bool((held == ends).all()) and not np.count_nonzero(bars.closed.array[ticks.at])
 
     def mark_flat(self, bars: PeriodBars, rows: IntArray, *, ends: int | IntArray) -> None:
         """Note that lunch lies before the afternoon's first bar, also where nothing was traded in it."""
@@ -291,19 +341,21 @@ class Market:
             first_ms = self.ends(DAY_MINUTES // 2 + 1, bars.period)
             bars.gap.array[rows] = np.where(ends == first_ms, LUNCH_GAP, NO_GAP)
 
-    def count_day(self, at: Selection) -> None:
+    def count_day(self, ticks: Segment) -> None:
         """Remember the cumulative figures and day extremes for the next tick.
 
         Before the opening auction's result they may still be those of the day before. What comes without a price counts
         to the next bar; only a base may be set by it.
         """
-        day = self.day
-        counted = ~np.isnan(self.latest.raw("last")[at]) | np.isnan(day.volume.array[at])
-        counted &= day_ms(self.latest.ts_ms.array[at]) >= AUCTION_RESULT_MS
-        every = bool(counted.all())
+        at, day = ticks.at, self.day
+        counted = (
+            None if ticks.live is None else ~np.isnan(self.latest.raw("last")[at]) | np.isnan(day.volume.array[at])
+        )
+        if counted is not None:
+            counted &= day_ms(self.latest.ts_ms.array[at]) >= AUCTION_RESULT_MS
         for column, name in zip((day.volume, day.amount, day.high, day.low), _DAY_COLUMNS, strict=True):
             now = self.latest.raw(name)[at]
-            column.array[at] = now if every else np.where(counted, now, column.array[at])
+            column.array[at] = now if counted is None else np.where(counted, now, column.array[at])
 
     # ── the clock ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -380,7 +432,7 @@ class Market:
             gap, away_ms = int(bars.gap.array[row]), int((bars if closing else self).away_ms.array[row])
         else:
             found = self.gaps.before(self.gaps.trail(layer), np.array([row]), np.array([ts_ms]))
-            gap, away_ms = int(found[0][0]), int(found[1][0])
+            gap, away_ms = (NO_GAP, -1) if found is None else (int(found[0][0]), int(found[1][0]))
         return GAPS[gap], None if away_ms < 0 else away_ms
 
     def is_silent(self, start_ms: int, end_ms: int) -> bool:
@@ -444,6 +496,8 @@ class Market:
         self.halts = {row: [(since, until) for since, until in spans] for row, spans in header["halts"]}
         self.gaps.away_since_ms = header["away_since_ms"]
         self.dropped = Counter(header["dropped"])
+        self.latest.recount()
+        self._has_gaps = True
         self.reach(header["clock_ms"])
         self._plan_day()
         self.survey()
@@ -458,7 +512,7 @@ def pick(ends: int | IntArray, mask: BoolArray) -> int | IntArray:
 
 
 def _known(number: float) -> float | None:
-    return None if np.isnan(number) else float(number)
+    return None if number != number else float(number)  # NaN alone is not itself
 
 
 def _without_repeats(rows: IntArray, start: int, stop: int) -> Iterator[slice]:

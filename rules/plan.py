@@ -25,13 +25,14 @@ class Plan:
     all symbols their columns may hold something else.
     """
 
-    __slots__ = ("_columns", "_lent", "_peeks", "_places", "_state", "nodes")
+    __slots__ = ("_columns", "_lent", "_peeks", "_places", "_state", "nodes", "results")
 
     def __init__(self, nodes: Sequence[Node], state: StateTable, *, results: Collection[Node]) -> None:
         self.nodes = tuple(nodes)
         self._peeks = tuple(node.peek for node in nodes)
         self._state = state
-        self._places = _places(self.nodes, frozenset(results))
+        self.results = frozenset(results)
+        self._places = _places(self.nodes, self.results)
         self._columns = 1 + max(self._places.values(), default=-1)
         self._lent: list[tuple[NumberNode, FloatArray]] = []
 

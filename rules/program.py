@@ -90,7 +90,9 @@ class Group:
         self.evaluation = slots[0].rule.evaluation
         rearms = [slot.rearm for slot in slots if slot.rearm is not None]
         self._circuit = Circuit([slot.condition for slot in slots] + rearms)
-        self.plan = graph.plan(self._circuit.leaves)
+        reported = [node for slot in slots for node in slot.values.values()]
+        self.plan = graph.plan(self._circuit.leaves, reading=reported)
+        self._passed: Selection = ALL
         self._scope = self._watched = np.zeros((len(slots), 0), np.uint8)
         self._sessions = sorted({slot.rule.session for slot in slots})
         self.sessions = tuple(sorted({session for sessions in self._sessions for session in sessions}))
@@ -130,11 +132,16 @@ class Group:
         true = np.unpackbits(self._circuit.t[self._circuit.rows[self.slots.index(slot)]])
         return true[rows] > 0
 
+    def place(self, row: int) -> int:
+        """Return where a symbol stands in the values of the last sample's pass."""
+        return row if isinstance(self._passed, slice) else int(np.flatnonzero(self._passed == row)[0])
+
     def _evaluate(self, sample: Sample) -> tuple[BitRows, BitRows, BitRows]:
         """Return what is known true, known false, and enabled, (slots, bytes) each."""
         at = sample.at
         if not isinstance(at, slice) and at.size * DENSE >= sample.n_symbols:
             at = ALL  # peeking changes nothing, and who is not sampled is not enabled below
+        self._passed = at
         self.plan.peek(at)
         circuit = self._circuit
         circuit.run(at, n_symbols=sample.n_symbols)
@@ -175,12 +182,15 @@ class EdgeGroup(Group):
         fires, late = self.bits.sample(
             true, false, rearm=both.take(self._rearm_rows, axis=0), enabled=enabled, fire_on_start=self._fire_on_start
         )
-        return [fire for row in np.flatnonzero(fires.any(axis=1)).tolist() for fire in self._fires(row, fires, late)]
+        return list(self._fires(fires, late))
 
-    def _fires(self, slot_row: int, fires: BitRows, late: BitRows) -> Iterable[Fire]:
-        late_row = np.unpackbits(late[slot_row])
-        for row in np.flatnonzero(np.unpackbits(fires[slot_row])):
-            yield Fire(self.slots[slot_row], int(row), bool(late_row[row]))
+    def _fires(self, fires: BitRows, late: BitRows) -> Iterable[Fire]:
+        """Read the set bits: those of a byte are few, and so are the bytes."""
+        for slot_row, byte in zip(*map(np.ndarray.tolist, np.nonzero(fires)), strict=True):
+            bits, late_bits = int(fires[slot_row, byte]), int(late[slot_row, byte])
+            for bit in range(8):
+                if bits & (128 >> bit):
+                    yield Fire(self.slots[slot_row], 8 * byte + bit, bool(late_bits & (128 >> bit)))
 
     def _wire_rearms(self) -> IntArray:
         """Return each slot's row of re-arming in [t; f] stacked: its own rearm true, else its condition false."""
@@ -213,9 +223,14 @@ class StateGroup(Group):
         return self.bits.sample(true, false, enabled=enabled)
 
 
-def ticks_in_session(times_ms: IntArray, sessions: Sessions) -> BoolArray | bool:
-    """Tell which tick times are in any of these sessions; one bool where all agree (nearly always)."""
-    first, last = int(times_ms.min()), int(times_ms.max())
+def ticks_in_session(
+    times_ms: IntArray, sessions: Sessions, *, span_ms: tuple[int, int] | None = None
+) -> BoolArray | bool:
+    """Tell which tick times are in any of these sessions; one bool where all agree (nearly always).
+
+    span_ms: the earliest and the latest time, if they are known.
+    """
+    first, last = (int(times_ms.min()), int(times_ms.max())) if span_ms is None else span_ms
     inside = in_session(first, sessions)
     elapsed = session_clock_ms(last, sessions) - session_clock_ms(first, sessions)
     if inside == in_session(last, sessions) and elapsed == (last - first if inside else 0):

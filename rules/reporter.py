@@ -6,7 +6,7 @@ order does not depend on how ticks were cut into batches.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -174,14 +174,6 @@ class Reporter:
             rev="", severity="warning", trade_date=date, episode=episode, ts_event_ms=mark.ts_ms, period="tick",
             why=mark.reason or None, message=message,
         )  # fmt: skip
-
-
-def by_slot(fires: Sequence[Fire]) -> dict[int, list[Fire]]:
-    """Group fires by their slot's order, which is the order they come in."""
-    groups: dict[int, list[Fire]] = {}
-    for fire in fires:
-        groups.setdefault(fire.slot.order, []).append(fire)
-    return groups
 
 
 def _message(rule: Rule, event: Event, symbol: str, name: str | None, values: Mapping[str, float | str | None]) -> str:

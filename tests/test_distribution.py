@@ -48,6 +48,10 @@ def test_every_package_folder_is_listed_and_nothing_else(setuptools_table: dict[
     assert set(setuptools_table["packages"]) == folders  # type: ignore[call-overload]
 
 
+COMPILED = (".py", ".pyc", ".c", ".so", ".pyd")
+"""Built into what the wheel holds, or what is built; the table of extension modules names the sources."""
+
+
 def test_every_file_that_is_no_python_is_listed_as_package_data(setuptools_table: dict[str, object]) -> None:
     listed: dict[str, list[str]] = setuptools_table["package-data"]  # type: ignore[assignment]
     shipped = {path for name, globs in listed.items() for glob in globs for path in (ROOT / name).glob(glob)}
@@ -55,9 +59,16 @@ def test_every_file_that_is_no_python_is_listed_as_package_data(setuptools_table
         path
         for name in PACKAGES
         for path in (ROOT / name).rglob("*")
-        if path.is_file() and path.suffix not in (".py", ".pyc") and not path.name.startswith(".")
+        if path.is_file() and path.suffix not in COMPILED and not path.name.startswith(".")
     }
     assert there <= shipped, sorted(str(path.relative_to(ROOT)) for path in there - shipped)
+
+
+def test_every_c_file_is_a_module_that_an_installation_does_without(setuptools_table: dict[str, object]) -> None:
+    modules: list[dict[str, object]] = setuptools_table["ext-modules"]  # type: ignore[assignment]
+    sources = {ROOT / source for module in modules for source in module["sources"]}  # type: ignore[attr-defined]
+    assert sources == {path for name in PACKAGES for path in (ROOT / name).rglob("*.c")}
+    assert all(module["optional"] for module in modules)
 
 
 @pytest.mark.acceptance

@@ -1,8 +1,8 @@
 """Operators, comparisons, logic and the functions that look at one bar alone.
 
 Comparisons hold to a tolerance of 1e-9·max(1,|a|,|b|), so that equal prices that came about by different sums are
-equal. Where |a−b| is that small, |a| and |b| agree to 1e-9, so the tolerance of one operand is that of both; it is a
-node of its own (`Tolerance`), made once a pass however many comparisons an operand is in.
+equal. Where |a−b| is that small, |a| and |b| agree to 1e-9, so the tolerance of one operand is that of both; the
+operand moved by it is a node of its own (`Shifted`), made once a pass however many comparisons it is in.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from feeds.tick import FloatArray
 from rules.errors import RuleError
+from rules.functions import columns
+from rules.functions.columns import TOLERANCE
 from rules.functions.function import (
     Args,
     Builder,
@@ -25,13 +26,10 @@ from rules.functions.function import (
     call_key,
     numbers,
 )
-from rules.functions.values import Constant, Field, NumberNode, TruthNode, scalar, true_at
+from rules.functions.values import Constant, Field, NumberNode, TruthNode, true_at
 from rules.language.tree import Kind
 from rules.node import Selection, Truth
 
-TOLERANCE: Final = 1e-9
-_TOLERANCE: Final = scalar(TOLERANCE)
-_ZERO: Final = scalar(0.0)
 Ufunc = Callable[..., Any]
 OPERATORS: Final[dict[str, Ufunc]] = {"+": np.add, "-": np.subtract, "*": np.multiply}
 COMMUTATIVE: Final = frozenset("+*")
@@ -46,7 +44,7 @@ def arithmetic(builder: Builder, op: str, left: Value, right: Value) -> Value:
         return builder.constant(_fold(op, a.number, b.number), a.period)
     key = f"({a.key}{op}{b.key})"
     if op == "/":
-        return builder.share(Quotient(key, a, b, _divisor_tolerances(builder, b)))
+        return builder.share(Quotient(key, a, b, _near_sides(b)))
     return builder.share(Operation(key, op, a, b))
 
 
@@ -129,34 +127,25 @@ class Operation(NumberNode):
 
 
 class Quotient(NumberNode):
-    """a / b: NaN where b is 0, or is a sum, difference or product that is 0 to the tolerance of its operands."""
+    """a / b: NaN where b is 0, or is a sum, difference or product that is 0 to the tolerance of its `sides`."""
 
-    __slots__ = ("_dividend", "_divisor", "_tolerances")
+    __slots__ = ("_dividend", "_divisor", "_sides")
 
-    def __init__(self, key: str, a: NumberNode, b: NumberNode, tolerances: tuple[NumberNode, ...]) -> None:
-        super().__init__(key, period=a.period, args=(a, b, *tolerances), warmup=max(a.warmup, b.warmup))
+    def __init__(self, key: str, a: NumberNode, b: NumberNode, sides: tuple[NumberNode, ...]) -> None:
+        super().__init__(key, period=a.period, args=(a, b, *sides), warmup=max(a.warmup, b.warmup))
         self._dividend = a
         self._divisor = b
-        self._tolerances = tolerances
+        self._sides = sides
 
     def peek(self, at: Selection) -> None:
-        out = self.room(at)
-        zero = self._zero(out)
-        np.divide(self._dividend.value, self._divisor.value, out)
-        nowhere = true_at(zero)
-        if nowhere is not None:
-            out[nowhere] = np.nan
+        out, a, b = self.room(at), self._dividend.value, self._divisor.value
+        if not self._sides:
+            columns.divide(a, b, out)
+        else:
+            columns.divide_near(a, b, self._sides[0].value, out)
+            for side in self._sides[1:]:
+                out[np.abs(b) <= columns.tolerance(side.value)] = np.nan
         self.value = out
-
-    def _zero(self, scratch: FloatArray) -> Any:
-        divisor = self._divisor.value
-        if not self._tolerances:
-            return np.equal(divisor, _ZERO)
-        np.abs(divisor, scratch)
-        zero = np.less_equal(scratch, self._tolerances[0].value)
-        for tolerance in self._tolerances[1:]:
-            zero |= scratch <= tolerance.value
-        return zero
 
 
 class Unary(NumberNode):
@@ -199,23 +188,19 @@ class Pair(NumberNode):
         self.value = out
 
 
-class Tolerance(NumberNode):
-    """1e-9·max(1,|x|)."""
+class Shifted(NumberNode):
+    """A number moved by its tolerance, up or down."""
 
-    __slots__ = ("_operand", "_unit")
+    __slots__ = ("_operand", "_share")
 
-    def __init__(self, key: str, operand: NumberNode) -> None:
+    def __init__(self, key: str, operand: NumberNode, share: float) -> None:
         super().__init__(key, period=operand.period, args=(operand,), warmup=operand.warmup)
         self._operand = operand
-        self._unit: FloatArray = np.ones(0)
+        self._share = share
 
     def peek(self, at: Selection) -> None:
         out = self.room(at)
-        if self._unit.size < out.size:
-            self._unit = np.ones(out.size)  # maximum of two columns is twice as fast as of a column and a number
-        np.abs(self._operand.value, out)
-        np.maximum(out, self._unit[: out.size], out=out)
-        np.multiply(out, _TOLERANCE, out)
+        columns.shift(self._share, self._operand.value, out)
         self.value = out
 
 
@@ -230,29 +215,25 @@ class Greater(TruthNode):
 
     def peek(self, at: Selection) -> None:
         out = self.room(at)
-        a, b = self._a.value, self._b.value
-        np.greater(a, b, out.t)
-        np.less_equal(a, b, out.f)
+        columns.compare(self._a.value, self._b.value, out.t, out.f)
         self.value = out
 
 
 class Equal(TruthNode):
-    """|a − b| ≤ the tolerance."""
+    """|a − b| ≤ the tolerance of one of them, which is that of both where they are so close."""
 
-    __slots__ = ("_a", "_b", "_tolerance")
+    __slots__ = ("_a", "_b", "_moved")
 
-    def __init__(self, key: str, a: NumberNode, b: NumberNode, tolerance: NumberNode) -> None:
-        super().__init__(key, period=a.period, args=(a, b, tolerance), warmup=max(a.warmup, b.warmup))
+    def __init__(self, key: str, a: NumberNode, b: NumberNode, moved: NumberNode) -> None:
+        super().__init__(key, period=a.period, args=(a, b), warmup=max(a.warmup, b.warmup))
         self._a = a
         self._b = b
-        self._tolerance = tolerance
+        self._moved = moved
 
     def peek(self, at: Selection) -> None:
         out = self.room(at)
-        distance = np.subtract(self._a.value, self._b.value)
-        np.abs(distance, distance)
-        np.less_equal(distance, self._tolerance.value, out.t)
-        np.greater(distance, self._tolerance.value, out.f)
+        distance = np.abs(self._a.value - self._b.value)
+        columns.compare(distance, columns.tolerance(self._moved.value), out.f, out.t)
         self.value = out
 
 
@@ -406,21 +387,16 @@ def _number(node: Value) -> NumberNode:
     return node
 
 
-def tolerance(builder: Builder, node: NumberNode) -> NumberNode:
-    """Return the node of 1e-9·max(1,|node|)."""
-    if isinstance(node, Constant):
-        return builder.constant(TOLERANCE * max(1.0, abs(node.number)), node.period)
-    return _number(builder.share(Tolerance(f"TOLERANCE({node.key})", node)))
-
-
-def _divisor_tolerances(builder: Builder, divisor: NumberNode) -> tuple[NumberNode, ...]:
-    """Return the tolerances under which a divisor is 0: one side's is enough for a±b, a·b takes both."""
+def _near_sides(divisor: NumberNode) -> tuple[NumberNode, ...]:
+    """Return whose tolerances say that a divisor is 0: one side's is enough for a±b, a·b takes both."""
     if not isinstance(divisor, Operation):
         return ()
-    if divisor.op != "*":
-        side = divisor.left if isinstance(divisor.left, Constant) else divisor.right
-        return (tolerance(builder, side),)
-    return tolerance(builder, divisor.left), tolerance(builder, divisor.right)
+    if divisor.op == "*":
+        return divisor.left, divisor.right
+    side = divisor.left if isinstance(divisor.left, Constant) else divisor.right
+    if isinstance(side, Constant):
+        side.dense = True
+    return (side,)
 
 
 def _greater(builder: Builder, a: NumberNode, b: NumberNode) -> TruthNode:
@@ -433,8 +409,14 @@ def edges(builder: Builder, a: NumberNode, b: NumberNode) -> tuple[NumberNode, N
     a > b and b > a move the same side.
     """
     side = _moved(a, b)
-    edge = _number(arithmetic(builder, "-" if side is a else "+", side, tolerance(builder, side)))
+    edge = _shifted(builder, side, -TOLERANCE if side is a else TOLERANCE)
     return (edge, b) if side is a else (a, edge)
+
+
+def _shifted(builder: Builder, node: NumberNode, share: float) -> NumberNode:
+    if isinstance(node, Constant):
+        return builder.constant(node.number + share * max(1.0, abs(node.number)), node.period)
+    return _number(builder.share(Shifted(f"({node.key}{'-' if share < 0 else '+'}TOLERANCE)", node, share)))
 
 
 def _moved(a: NumberNode, b: NumberNode) -> NumberNode:
@@ -448,7 +430,7 @@ def _moved(a: NumberNode, b: NumberNode) -> NumberNode:
 def _equal(builder: Builder, a: NumberNode, b: NumberNode) -> TruthNode:
     if b.key < a.key:
         a, b = b, a
-    return _truth(builder.share(Equal(f"({a.key}={b.key})", a, b, tolerance(builder, _moved(a, b)))))
+    return _truth(builder.share(Equal(f"({a.key}={b.key})", a, b, _moved(a, b))))
 
 
 def _build_if(builder: Builder, args: Args, constants: Constants) -> Value:

@@ -9,6 +9,7 @@ import numpy as np
 
 from feeds.tick import FloatArray, IntArray
 from rules.errors import RuleError
+from rules.functions import columns
 from rules.functions.function import (
     Args,
     Builder,
@@ -21,7 +22,7 @@ from rules.functions.function import (
     varying_key,
     window,
 )
-from rules.functions.values import Constant, NumberNode, holes, scalar
+from rules.functions.values import Constant, NumberNode, holes
 from rules.functions.windows import Weighted, build_window, folded, mean
 from rules.language.tree import Kind
 from rules.node import Selection
@@ -41,7 +42,7 @@ class Smoothed(NumberNode):
     def __init__(self, key: str, x: NumberNode, weight: float) -> None:
         super().__init__(key, period=x.period, args=(x,), warmup=x.warmup)
         self._x = x
-        self._weight = scalar(weight)
+        self._weight = weight
 
     def open(self, state: StateTable) -> None:
         super().open(state)
@@ -49,13 +50,8 @@ class Smoothed(NumberNode):
         self._rest = self.claim("rest")
 
     def peek(self, at: Selection) -> None:
-        x, out = self._x.value, self.room(at)
-        np.multiply(x, self._weight, out)
-        np.add(out, self._rest.array[at], out)
-        hole = holes(out)
-        if hole is not None:
-            held = self._y.array[at][hole]
-            out[hole] = np.where(np.isnan(held), x[hole], held)
+        out = self.room(at)
+        columns.smooth(self._weight, self._x.value, self._rest.array[at], self._y.array[at], out)
         self.value = out
 
     def commit(self, at: IntArray) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from feeds.tick import IntArray
+from rules.functions import columns
 from rules.functions.arithmetic import edges
 from rules.functions.function import Args, Builder, Constants, Function, Value, call_key, numbers, window
 from rules.functions.values import NumberNode, TruthNode
@@ -36,9 +37,7 @@ class Cross(TruthNode):
 
     def peek(self, at: Selection) -> None:
         out = self.room(at)
-        np.greater(self._a.value, self._b.value, out.t)
-        np.logical_and(out.t, self._below.array[at], out.t)
-        np.logical_not(out.t, out.f)
+        columns.cross(self._a.value, self._b.value, self._below.array[at], out.t, out.f)
         self.value = out
 
     def commit(self, at: IntArray) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from feeds.tick import FloatArray, IntArray
 from rules.functions.across import BarEnd
-from rules.functions.arithmetic import TOLERANCE
+from rules.functions.columns import TOLERANCE
 from rules.functions.function import (
     Args,
     Builder,

@@ -13,9 +13,10 @@ from typing import Final
 import numpy as np
 
 from feeds.tick import FloatArray, IntArray
-from rules.functions.arithmetic import TOLERANCE
+from rules.functions import columns
+from rules.functions.columns import TOLERANCE
 from rules.functions.function import Args, Builder, Constants, Function, Param, Value, call_key, window
-from rules.functions.values import NumberNode, scalar, true_at
+from rules.functions.values import NumberNode
 from rules.functions.windows import ordered_sum
 from rules.language.tree import Kind
 from rules.node import Selection
@@ -36,7 +37,7 @@ class Deviations(NumberNode):
         self._x = x
         self._n = n
         self._divisor = float(divisor)
-        self._weight = scalar((n - 1) / n / divisor)
+        self._weight = (n - 1) / n / divisor
         self._rooted = rooted
         self.ring = ring
 
@@ -55,13 +56,7 @@ class Deviations(NumberNode):
         self.value = out
 
     def _join(self, out: FloatArray, x: FloatArray, at: Selection) -> None:
-        np.subtract(x, self._mean.array[at], out)
-        np.multiply(out, out, out)
-        np.multiply(out, self._weight, out)
-        np.add(out, self._m2.array[at], out)
-        ties = true_at(out <= self._floor.array[at])
-        if ties is not None:
-            out[ties] = 0.0
+        columns.spread(self._weight, x, self._mean.array[at], self._m2.array[at], self._floor.array[at], out)
         if self._rooted:
             np.sqrt(out, out)
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from feeds.tick import BoolArray, FloatArray, IntArray
-from rules.functions.arithmetic import TOLERANCE
+from rules.functions.columns import TOLERANCE
 from rules.functions.values import NumberNode, TruthNode
 from rules.node import Node, Selection
 from rules.rings import Ring

@@ -12,8 +12,9 @@ from typing import Any, Final
 import numpy as np
 
 from feeds.tick import FloatArray, IntArray
+from rules.functions import columns
 from rules.functions.function import Args, Builder, Constants, Function, Param, Value, call_key, varying_key, window
-from rules.functions.values import NumberNode, TruthNode, holes, scalar
+from rules.functions.values import NumberNode, TruthNode, holes
 from rules.functions.varying import Folded, FoldedAge
 from rules.language.tree import Kind
 from rules.node import Selection
@@ -78,11 +79,11 @@ class Mean(Window):
 
     def __init__(self, key: str, x: NumberNode, n: int, *, ring: Ring, warmup: int) -> None:
         super().__init__(key, x, n, ring=ring, warmup=warmup)
-        self._share = scalar(1.0 / n)
+        self._share = 1.0 / n
 
     def extend(self, base: FloatArray, x: FloatArray, out: FloatArray) -> FloatArray:
-        np.multiply(x, self._share, out)
-        return np.add(out, base, out)
+        columns.add_share(self._share, x, base, out)
+        return out
 
     def reread(self, rows: Rows) -> FloatArray:
         return ordered_sum(rows) / self.n

@@ -1,0 +1,93 @@
+"""The steps that whole columns take most often: each one pass where there was a compiler, some of numpy's elsewhere.
+
+Both ways give the same bits. Columns are (n,) float64, NaN = unknown, masks (n,) bool; results go into `out` and the
+like, which overlap with no argument. A column of stride 0, a constant, is taken anywhere.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Final
+
+import numpy as np
+
+from feeds.tick import BoolArray, FloatArray
+
+COMPILED: ModuleType | None
+try:
+    from rules.functions import _columns as COMPILED
+except ImportError:  # no compiler at installation
+    COMPILED = None
+
+TOLERANCE: Final = 1e-9
+"""Two numbers are equal if they differ by at most TOLERANCE·max(1,|a|,|b|)."""
+
+
+def tolerance(x: FloatArray) -> FloatArray:
+    """Return TOLERANCE·max(1,|x|)."""
+    return TOLERANCE * np.maximum(np.abs(x), 1.0)
+
+
+def shift(share: float, x: FloatArray, out: FloatArray) -> None:
+    """Move x by `share` of max(1,|x|)."""
+    if COMPILED is None or not COMPILED.shift(share, x, out):
+        np.abs(x, out)
+        np.maximum(out, 1.0, out=out)
+        np.multiply(out, share, out)
+        np.add(x, out, out)
+
+
+def compare(a: FloatArray, b: FloatArray, above: BoolArray, not_above: BoolArray) -> None:
+    """Tell where a > b, and where a ≤ b; neither where one is NaN."""
+    if COMPILED is None or not COMPILED.compare(a, b, above, not_above):
+        np.greater(a, b, above)
+        np.less_equal(a, b, not_above)
+
+
+def cross(a: FloatArray, b: FloatArray, below: BoolArray, crossed: BoolArray, not_crossed: BoolArray) -> None:
+    """Tell where a > b and `below` is set, and where that is not so."""
+    if COMPILED is None or not COMPILED.cross(a, b, below, crossed, not_crossed):
+        np.greater(a, b, crossed)
+        np.logical_and(crossed, below, crossed)
+        np.logical_not(crossed, not_crossed)
+
+
+def add_share(share: float, x: FloatArray, base: FloatArray, out: FloatArray) -> None:
+    """x·share + base."""
+    if COMPILED is None or not COMPILED.add_share(share, x, base, out):
+        np.multiply(x, share, out)
+        np.add(out, base, out)
+
+
+def smooth(weight: float, x: FloatArray, rest: FloatArray, before: FloatArray, out: FloatArray) -> None:
+    """x·weight + rest; where that is NaN `before`, and where that is NaN, too, x."""
+    if COMPILED is None or not COMPILED.smooth(weight, x, rest, before, out):
+        np.multiply(x, weight, out)
+        np.add(out, rest, out)
+        hole = np.isnan(out)
+        if hole.any():
+            out[hole] = np.where(np.isnan(before[hole]), x[hole], before[hole])
+
+
+def divide(a: FloatArray, b: FloatArray, out: FloatArray) -> None:
+    """a / b; NaN where b is 0."""
+    if COMPILED is None or not COMPILED.divide(a, b, out):
+        np.divide(a, b, out)
+        out[b == 0] = np.nan
+
+
+def divide_near(a: FloatArray, b: FloatArray, side: FloatArray, out: FloatArray) -> None:
+    """a / b; NaN where |b| is within the tolerance of `side`."""
+    if COMPILED is None or not COMPILED.divide_near(a, b, side, out):
+        np.divide(a, b, out)
+        out[np.abs(b) <= tolerance(side)] = np.nan
+
+
+def spread(weight: float, x: FloatArray, mean: FloatArray, m2: FloatArray, floor: FloatArray, out: FloatArray) -> None:
+    """(x − mean)²·weight + m2; 0 where that is at most `floor`."""
+    if COMPILED is None or not COMPILED.spread(weight, x, mean, m2, floor, out):
+        np.subtract(x, mean, out)
+        np.multiply(out, out, out)
+        np.multiply(out, weight, out)
+        np.add(out, m2, out)
+        out[out <= floor] = 0.0

@@ -1,0 +1,123 @@
+"""Steps over whole columns: the compiled way gives numpy's bits, for any numbers, lengths and layouts."""
+
+from __future__ import annotations
+
+import shutil
+import sysconfig
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rules.functions import columns
+
+N = 37
+"""No multiple of what a processor takes at once."""
+needs_compiled = pytest.mark.skipif(columns.COMPILED is None, reason="there was no compiler at installation")
+
+NUMBERS = st.one_of(
+    st.floats(width=64), st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-9, 1.0 + 1e-9, np.nan, np.inf, 21.5, 21.50000001])
+)
+COLUMN = st.lists(NUMBERS, min_size=N, max_size=N).map(lambda values: np.array(values, np.float64))
+MASK = st.lists(st.booleans(), min_size=N, max_size=N).map(lambda values: np.array(values, np.bool_))
+SHARE = st.sampled_from([1e-9, -1e-9, 0.1, 1 / 3, 2 / 13])
+
+STEPS: dict[str, tuple[Any, ...]] = {
+    "shift": (SHARE, COLUMN), "compare": (COLUMN, COLUMN), "cross": (COLUMN, COLUMN, MASK),
+    "add_share": (SHARE, COLUMN, COLUMN), "smooth": (SHARE, COLUMN, COLUMN, COLUMN), "divide": (COLUMN, COLUMN),
+    "divide_near": (COLUMN, COLUMN, COLUMN), "spread": (SHARE, COLUMN, COLUMN, COLUMN, COLUMN),
+}  # fmt: skip
+TELLS = ("compare", "cross")
+
+
+def results(step: str, given_: tuple[Any, ...]) -> list[np.ndarray]:
+    n = max(len(value) for value in given_ if isinstance(value, np.ndarray))
+    out = [np.ones(n, np.bool_), np.ones(n, np.bool_)] if step in TELLS else [np.full(n, 7.0)]
+    with np.errstate(all="ignore"):
+        getattr(columns, step)(*given_, *out)
+    return out
+
+
+def in_numpy(step: str, given_: tuple[Any, ...]) -> list[np.ndarray]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "COMPILED", None)
+        return results(step, given_)
+
+
+def canonical(column: np.ndarray) -> bytes:
+    """NaNs have many bits, which nobody looks at."""
+    return (column if column.dtype == np.bool_ else np.where(np.isnan(column), np.nan, column)).tobytes()
+
+
+def same_bits(mine: list[np.ndarray], reference: list[np.ndarray]) -> bool:
+    return [canonical(column) for column in mine] == [canonical(column) for column in reference]
+
+
+def made(step: str, rng: np.random.Generator, n: int) -> list[Any]:
+    return [
+        0.25 if kind is SHARE else rng.random(n) > 0.5 if kind is MASK else rng.normal(0, 3, n) for kind in STEPS[step]
+    ]
+
+
+def test_the_compiled_way_is_there_wherever_there_is_a_compiler() -> None:
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    assert columns.COMPILED is not None or shutil.which(compiler) is None
+
+
+def test_every_compiled_step_is_tested() -> None:
+    if columns.COMPILED is not None:
+        assert {name for name in vars(columns.COMPILED) if not name.startswith("_")} == STEPS.keys()
+
+
+@needs_compiled
+@pytest.mark.parametrize("step", STEPS)
+@given(data=st.data())
+def test_both_ways_give_the_same_bits(step: str, data: st.DataObject) -> None:
+    given_ = data.draw(st.tuples(*STEPS[step]))
+    assert same_bits(results(step, given_), in_numpy(step, given_))
+
+
+@needs_compiled
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("n", [0, 1, 8, 100_003])
+def test_any_number_of_symbols_will_do(step: str, n: int) -> None:
+    given_ = tuple(made(step, np.random.default_rng(n), n))
+    assert same_bits(results(step, given_), in_numpy(step, given_))
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_constant_of_stride_0_is_taken_in_any_place(step: str) -> None:
+    rng = np.random.default_rng(1)
+    for place, kind in enumerate(STEPS[step]):
+        if kind is not COLUMN:
+            continue
+        given_ = [
+            0.25 if k is SHARE else rng.random(N) > 0.5 if k is MASK else rng.normal(0, 3, N) for k in STEPS[step]
+        ]
+        dense = [*given_[:place], np.full(N, 1.5), *given_[place + 1 :]]
+        wide = [*given_[:place], np.broadcast_to(np.float64(1.5), (N,)), *given_[place + 1 :]]
+        assert same_bits(results(step, tuple(wide)), in_numpy(step, tuple(dense)))
+
+
+@needs_compiled
+def test_columns_that_do_not_fit_are_refused_before_anything_is_written() -> None:
+    compiled = columns.COMPILED
+    assert compiled is not None
+    out = np.full(N, 7.0)
+    with pytest.raises(ValueError, match="column 2 "):
+        compiled.divide(np.ones(N), np.ones(N + 1), out)
+    with pytest.raises(ValueError, match="column 1 "):
+        compiled.divide(np.ones(N, np.float32), np.ones(N), out)
+    with pytest.raises(ValueError, match="column 2 "):
+        compiled.divide(np.ones(N), np.ones(2 * N)[::2], out)
+    with pytest.raises(TypeError, match="3 arguments, not 2"):
+        compiled.divide(np.ones(N), out)
+    with pytest.raises((ValueError, BufferError)):
+        compiled.divide(np.ones(N), np.ones(N), np.broadcast_to(np.float64(1.0), (N,)))
+    assert (out == 7.0).all()
+
+
+def test_a_tie_is_within_a_billionth_of_the_larger_or_of_1() -> None:
+    assert columns.tolerance(np.array([0.0, -0.5, 2.0, -1700.0])).tolist() == [1e-9, 1e-9, 2e-9, 1.7e-6]
