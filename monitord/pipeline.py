@@ -341,6 +341,7 @@ class Pipeline:
         self._on_step(outcome)
         await self._commit(outcome.alerts, outcome.offset)
         if isinstance(given.value, TickBatch):
+            await asyncio.sleep(0)  # the pump was woken, and its way is the longer one
             self._on_ticks(given.value)
             self._quiet_timer = asyncio.get_running_loop().call_later(QUIET_AFTER_S, self._on_quiet)
 
