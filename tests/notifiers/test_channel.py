@@ -529,3 +529,27 @@ async def configure(channel: AlertChannel, **settings: Any) -> None:
             await channel._redis.config_set(name, value)
         except ResponseError as error:
             raise AssertionError(error) from error
+
+
+async def test_a_burst_is_taken_in_one_piece(channel: AlertChannel) -> None:
+    epoch = await begun(channel)
+    subscription = channel.subscribe()
+    await take(subscription, 1)
+    await channel.publish([outgoing(n) for n in range(1, 61)], epoch=epoch, acked=0)
+    await take(subscription, 1)
+    taken = list(iter(lambda: step_without_waiting(subscription), None))
+    assert offs(taken) == list(range(2, 61))
+    assert subscription.counters()["filled"] == 0
+    await subscription.aclose()
+
+
+def step_without_waiting(subscription: Subscription) -> Position | Envelope | None:
+    """Return what the subscription has at hand, None if it would wait."""
+    step = subscription.__anext__()
+    if not subscription._ready:
+        step.close()
+        return None
+    with pytest.raises(StopIteration) as returned:
+        step.send(None)
+    found: Position | Envelope = returned.value.value
+    return found
