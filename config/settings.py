@@ -166,10 +166,16 @@ class InstrumentsSection(Section):
 
     # sector files, YAML or CSV, * allowed. SIGHUP reads them again
     sectors: Words = ()
+    # ex-rights files, YAML or CSV, * allowed. SIGHUP reads them again
+    exrights: Words = ()
 
     def texts(self) -> dict[str, str]:
         """Read every sector file: path → text, in order. Raises OSError or UnicodeDecodeError."""
         return _texts(_paths("instruments.sectors", self.sectors))
+
+    def exright_texts(self) -> dict[str, str]:
+        """Read every ex-rights file: path → text, in order. Raises OSError or UnicodeDecodeError."""
+        return _texts(_paths("instruments.exrights", self.exrights))
 
 
 def _paths(setting: str, patterns: tuple[str, ...]) -> list[Path]:

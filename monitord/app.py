@@ -22,8 +22,10 @@ import structlog
 
 from config.settings import Settings, Webhook
 from feeds.errors import FeedError
+from feeds.exrights import HOLIDAYS_SINCE, closed_weekdays, encode_exrights
 from feeds.feed import Feed, load_feed
 from feeds.journal import Journal
+from feeds.sessions import Calendar
 from monitord.broker import Broker, EmbeddedBroker, ExternalBroker
 from monitord.checkpoint import CheckpointFolder
 from monitord.console import Console
@@ -45,7 +47,7 @@ from notifiers.delivery import Delivery
 from notifiers.errors import DeliveryError
 from notifiers.group import AlertConsumer, consumer_client
 from notifiers.notifier import build_notifier
-from rules import positions, rulefile, sectors
+from rules import exrightfile, positions, rulefile, sectors
 from rules.alert import Alert, identity
 from rules.errors import RuleError
 from rules.rule import RuleSet
@@ -128,6 +130,7 @@ class App:
         _make(settings.state_dir)
         load_rules(settings)  # a bad file is said before anything is opened
         load_sectors(settings)
+        exrightfile.load(settings.instruments.exright_texts())
         positions.load(settings.positions.texts())
         feed = build_feed(settings)
         store = await Store.open(settings.state_dir / "monitord.sqlite")
@@ -170,6 +173,7 @@ class App:
             load_rules=lambda: load_rules(settings),
             positions=PositionSources(settings.positions.texts, store.held),
             load_sectors=lambda: load_sectors(settings),
+            load_exrights=lambda: load_exrights(settings),
             on_alerts=self._tell,
             on_ticks=quotes.update,
             on_step=self._count,
@@ -388,6 +392,15 @@ def gateway_options(settings: Settings) -> GatewayOptions:
 def load_sectors(settings: Settings) -> dict[str, tuple[str, ...]]:
     """Read and check every sector file: symbol → sectors; raises RuleFileError with all findings, or OSError."""
     return sectors.load(settings.instruments.texts())
+
+
+def load_exrights(settings: Settings) -> str:
+    """Read and check every ex-rights file and add the exchange's holidays, as the text of a control record.
+
+    Raises RuleFileError with all findings, or OSError.
+    """
+    days = exrightfile.load(settings.instruments.exright_texts())
+    return encode_exrights(days, closed=closed_weekdays(Calendar.xshg(), since=HOLIDAYS_SINCE))
 
 
 def load_rules(settings: Settings) -> RuleSet:

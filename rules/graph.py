@@ -10,7 +10,7 @@ All state (rings, bar counts, what nodes carry) lies in the `StateTable`: its du
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, Protocol
 
 import numpy as np
@@ -171,27 +171,42 @@ class Layer:
         everything but the state of the new nodes is put back.
         """
         late, self._late = self._late, set()
-        if not late:
+        self.live_again(bars, made=late)
+
+    def live_again(self, bars: Mapping[str, FloatArray], *, made: Collection[str], at: Selection = ALL) -> None:
+        """Make these state arrays anew for symbols `at` from bars (k, n) as `warm` has them; leave all else alone."""
+        if not made:
             return
         mine = self._state.columns(f"{self.period}/")
         market = {id(f.column): f.column for f in self.nodes.values() if isinstance(f, (Field, TruthField))}
-        kept = {name: column.array for name, column in mine.items() if name not in late}
+        kept = {name: column.array[..., at].copy() for name, column in mine.items()}
         seen = {key: column.array for key, column in market.items()}
         for column in mine.values():
-            column.array = np.full_like(column.array, column.fill)
+            column.array[..., at] = column.fill
         for column in market.values():
             column.array = np.full_like(column.array, np.nan)
-        there = ~np.isnan(bars["C"])
-        self.rings.counts.array[:] = kept[f"{self.period}/bars/count"] - there.sum(axis=0)
+        there = np.zeros(bars["C"].shape, np.bool_)
+        there[:, at] = ~np.isnan(bars["C"][:, at])
+        self.rings.counts.array[at] = kept[f"{self.period}/bars/count"] - there.sum(axis=0)[at]
         self._see_only_this_period(True)
         for row in np.flatnonzero(there.any(axis=1)):
             self._lay(bars, int(row))
             self.commit(np.flatnonzero(there[row]))
         self._see_only_this_period(False)
         for name, array in kept.items():
-            mine[name].array = array
+            if name not in made:
+                mine[name].array[..., at] = array
         for key, array in seen.items():
             market[key].array = array
+
+    def state(self) -> dict[str, dict[str, Column]]:
+        """Return the columns that nodes carry, rings among them, by the node's key and their own name."""
+        found: dict[str, dict[str, Column]] = {}
+        for name, column in self._state.columns(f"{self.period}/").items():
+            key, _, own = name.removeprefix(f"{self.period}/").rpartition("/")
+            if key in self.nodes:
+                found.setdefault(key, {})[own] = column
+        return found
 
     def _see_only_this_period(self, warming: bool) -> None:
         """While old bars run through: what other periods were then is not known, so their nodes are left alone."""
@@ -371,6 +386,11 @@ class Graph:
         """Return how many bars of a period the symbol of this row has committed."""
         layer = self._layers.get(period)
         return 0 if layer is None else int(layer.rings.counts.array[row])
+
+    @property
+    def layers(self) -> Mapping[str, Layer]:
+        """Return the layer of each period there is."""
+        return self._layers
 
     def warmup(self, node: Node) -> int:
         """Return the committed bars needed before the first valid value of this node."""

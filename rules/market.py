@@ -37,6 +37,7 @@ from rules.bars import (
     trading_minute,
 )
 from rules.books import Books
+from rules.exrights import ExRights
 from rules.gaps import GAPS, LUNCH_GAP, NO_GAP, Gaps
 from rules.latest import HALTED, Latest, is_halted
 from rules.node import ALL, Selection, is_tick
@@ -77,6 +78,7 @@ class Market:
         self.ticks = 0
         self.dropped: Counter[str] = Counter()
         self.gaps = Gaps(self.state)
+        self.exrights = ExRights(self.state)
         self._gap = self.state.claim("now/gap", dtype=np.int64, fill=0)
         """What lies before the symbol's latest tick that makes bars, an index into GAPS."""
         self.away_ms = self.state.claim("now/away_ms", dtype=np.int64, fill=-1)
@@ -387,6 +389,8 @@ class Market:
     def roll(self, second_ms: int) -> None:
         """Begin the trade date of `second_ms`: the old day's words, counts and (committed) bars are forgotten."""
         self._end_outages(second_ms)
+        if self.date:
+            self.exrights.end_day(self.latest, date=self.date, midnight=self.midnight_ms)
         self.reach(second_ms)
         self.date = trade_date(second_ms)
         self.day_number += 1
@@ -492,7 +496,7 @@ class Market:
         return {
             "clock_ms": self.clock_ms, "date": self.date, "day_number": self.day_number, "ticks": self.ticks,
             "symbols": list(self.universe.symbols), "instruments": self.instruments_source,
-            "positions": self.books.source, "books": list(self.books.names),
+            "positions": self.books.source, "exrights": self.exrights.source, "books": list(self.books.names),
             "periods": list(self.bars), "columns": list(self.latest.columns), "silences": self.silences,
             "dropped": dict(self.dropped), "away_since_ms": self.gaps.away_since_ms, "halts": list(self.halts.items()),
         }  # fmt: skip
@@ -504,6 +508,7 @@ class Market:
             self.period(period)
         self.latest.keep(header["columns"])
         self.books.restore(header["positions"], header["books"], self.universe.row)
+        self.exrights.take(header["exrights"])
         if header["instruments"]:
             self.know(header["instruments"])
 
