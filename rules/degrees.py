@@ -185,7 +185,7 @@ def _pair(node: Node, args: Sequence[Degree]) -> Degree:
 
 RULES: Final[Mapping[type, Rule]] = {
     arithmetic.Operation: _operation, arithmetic.Quotient: _quotient, arithmetic.Unary: _unary,
-    arithmetic.Pair: _pair, arithmetic.Tolerance: _first, arithmetic.Greater: _compared, arithmetic.Equal: _compared,
+    arithmetic.Pair: _pair, arithmetic.Shifted: _first, arithmetic.Greater: _compared, arithmetic.Equal: _compared,
     arithmetic.Conjunction: _plain, arithmetic.Disjunction: _plain, arithmetic.Inverse: _plain,
     arithmetic.TruthNumber: _plain, arithmetic.NumberTruth: _plain, arithmetic.ChosenNumber: _chosen,
     arithmetic.ChosenTruth: _plain,
