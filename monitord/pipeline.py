@@ -328,11 +328,14 @@ class Pipeline:
             return await self._in_engine(lambda: question(self._engine))
 
     async def close(self) -> None:
-        """Write a last checkpoint and end the engine thread; call it after `run` has ended."""
+        """Write a last checkpoint, commit its offset and end the engine thread; call it after `run` has ended."""
         if self.caught_up.is_set():
             try:
                 await self.checkpoint()
-            except (CheckpointError, FeedError) as error:  # the older one and the journal lead to the same state
+                if self._uncommitted is None:  # else events are missing in the store
+                    await self._store.commit((), offset=self._engine.offset, source_id=self._feed.source_id)
+            except (CheckpointError, FeedError, StoreError) as error:
+                # The older one and the journal lead to the same state.
                 log.error("checkpoint_failed", why=str(error))
         async with self._writing:
             self._closed = True

@@ -142,6 +142,20 @@ async def test_a_stop_waits_for_the_checkpoint_that_is_being_written(stand: Stan
     assert stand.disk.writes == 2, "nothing is written once closed"
 
 
+async def test_a_stop_commits_the_last_input_also_when_nothing_came_of_it(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without events the offset is committed once a second at most, so the last ones may be missing until then."""
+    monkeypatch.setattr(module, "OFFSET_EVERY_S", 1e9)
+    stand.rules = RULES.replace("LAST > 0", "LAST < 0")
+    await stand.pipeline.reload()
+    await stand.pipeline.run()
+    last, source = stand.pipeline.engine.offset, stand.journal.source_id
+    assert await stand.store.offset(source_id=source) < last
+    await stand.pipeline.close()
+    assert await stand.store.offset(source_id=source) == last
+
+
 async def test_a_full_disk_at_the_stop_is_told_and_the_stop_goes_on(stand: Stand) -> None:
     stand.disk.full = True
     with capture_logs() as logs:
