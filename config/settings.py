@@ -166,10 +166,16 @@ class InstrumentsSection(Section):
 
     # sector files, YAML or CSV, * allowed. SIGHUP reads them again
     sectors: Words = ()
+    # ex-rights files, YAML or CSV, * allowed. SIGHUP reads them again
+    exrights: Words = ()
 
     def texts(self) -> dict[str, str]:
         """Read every sector file: path → text, in order. Raises OSError or UnicodeDecodeError."""
         return _texts(_paths("instruments.sectors", self.sectors))
+
+    def exright_texts(self) -> dict[str, str]:
+        """Read every ex-rights file: path → text, in order. Raises OSError or UnicodeDecodeError."""
+        return _texts(_paths("instruments.exrights", self.exrights))
 
 
 def _paths(setting: str, patterns: tuple[str, ...]) -> list[Path]:
@@ -202,6 +208,12 @@ class EngineSection(Section):
 
     window: int = Field(default=250, ge=2, le=10_000)  # bars held per symbol and period
     checkpoint_s: Seconds = 60.0  # seconds between two checkpoints of the engine's state
+
+
+class HistorySection(Section):
+    """Events that were sent, as the gateway lists them."""
+
+    keep_days: int = Field(default=90, ge=0, le=36_500)  # days until they leave the store, 0 = never
 
 
 class BrokerSection(Section):
@@ -316,6 +328,7 @@ class Settings(BaseSettings):
     positions: PositionsSection = PositionsSection()
     instruments: InstrumentsSection = InstrumentsSection()
     engine: EngineSection = EngineSection()
+    history: HistorySection = HistorySection()
     broker: BrokerSection = BrokerSection()
     gateway: GatewaySection = GatewaySection()
     notify: NotifySection = NotifySection()

@@ -26,7 +26,7 @@ import numpy as np
 from feeds.instruments import Board, board_of, lot_of, tick_of
 from feeds.sessions import SHANGHAI_MS
 from feeds.tick import LEVELS, BoolArray, FloatArray, TickBatch
-from feeds.unbox import Field, on_grid, unbox
+from feeds.unbox import Field, on_grid, same_keys, unbox
 from feeds.universe import is_symbol
 
 Payload: TypeAlias = Mapping[str, Any]
@@ -141,8 +141,12 @@ class Decoder:
         if not isinstance(payload, Mapping):
             self._count("bad_payload")
             return _batch((), [], np.empty((len(_FIELDS), 0)), recv_ms, self._count)
-        symbols, ticks = _pairs(payload)
-        plan = self._plan(symbols)
+        ticks = list(payload.values())
+        if isinstance(next((tick for tick in ticks if isinstance(tick, (dict, list))), None), list):
+            symbols, ticks = _flat(payload)
+            plan = self._plan(symbols)
+        else:
+            plan = self._known_plan(payload) or self._plan(tuple(payload))
         for reason, count in plan.dropped.items():
             self._count(reason, count)
         watched = ticks if plan.watched is None else list(compress(ticks, plan.watched))
@@ -175,6 +179,10 @@ class Decoder:
         if self._boards is not None and board not in self._boards:
             return _OTHER_BOARD
         return float(lot_of(board)) if board in self._proven else nan
+
+    def _known_plan(self, payload: Payload) -> _Plan | None:
+        """Return the plan of a payload whose keys are the very ones of a recent one."""
+        return next((plan for known, plan in self._plans if same_keys(payload, known)), None)
 
     def _plan(self, symbols: tuple[str, ...]) -> _Plan:
         for known, plan in self._plans:
@@ -228,11 +236,8 @@ class Decoder:
             return None
 
 
-def _pairs(payload: Payload) -> tuple[tuple[str, ...], list[Any]]:
+def _flat(payload: Payload) -> tuple[tuple[str, ...], list[Any]]:
     """Return symbols and ticks side by side; a list of ticks of one symbol becomes that many of both."""
-    ticks = list(payload.values())
-    if not isinstance(next((tick for tick in ticks if isinstance(tick, (dict, list))), None), list):
-        return tuple(payload), ticks
     flat = [
         (symbol, tick)
         for symbol, of_one in payload.items()

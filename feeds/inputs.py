@@ -46,11 +46,15 @@ class ControlKind(StrEnum):
     RULES = "rules"
     INSTRUMENTS = "instruments"
     POSITIONS = "positions"
+    EXRIGHTS = "exrights"
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A whole new rule set, instrument table or set of positions; `text` is canonical JSON, never a path."""
+    """A whole new rule set, table of instruments or ex-rights days, or set of positions.
+
+    `text` is canonical JSON, never a path.
+    """
 
     kind: ControlKind
     text: str

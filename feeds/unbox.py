@@ -7,7 +7,7 @@ time; without it the Python below does the work.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
@@ -18,10 +18,12 @@ from feeds.tick import FloatArray
 
 Unboxer: TypeAlias = Callable[[list[Any], tuple["Field", ...], FloatArray], bool]
 COMPILED: Unboxer | None
+_compiled_same_keys: Callable[[dict[str, Any], tuple[str, ...]], bool] | None
 try:
+    from feeds._unbox import same_keys as _compiled_same_keys
     from feeds._unbox import unbox as COMPILED
 except ImportError:  # no compiler at installation
-    COMPILED = None
+    COMPILED = _compiled_same_keys = None
 
 
 class Field(NamedTuple):
@@ -46,6 +48,13 @@ def unbox(ticks: list[Any], fields: tuple[Field, ...]) -> FloatArray | None:
     """
     out = np.empty((sum(field.width for field in fields), len(ticks)))
     return out if _unbox(ticks, fields, out) else None
+
+
+def same_keys(payload: Mapping[str, Any], symbols: tuple[str, ...]) -> bool:
+    """Tell whether these are the payload's keys, in order; may say no where they are equal but other objects."""
+    if _compiled_same_keys is not None and isinstance(payload, dict):
+        return _compiled_same_keys(payload, symbols)
+    return len(payload) == len(symbols) and tuple(payload) == symbols
 
 
 def unbox_in_python(ticks: list[Any], fields: tuple[Field, ...], out: FloatArray) -> bool:

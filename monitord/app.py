@@ -22,8 +22,10 @@ import structlog
 
 from config.settings import Settings, Webhook
 from feeds.errors import FeedError
+from feeds.exrights import HOLIDAYS_SINCE, closed_weekdays, encode_exrights
 from feeds.feed import Feed, load_feed
 from feeds.journal import Journal
+from feeds.sessions import Calendar
 from monitord.broker import Broker, EmbeddedBroker, ExternalBroker
 from monitord.checkpoint import CheckpointFolder
 from monitord.console import Console
@@ -37,6 +39,7 @@ from monitord.metrics import Metrics
 from monitord.pipeline import Outcome, Pipeline
 from monitord.positions import PositionSources
 from monitord.pump import Pump
+from monitord.retention import Retention
 from monitord.store import Store
 from monitord.systemd import notify
 from notifiers.channel import AlertChannel
@@ -44,7 +47,7 @@ from notifiers.delivery import Delivery
 from notifiers.errors import DeliveryError
 from notifiers.group import AlertConsumer, consumer_client
 from notifiers.notifier import build_notifier
-from rules import positions, rulefile, sectors
+from rules import exrightfile, positions, rulefile, sectors
 from rules.alert import Alert, identity
 from rules.errors import RuleError
 from rules.rule import RuleSet
@@ -93,6 +96,7 @@ class Parts:
     feed: Feed
     pipeline: Pipeline
     pump: Pump
+    retention: Retention
     deliveries: tuple[Delivery, ...]
     gateway: Gateway
     health: Health
@@ -126,6 +130,7 @@ class App:
         _make(settings.state_dir)
         load_rules(settings)  # a bad file is said before anything is opened
         load_sectors(settings)
+        exrightfile.load(settings.instruments.exright_texts())
         positions.load(settings.positions.texts())
         feed = build_feed(settings)
         store = await Store.open(settings.state_dir / "monitord.sqlite")
@@ -139,6 +144,7 @@ class App:
         quotes = QuoteBoard()
         pipeline = self._pipeline(feed, store, quotes)
         pump = Pump(store, channel, on_published=lambda epoch, off: gateway.hub.expect(epoch, off))
+        retention = Retention(store, keep_days=settings.history.keep_days)
         deliveries = tuple(self._delivery(webhook, broker, store) for webhook in settings.notify.webhooks)
         health = Health(feed, pipeline, store=store, pump=pump, deliveries=deliveries)
         gateway = Gateway(
@@ -152,7 +158,7 @@ class App:
         )
         cleanup.push_async_callback(gateway.stop)
         cleanup.callback(self._console.stop)
-        return Parts(store, broker, channel, feed, pipeline, pump, deliveries, gateway, health)
+        return Parts(store, broker, channel, feed, pipeline, pump, retention, deliveries, gateway, health)
 
     def _pipeline(self, feed: Feed, store: Store, quotes: QuoteBoard) -> Pipeline:
         settings = self._settings
@@ -167,6 +173,7 @@ class App:
             load_rules=lambda: load_rules(settings),
             positions=PositionSources(settings.positions.texts, store.held),
             load_sectors=lambda: load_sectors(settings),
+            load_exrights=lambda: load_exrights(settings),
             on_alerts=self._tell,
             on_ticks=quotes.update,
             on_step=self._count,
@@ -208,6 +215,7 @@ class App:
                 keep("broker", parts.broker.run),
                 keep("gateway", parts.gateway.run),
                 keep("checkpoints", parts.pipeline.run_checkpoints),
+                keep("retention", parts.retention.run),
                 keep("reload", lambda: self._reload_on_signal(parts.pipeline)),
                 keep("vital_signs", lambda: self._take_vital_signs(parts)),
             ]
@@ -384,6 +392,15 @@ def gateway_options(settings: Settings) -> GatewayOptions:
 def load_sectors(settings: Settings) -> dict[str, tuple[str, ...]]:
     """Read and check every sector file: symbol → sectors; raises RuleFileError with all findings, or OSError."""
     return sectors.load(settings.instruments.texts())
+
+
+def load_exrights(settings: Settings) -> str:
+    """Read and check every ex-rights file and add the exchange's holidays, as the text of a control record.
+
+    Raises RuleFileError with all findings, or OSError.
+    """
+    days = exrightfile.load(settings.instruments.exright_texts())
+    return encode_exrights(days, closed=closed_weekdays(Calendar.xshg(), since=HOLIDAYS_SINCE))
 
 
 def load_rules(settings: Settings) -> RuleSet:

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol, TypeVar
 import structlog
 
 from feeds.errors import FeedError
+from feeds.exrights import NO_EXRIGHTS
 from feeds.feed import Feed
 from feeds.inputs import Control, ControlKind, FeedInput, Input, Mark, MarkKind
 from feeds.instruments import Instrument, encode_table
@@ -93,6 +94,7 @@ class Pipeline:
         load_rules: Callable[[], RuleSet],
         positions: PositionSources | None = None,
         load_sectors: Callable[[], Mapping[str, Sequence[str]]] = dict,
+        load_exrights: Callable[[], str] = lambda: NO_EXRIGHTS,
         on_alerts: Callable[[Sequence[Alert]], None],
         on_ticks: Callable[[TickBatch], None] = lambda batch: None,
         on_step: Callable[[Outcome], None] = lambda outcome: None,
@@ -106,6 +108,7 @@ class Pipeline:
         self._load_rules = load_rules
         self._positions = positions
         self._load_sectors = load_sectors
+        self._load_exrights = load_exrights
         self._of_feed: Sequence[Instrument] = ()
         self._on_alerts = on_alerts
         self._on_ticks = on_ticks
@@ -200,6 +203,7 @@ class Pipeline:
         await self._in_engine(lambda: self._engine.raise_episodes(counts))
         self._of_feed = await self._feed.instruments()
         await self._take_over(ControlKind.INSTRUMENTS, await self._instruments())
+        await self._take_over(ControlKind.EXRIGHTS, await asyncio.to_thread(self._load_exrights))
         await self._take_over(ControlKind.POSITIONS, await self._position_source())
         if rules.source != self._engine.rules.source:
             await self._control(Control(ControlKind.RULES, rules.source))
@@ -258,7 +262,7 @@ class Pipeline:
         return self._engine.checkpoint()
 
     async def reload(self) -> None:
-        """Read the files of rules, positions and sectors again and swap atomically.
+        """Read the files of rules, positions, sectors and ex-rights again and swap atomically.
 
         Raises RuleError, OSError, UnicodeDecodeError or StoreError, and changes nothing, if any of them is bad.
         """
@@ -266,7 +270,9 @@ class Pipeline:
         await self.caught_up.wait()
         async with self._turn:
             instruments, held = await self._instruments(), await self._position_source()
+            exrights = await asyncio.to_thread(self._load_exrights)
             await self._take_over(ControlKind.INSTRUMENTS, instruments)
+            await self._take_over(ControlKind.EXRIGHTS, exrights)
             await self._take_over(ControlKind.POSITIONS, held)
             if rules.source != self._engine.rules.source:
                 await self._control(Control(ControlKind.RULES, rules.source))
@@ -296,8 +302,12 @@ class Pipeline:
     async def _take_over(self, kind: ControlKind, text: str) -> None:
         """Journal a control record and let it take effect, if it says something new."""
         market = self._engine.market
-        known = market.instruments_source if kind is ControlKind.INSTRUMENTS else market.books.source
-        if text != known:
+        known = {
+            ControlKind.INSTRUMENTS: market.instruments_source,
+            ControlKind.EXRIGHTS: market.exrights.source,
+            ControlKind.POSITIONS: market.books.source,
+        }
+        if text != known[kind]:
             await self._control(Control(kind, text))
 
     def rules(self) -> RuleSet:

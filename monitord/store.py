@@ -27,6 +27,8 @@ from rules.alert import Alert
 
 REDRIVE_MS: Final = 24 * 3_600_000
 """How long a sent row is kept for publishing it again, should the broker lose it."""
+PRUNED_AT_ONCE: Final = 200
+"""Rows of one transaction when history is pruned: a few ms."""
 
 CHECKPOINT_ROWS: Final = 250
 """So many events sent, and the write-ahead log is copied into the file: about as often as SQLite would by itself."""
@@ -198,9 +200,15 @@ class Store:
         return waiting
 
     async def prune(self, *, sent_before_ms: int) -> int:
-        """Delete history sent before that time, but nothing a redrive may need; return how many events."""
+        """Delete history sent before that time, but nothing a redrive may need; return how many events.
+
+        In many short transactions, so that a commit waits for one of them at most; cancelling ends it after one.
+        """
         limit_ms = min(sent_before_ms, self._clock_ms() - REDRIVE_MS)
-        return await self._run(lambda db: db.execute("DELETE FROM events WHERE sent_ms < ?", (limit_ms,)).rowcount)
+        pruned = 0
+        while some := await self._run(lambda db: db.execute(_PRUNE, (limit_ms, PRUNED_AT_ONCE)).rowcount):
+            pruned += some
+        return pruned
 
     async def history(self, wanted: HistoryFilter, *, page: int = 1, page_size: int = 100) -> Page[StoredAlert]:
         """Return a page of the events that pass, newest first; page_size is at most 1000."""
@@ -359,6 +367,7 @@ class Store:
         return int(waiting)
 
 
+_PRUNE: Final = "DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE sent_ms < ? LIMIT ?)"
 _PENDING: Final = (
     "SELECT seq, id, record, symbol, rule, severity FROM events WHERE sent_ms IS NULL ORDER BY seq LIMIT ?"
 )

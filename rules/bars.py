@@ -18,11 +18,11 @@ from calendar import monthrange
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Final
+from typing import Final, overload
 
 import numpy as np
 
-from feeds.sessions import midnight_ms
+from feeds.sessions import day_ms, midnight_ms
 from feeds.tick import BoolArray, FloatArray, IntArray
 from rules.alert import SHANGHAI
 from rules.node import Selection
@@ -41,6 +41,7 @@ CLOSE_DELAY_MS: Final = 3_000
 """How long after a bar's end the market clock closes it."""
 _MORNING_MS: Final = (9 * 60 + 30) * MINUTE_MS
 _AFTERNOON_MS: Final = 13 * 60 * MINUTE_MS
+_CLOSE_MS: Final = 15 * 60 * MINUTE_MS
 _HALF: Final = 120
 
 OPEN, CLOSED_BY_CLOCK, FINAL = 0, 1, 2
@@ -60,9 +61,14 @@ def minute_at(day_ms: int) -> int:
     return passed + min(max(-((start - day_ms) // MINUTE_MS), 1), _HALF)
 
 
-def minute_end_ms(minute: IntArray | int) -> IntArray:
+@overload
+def minute_end_ms(minute: int) -> int: ...
+@overload
+def minute_end_ms(minute: IntArray) -> IntArray: ...
+def minute_end_ms(minute: IntArray | int) -> IntArray | int:
     """Return ms since Shanghai midnight of the end of this 1-based trading minute; 0 gives the morning's start."""
-    minute = np.asarray(minute, np.int64)
+    if isinstance(minute, int):
+        return minute * MINUTE_MS + (_MORNING_MS if minute <= _HALF else _AFTERNOON_MS - _HALF * MINUTE_MS)
     start = np.where(minute <= _HALF, _MORNING_MS, _AFTERNOON_MS - _HALF * MINUTE_MS)
     return np.asarray(start + minute * MINUTE_MS)
 
@@ -96,7 +102,7 @@ def bar_start_ms(end_ms: int, period: str) -> int:
     """
     midnight = midnight_ms(end_ms)
     minute = int(trading_minute(np.array([end_ms - midnight]))[0]) - PERIOD_MINUTES[period]
-    start = int(minute_end_ms(minute))
+    start = minute_end_ms(minute)
     return midnight + (_AFTERNOON_MS if minute == _HALF else start)
 
 
@@ -191,13 +197,23 @@ class PeriodBars:
             self.flat.array[fresh] = False
         self._widen(at, last, extremes)
         fields["C"].array[at] = last
-        fields["V"].array[at] = volume_lots - self.volume_at_start.array[at]
-        fields["AMO"].array[at] = amount_cny - self.amount_at_start.array[at]
+        for name, now, start in (
+            ("V", volume_lots, self.volume_at_start.array),
+            ("AMO", amount_cny, self.amount_at_start.array),
+        ):
+            if isinstance(at, slice):
+                np.subtract(now, start, fields[name].array)
+            else:
+                fields[name].array[at] = now - start[at]
 
     def _widen(self, at: Selection, last: FloatArray, extremes: Extremes) -> None:
         high, low = self.fields["H"].array, self.fields["L"].array
-        high[at] = np.fmax(high[at], last)
-        low[at] = np.fmin(low[at], last)
+        if isinstance(at, slice):
+            np.fmax(high, last, high)
+            np.fmin(low, last, low)
+        else:
+            high[at] = np.fmax(high[at], last)
+            low[at] = np.fmin(low[at], last)
         if extremes.up.size:
             high[extremes.up] = np.fmax(high[extremes.up], extremes.high)
         if extremes.down.size:
@@ -240,6 +256,12 @@ def due_times(midnight: int, periods: tuple[str, ...]) -> list[tuple[int, int, t
     for minute in range(1, DAY_MINUTES + 1):
         ending = tuple(p for p in periods if minute % PERIOD_MINUTES[p] == 0 and last_day_ms(midnight, p) == midnight)
         if ending:
-            end = midnight + int(minute_end_ms(minute))
-            due.append((end + (MINUTE_MS if minute == DAY_MINUTES else CLOSE_DELAY_MS), end, ending))
+            end = midnight + minute_end_ms(minute)
+            due.append((int(due_ms(end)), end, ending))
     return due
+
+
+def due_ms(end_ms: IntArray | int) -> IntArray:
+    """Return when the clock closes the bars that end then (Unix ms)."""
+    last = day_ms(np.asarray(end_ms, np.int64)) == _CLOSE_MS
+    return np.asarray(end_ms + np.where(last, MINUTE_MS, CLOSE_DELAY_MS))

@@ -102,6 +102,11 @@ class Books:
         for name, book in self._books.items():
             book.lay((one for (owner, _), one in self._positions.items() if owner == name), row)
 
+    def adjust(self, rows: IntArray, factors: FloatArray) -> None:
+        """Multiply the peaks of these symbols, (k,) each: prices of before an ex-rights day. ENTRY is what was paid."""
+        for book in self._books.values():
+            book.columns["PEAK"].array[rows] *= factors
+
     def restore(self, source: str, names: Iterable[str], row: RowOf) -> None:
         """Take the positions and books of a checkpoint, before the columns' values are put back."""
         for name in names:

@@ -6,6 +6,7 @@ Tags are resolved nowhere: a plain scalar stays the text it is, and its reader (
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,9 @@ from rules.errors import Finding, RuleFileError
 MAX_CHARACTERS: Final = 512_000
 MAX_NODES: Final = 100_000
 """Values of a file, with aliases counted as often as they are used: a few lines of aliases can mean billions."""
+MAX_OPEN: Final = 200
+"""Brackets that stand open, in comments and texts too: ten times what a rule may nest."""
+_BRACKET: Final = re.compile(r"[\[\]{}]")
 MAX_DEPTH: Final = 20
 _FLATTER: Final = "a rule file is groups of rules, and no deeper than a rule needs"
 _BLANK: Final = " \t\r\n"
@@ -120,6 +124,11 @@ def read(document: Document) -> Value | None:
         message = f"the file has {len(text)} characters, more than {MAX_CHARACTERS}"
         document.errors.append(document.finding(0, 1, message, hint="split it into several files"))
         return None
+    deep = _too_deep(text)
+    if deep is not None:
+        message = f"nested more than {MAX_DEPTH} deep"
+        document.errors.append(document.finding(deep, deep + 1, message, hint=_FLATTER))
+        return None
     yaml = YAML(typ="safe", pure=True)
     yaml.composer.warn_double_anchors = False
     try:
@@ -138,6 +147,19 @@ def read(document: Document) -> Value | None:
         document.errors.append(document.finding(at, at + 1, f"not YAML: {message}", hint="remove it"))
     except RuleFileError as error:
         document.errors.extend(error.findings)
+    return None
+
+
+def _too_deep(text: str) -> int | None:
+    """Return where more brackets stand open than any file needs, None if nowhere.
+
+    ruamel.yaml's time grows with the square of them: 2,000 take 15 s.
+    """
+    depth = 0
+    for bracket in _BRACKET.finditer(text):
+        depth += 1 if bracket[0] in "[{" else -1
+        if depth > MAX_OPEN:
+            return bracket.start()
     return None
 
 

@@ -20,6 +20,7 @@ from feeds.inputs import Control, ControlKind, Heartbeat, Input, Mark, MarkKind
 from feeds.sessions import Session, day_ms, session_clock_ms, trade_date
 from feeds.tick import BoolArray, IntArray, TickBatch
 from rules import rulefile
+from rules.adjuster import Adjuster
 from rules.alert import Alert, Event
 from rules.bars import CLOSED_BY_CLOCK, FINAL, LONG_PERIODS, OPEN, PeriodBars, bar_start_ms
 from rules.books import rows_of
@@ -50,7 +51,7 @@ from rules.reporter import AFTER_TICK, AT_TICK, BEFORE_TICK, Cause, Reporter
 from rules.rule import Evaluation, Mode, Rule, RuleSet
 from rules.segment import Segment, places
 
-CHECKPOINT_VERSION: Final = 2
+CHECKPOINT_VERSION: Final = 3
 NEVER_MS: Final = 1 << 60
 """A time that does not come."""
 _CLOSING_STATUS: Final = (15, 22, 23)
@@ -96,6 +97,7 @@ class Engine:
         self._reported = Reported(self._value_plan)
         self._breadth = Breadth(self.market)
         self._reporter = Reporter(self.market, self._breadth.names)
+        self._adjuster = Adjuster(self._graph, self.market)
         self._episodes = Episodes(self.market, self._reporter, self._reported.look)
         self._provisional: dict[str, list[Provisional]] = {}
         """Fires that wait for their bar's close, by period."""
@@ -163,6 +165,8 @@ class Engine:
             rows, batch = rows[arrival], batch.take(arrival)
             if not len(rows):
                 return
+        if market.exrights.waits(market.selection(rows), market.date):
+            self._adjust(rows, batch)
         ticks = market.segment(rows, batch, arrival=arrival)
         minutes = market.minutes(ticks)
         for bars in market.bars.values():
@@ -176,7 +180,16 @@ class Engine:
         market.count_day(ticks)
         self._sample_ticks(ticks)
         self._close_by_status(ticks)
+        if market.is_late(minutes):
+            self._close_overdue(ticks)
         self._flush()
+
+    def _adjust(self, rows: IntArray, batch: TickBatch) -> None:
+        """Let what is known of the past follow the ex-rights day of symbols, before their ticks are applied."""
+        market = self.market
+        found = market.exrights.decide(rows, batch, symbols=market.universe.symbols, instruments=market.instruments)
+        if found is not None:
+            self._adjuster.apply(found, self._reporter.ledger)
 
     def _leave_bars(self, bars: PeriodBars, ticks: Segment, *, ends: int | IntArray) -> None:
         """Close and commit the bars of symbols that now trade in a later one.
@@ -224,7 +237,7 @@ class Engine:
         for (layer, evaluation, _), group in self._groups.items():
             if evaluation is not Evaluation.TICK:
                 continue
-            inside = overlap(times_ms, group.sessions)
+            inside = sample.inside(group.sessions)
             if not np.any(inside):
                 continue
             self._take_sample(group, sample, rows, bars=self.market.bars.get(layer), arrival=arrival, phase=AT_TICK)
@@ -294,6 +307,17 @@ class Engine:
             ready = bars.closed.array[rows] == OPEN
             ready &= bars.end_ms.array[rows] == self.market.midnight_ms + _CLOSE_MS
             self._close(bars, rows[ready], closed=FINAL, arrival=arrival[ready], phase=AFTER_TICK)
+
+    def _close_overdue(self, ticks: Segment) -> None:
+        """Close the bars that these ticks began after the clock had come to their close: it will not come again.
+
+        They are a symbol's first of the day, or follow a silence or a halt; else a closed bar stands there to amend.
+        """
+        for bars in self.market.bars.values():
+            late = self.market.overdue(bars, ticks.rows)
+            if late.any():
+                rows, arrival = ticks.rows[late], ticks.arrival[late]
+                self._close(bars, rows, closed=CLOSED_BY_CLOCK, arrival=arrival, phase=AFTER_TICK)
 
     # ── the market clock ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -475,6 +499,7 @@ class Engine:
         """Note what the feed says of itself; a silence is an episode of the rule `feed`: nodata, then resolve."""
         if mark.kind is MarkKind.GAP:
             self.market.gaps.miss(away_since_ms=mark.ts_ms if mark.reason == RESTART else None)
+            self.market.exrights.miss(mark.ts_ms)
             self._graph.break_off(mark.ts_ms)
             return
         self._enter(mark.ts_ms)
@@ -482,6 +507,7 @@ class Engine:
         if mark.kind is MarkKind.SILENT and not silent:
             self._ring(mark.ts_ms + 1)  # what has ended within this second, before the silence begins
             self.market.silences.append((mark.ts_ms, None))
+            self.market.exrights.miss(mark.ts_ms)
             self._out.append(self._reporter.feed_silent(mark))
         elif mark.kind is MarkKind.ALIVE and silent:
             self._episodes.end_silence(self.market.silences[-1][0], mark.ts_ms)
@@ -497,6 +523,8 @@ class Engine:
             self.market.know(control.text)
             self._cover()
             self._episodes.leave()
+        elif control.kind is ControlKind.EXRIGHTS:
+            self.market.exrights.take(control.text)
         else:
             self._hold(control.text)
 
@@ -532,6 +560,8 @@ class Engine:
         self.rules, self._slots, self._groups = rules, slots, groups
         self._reported.forget()
         self.market.gaps.watch(layer for layer, _, _ in groups if is_tick(layer))
+        self._adjuster.follow(of_symbols)
+        self._reporter.absolute = self._adjuster.absolute
         self._graph.remove_unused([*(node for slot in of_symbols for node in slot.nodes), *self._breadth.nodes])
         for period in self.market.bars:
             self._graph.warm(period)

@@ -10,7 +10,7 @@ All state (rings, bar counts, what nodes carry) lies in the `StateTable`: its du
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, Protocol
 
 import numpy as np
@@ -29,7 +29,7 @@ from rules.node import ALL, Node, Selection
 from rules.plan import Plan
 from rules.rings import Ring, Rings
 from rules.sampler import Sampler
-from rules.slots import SLOT_LAYER, next_slot_ms, slots_passed
+from rules.slots import SLOT_LAYER, next_slot_ms, slots_passed, stretch_begins_ms
 from rules.state import Column, StateTable
 
 BAR_FIELDS: Final = ("C", "O", "H", "L", "V", "AMO")
@@ -157,7 +157,7 @@ class Layer:
             counts[:] = counts.max()
             self.commit(np.arange(counts.size))
 
-    def break_off(self, from_ms: int, at: Selection = ALL) -> None:
+    def break_off(self, from_ms: int | IntArray, at: Selection = ALL) -> None:
         """Let these symbols know nothing of their bars before this time, as if there had been none with a value."""
         for name, column in self._state.columns(f"{self.period}/").items():
             if not name.startswith(f"{self.period}/bars/"):
@@ -171,27 +171,42 @@ class Layer:
         everything but the state of the new nodes is put back.
         """
         late, self._late = self._late, set()
-        if not late:
+        self.live_again(bars, made=late)
+
+    def live_again(self, bars: Mapping[str, FloatArray], *, made: Collection[str], at: Selection = ALL) -> None:
+        """Make these state arrays anew for symbols `at` from bars (k, n) as `warm` has them; leave all else alone."""
+        if not made:
             return
         mine = self._state.columns(f"{self.period}/")
         market = {id(f.column): f.column for f in self.nodes.values() if isinstance(f, (Field, TruthField))}
-        kept = {name: column.array for name, column in mine.items() if name not in late}
+        kept = {name: column.array[..., at].copy() for name, column in mine.items()}
         seen = {key: column.array for key, column in market.items()}
         for column in mine.values():
-            column.array = np.full_like(column.array, column.fill)
+            column.array[..., at] = column.fill
         for column in market.values():
             column.array = np.full_like(column.array, np.nan)
-        there = ~np.isnan(bars["C"])
-        self.rings.counts.array[:] = kept[f"{self.period}/bars/count"] - there.sum(axis=0)
+        there = np.zeros(bars["C"].shape, np.bool_)
+        there[:, at] = ~np.isnan(bars["C"][:, at])
+        self.rings.counts.array[at] = kept[f"{self.period}/bars/count"] - there.sum(axis=0)[at]
         self._see_only_this_period(True)
         for row in np.flatnonzero(there.any(axis=1)):
             self._lay(bars, int(row))
             self.commit(np.flatnonzero(there[row]))
         self._see_only_this_period(False)
         for name, array in kept.items():
-            mine[name].array = array
+            if name not in made:
+                mine[name].array[..., at] = array
         for key, array in seen.items():
             market[key].array = array
+
+    def state(self) -> dict[str, dict[str, Column]]:
+        """Return the columns that nodes carry, rings among them, by the node's key and their own name."""
+        found: dict[str, dict[str, Column]] = {}
+        for name, column in self._state.columns(f"{self.period}/").items():
+            key, _, own = name.removeprefix(f"{self.period}/").rpartition("/")
+            if key in self.nodes:
+                found.setdefault(key, {})[own] = column
+        return found
 
     def _see_only_this_period(self, warming: bool) -> None:
         """While old bars run through: what other periods were then is not known, so their nodes are left alone."""
@@ -343,11 +358,12 @@ class Graph:
             return
         passed = slots_passed(before_ms, now_ms)
         if passed is None:
-            layer.break_off(next_slot_ms(now_ms))
-            return
-        for _ in range(passed):
+            begins_ms = stretch_begins_ms(before_ms, now_ms)
+            # A gap that was marked on the way here is one still.
+            layer.break_off(np.clip(layer.broken_ms.array, begins_ms, next_slot_ms(now_ms)))
+        for _ in range(passed or 0):
             layer.commit_all()
-        if passed and halted.any():
+        if passed != 0 and halted.any():
             layer.break_off(next_slot_ms(now_ms), np.flatnonzero(halted))
 
     def break_off(self, now_ms: int) -> None:
@@ -370,6 +386,11 @@ class Graph:
         """Return how many bars of a period the symbol of this row has committed."""
         layer = self._layers.get(period)
         return 0 if layer is None else int(layer.rings.counts.array[row])
+
+    @property
+    def layers(self) -> Mapping[str, Layer]:
+        """Return the layer of each period there is."""
+        return self._layers
 
     def warmup(self, node: Node) -> int:
         """Return the committed bars needed before the first valid value of this node."""

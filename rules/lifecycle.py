@@ -175,6 +175,12 @@ class Ledger:
     floors: dict[tuple[str, str, str, str], int] = field(default_factory=dict)
     """(rule id, leg, symbol, trade date) → episodes told before this engine began from nothing."""
 
+    def adjust(self, symbol: str, factor: float) -> None:
+        """Multiply the prices at which this symbol was told: they are of before an ex-rights day."""
+        for (_, _, _, of), record in self.records.items():
+            if of == symbol and record.sent_price is not None:
+                record.sent_price *= factor
+
     def judge(self, rule: Rule, symbol: str, *, leg: str | None, moment: Moment, episode: int | None = None) -> Verdict:
         """Count a fire and decide whether it goes out; the first reason that holds it back is the one given.
 

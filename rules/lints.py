@@ -16,7 +16,7 @@ from rules.document import Document, Listing, Scalar, Table, read
 from rules.errors import Finding
 from rules.language.checker import check
 from rules.language.text import normal
-from rules.language.tree import Binary, Call, Expr, Formula, Name, Negate, Number, walk
+from rules.language.tree import Binary, Call, Expr, Formula, Name, Negate, Number, Span, walk
 from rules.language.words import MARKET, SPELLINGS
 from rules.meaning import threshold_operands
 from rules.rule import Leg, Rule, RuleSet
@@ -121,14 +121,17 @@ def _over_ex_dates(rule: Rule, market: KnownMarket, place: _Place) -> Iterator[F
         ),
         None,
     )
-    compared = hit and next((text for leg in rule.legs for text in _absolute(leg)), None)
-    if hit and compared:
-        symbol, day = hit
-        message = f"{compared} is a price of before or after {day}, when {symbol} went ex-rights"
-        yield place.warning(_formula_key(rule), message, hint="compare with PRECLOSE or by PCT, or set the price anew")
+    if hit is None:
+        return
+    symbol, day = hit
+    for leg in rule.legs:
+        for compared in _absolute(leg):
+            message = f"{normal(compared)} is a price of before or after {day}, when {symbol} went ex-rights"
+            hint = "compare with PRECLOSE or by PCT, or set the price anew"
+            yield place.in_formula(leg, compared.span, message, hint=hint)
 
 
-def _absolute(leg: Leg) -> Iterator[str]:
+def _absolute(leg: Leg) -> Iterator[Expr]:
     """Yield the numbers that prices are compared with."""
     own = {statement.name: statement.expr for statement in leg.when.statements if statement.name}
     for statement in leg.when.statements:
@@ -137,7 +140,7 @@ def _absolute(leg: Leg) -> Iterator[str]:
             for one, other in (operands, operands[::-1]) if operands else ():
                 number = _number(other, own)
                 if number and _degree(one, own, 0) == 1:
-                    yield normal(other)
+                    yield other
 
 
 def _number(expr: Expr, own: Mapping[str, Expr]) -> float | None:
@@ -190,6 +193,17 @@ class _Place:
         end = at.end if isinstance(at, Scalar) else at.start + 1
         finding = self.document.finding(at.start, end, message, hint=hint, severity="warning")
         return replace(finding, rule=self.rule)
+
+    def in_formula(self, leg: Leg, span: Span, message: str, *, hint: str) -> Finding:
+        """Return a warning at a place in the formula of a leg; at the rule's key where the formula is not its own."""
+        legs = self.table.get("legs")
+        home = legs.get(leg.name) if isinstance(legs, Table) and leg.name is not None else self.table
+        text = home.get("when") if isinstance(home, Table) else home
+        if not isinstance(text, Scalar) or span.end > len(text.text):
+            return self.warning("when" if leg.name is None else "legs", message, hint=hint)
+        width = max(1, span.end - span.start)
+        found = Finding(self.document.file, span.line, span.column, message, "warning", self.rule, "", width, hint)
+        return self.document.place(found, text)
 
 
 def _places(rules: RuleSet) -> dict[str, _Place]:

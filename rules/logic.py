@@ -55,6 +55,7 @@ class Circuit:
 
     leaves  the graph nodes that must have been peeked, for the same selection, before `run`
     rows    (n_conditions,) the bit row of each given condition in `t` (known true) and `f` (known false)
+    both    `t` and below it `f`
     """
 
     def __init__(self, conditions: Sequence[Node]) -> None:
@@ -66,8 +67,7 @@ class Circuit:
         place = {signal: row for row, signal in enumerate(order)}
         self.rows = np.array([place[root] for root in roots], np.int64)
         self._banks = self._bank(order, place)
-        self.t: BitRows = np.zeros((len(order), 0), np.uint8)
-        self.f: BitRows = np.zeros((len(order), 0), np.uint8)
+        self._n_rows = len(order)
         self._make_room(0)
 
     def run(self, at: Selection, *, n_symbols: int) -> None:
@@ -110,8 +110,8 @@ class Circuit:
         count = len(self.leaves)
         self._masks = np.zeros((2 * count, n_symbols), np.bool_)
         self._lent = [Truth(self._masks[i], self._masks[count + i]) for i in range(count)]
-        self.t = np.zeros((len(self.t), byte_width(n_symbols)), np.uint8)
-        self.f = np.zeros_like(self.t)
+        self.both: BitRows = np.zeros((2 * self._n_rows, byte_width(n_symbols)), np.uint8)
+        self.t, self.f = self.both[: self._n_rows], self.both[self._n_rows :]
 
     def _wire(self, node: Node) -> int:
         known = self._signal_of.get(id(node))

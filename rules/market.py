@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feeds.instruments import Instrument, decode_table
 from feeds.sessions import day_ms, midnight_ms, trade_date
@@ -22,11 +23,13 @@ from rules.bars import (
     DAY_MINUTES,
     DAY_MS,
     FINAL,
+    OPEN,
     PERIOD_MINUTES,
     DayColumns,
     Extremes,
     PeriodBars,
     bar_start_ms,
+    due_ms,
     due_times,
     last_day_ms,
     minute_at,
@@ -34,8 +37,9 @@ from rules.bars import (
     trading_minute,
 )
 from rules.books import Books
+from rules.exrights import ExRights
 from rules.gaps import GAPS, LUNCH_GAP, NO_GAP, Gaps
-from rules.latest import Latest, is_halted
+from rules.latest import HALTED, Latest, is_halted
 from rules.node import ALL, Selection, is_tick
 from rules.segment import Segment, all_known, chosen
 from rules.state import Column, StateTable
@@ -74,6 +78,7 @@ class Market:
         self.ticks = 0
         self.dropped: Counter[str] = Counter()
         self.gaps = Gaps(self.state)
+        self.exrights = ExRights(self.state)
         self._gap = self.state.claim("now/gap", dtype=np.int64, fill=0)
         """What lies before the symbol's latest tick that makes bars, an index into GAPS."""
         self.away_ms = self.state.claim("now/away_ms", dtype=np.int64, fill=-1)
@@ -192,10 +197,11 @@ class Market:
     def segment(self, rows: IntArray, batch: TickBatch, *, arrival: IntArray) -> Segment:
         """Return these ticks, which are news of one clock second, with what holds for all of them."""
         at = self.selection(rows)
-        halted = is_halted(batch.status)
-        some_halted = halted if halted.any() else None
-        live = None if some_halted is None and self._all_priced(batch) else self._live(at, batch, halted=halted)
-        return Segment(rows, at, batch, arrival, some_halted, live)
+        halted = None if _is_one_trading(batch.status) else is_halted(batch.status)
+        if halted is not None and not halted.any():
+            halted = None
+        live = None if halted is None and self._all_priced(batch) else self._live(at, batch, halted=halted)
+        return Segment(rows, at, batch, arrival, halted, live)
 
     def _all_priced(self, batch: TickBatch) -> bool:
         """Tell whether all ticks have a price, are of one day, and come after the opening auction's result."""
@@ -206,13 +212,14 @@ class Market:
             and all_known(batch.column("last"))
         )
 
-    def _live(self, at: Selection, batch: TickBatch, *, halted: BoolArray) -> BoolArray:
+    def _live(self, at: Selection, batch: TickBatch, *, halted: BoolArray | None) -> BoolArray:
         """Tell which ticks make bars: from the opening auction's result on, price not NaN, and the symbol trading.
 
         A halt's first tick may still bring the last trades before it; the ones after it repeat what was.
         """
         live = (day_ms(batch.ts_event_ms) >= AUCTION_RESULT_MS) & ~np.isnan(batch.column("last"))
-        live &= ~halted | (batch.column("volume_lots") > self.day.volume.array[at])
+        if halted is not None:
+            live &= ~halted | (batch.column("volume_lots") > self.day.volume.array[at])
         return np.asarray(live)
 
     def mark_gaps(self, ticks: Segment) -> None:
@@ -253,9 +260,8 @@ class Market:
 
     def ends(self, minute: int | IntArray, period: str) -> int | IntArray:
         """Return the end (Unix ms) of the bar of this period that holds each trading minute."""
-        minutes = PERIOD_MINUTES[period]
-        end = last_day_ms(self.midnight_ms, period) + minute_end_ms(-(-minute // minutes) * minutes)
-        return end if isinstance(minute, np.ndarray) else int(end)
+        minutes, midnight = PERIOD_MINUTES[period], last_day_ms(self.midnight_ms, period)
+        return midnight + minute_end_ms(-(-minute // minutes) * minutes)
 
     def skipped(self, bars: PeriodBars, rows: IntArray, *, ends: int | IntArray) -> tuple[BoolArray, IntArray]:
         """Tell which symbols, now trading in the bars that end at `ends`, left out the bar before, and its ends.
@@ -335,6 +341,18 @@ class Market:
         held = bars.end_ms.array[ticks.at]
         return bool((held == ends).all()) and not np.count_nonzero(bars.closed.array[ticks.at])
 
+    def is_late(self, minutes: int | IntArray) -> bool:
+        """Tell whether the clock has come to the close of some bar at or after one of these trading minutes."""
+        if not self._next_due:
+            return False
+        first = minutes if isinstance(minutes, int) else int(minutes.min())
+        return first <= minute_at(self._due[self._next_due - 1][1] - self.midnight_ms)
+
+    def overdue(self, bars: PeriodBars, rows: IntArray) -> BoolArray:
+        """Tell which of these symbols hold a bar that is open although the clock has come to its close before."""
+        ends = bars.end_ms.array[rows]
+        return np.asarray((ends > 0) & (bars.closed.array[rows] == OPEN) & (due_ms(ends) <= self.clock_ms))
+
     def mark_flat(self, bars: PeriodBars, rows: IntArray, *, ends: int | IntArray) -> None:
         """Note that lunch lies before the afternoon's first bar, also where nothing was traded in it."""
         if PERIOD_MINUTES[bars.period] < DAY_MINUTES:
@@ -371,6 +389,8 @@ class Market:
     def roll(self, second_ms: int) -> None:
         """Begin the trade date of `second_ms`: the old day's words, counts and (committed) bars are forgotten."""
         self._end_outages(second_ms)
+        if self.date:
+            self.exrights.end_day(self.latest, date=self.date, midnight=self.midnight_ms)
         self.reach(second_ms)
         self.date = trade_date(second_ms)
         self.day_number += 1
@@ -445,6 +465,8 @@ class Market:
         In order, and no two of them overlap.
         """
         spans = self.silences if row is None else [*self.silences, *self.halts.get(row, ())]
+        if not spans:
+            return ()
         ended = sorted((since, min(until or ts_ms, ts_ms)) for since, until in spans if since < ts_ms)
         merged: list[tuple[int, int]] = []
         for since, until in ended:
@@ -474,7 +496,7 @@ class Market:
         return {
             "clock_ms": self.clock_ms, "date": self.date, "day_number": self.day_number, "ticks": self.ticks,
             "symbols": list(self.universe.symbols), "instruments": self.instruments_source,
-            "positions": self.books.source, "books": list(self.books.names),
+            "positions": self.books.source, "exrights": self.exrights.source, "books": list(self.books.names),
             "periods": list(self.bars), "columns": list(self.latest.columns), "silences": self.silences,
             "dropped": dict(self.dropped), "away_since_ms": self.gaps.away_since_ms, "halts": list(self.halts.items()),
         }  # fmt: skip
@@ -486,6 +508,7 @@ class Market:
             self.period(period)
         self.latest.keep(header["columns"])
         self.books.restore(header["positions"], header["books"], self.universe.row)
+        self.exrights.take(header["exrights"])
         if header["instruments"]:
             self.know(header["instruments"])
 
@@ -509,6 +532,11 @@ _DAY_COLUMNS: Final = ("volume_lots", "amount_cny", "high", "low")
 def pick(ends: int | IntArray, mask: BoolArray) -> int | IntArray:
     """Return the chosen elements of an array, or the one number that stands for all."""
     return ends[mask] if isinstance(ends, np.ndarray) else ends
+
+
+def _is_one_trading(status: NDArray[np.int16]) -> bool:
+    """Tell whether all ticks have one status, and that is no halt; no may be wrong."""
+    return bool((status == status[0]).all()) and int(status[0]) not in HALTED
 
 
 def _known(number: float) -> float | None:

@@ -16,6 +16,7 @@ from feeds.inputs import Mark
 from feeds.sessions import date_text
 from feeds.universe import Universe
 from rules.alert import Alert, Event, identity
+from rules.exrights import EXRIGHT
 from rules.lifecycle import Ledger, Moment, Verdict
 from rules.market import Market
 from rules.program import Fire, Slot, layer_of
@@ -43,6 +44,8 @@ class Reporter:
         self._market = market
         self._groups = groups
         self.ledger = Ledger()
+        self.absolute: frozenset[int] = frozenset()
+        """Slots, by their order, whose events are tagged on an ex-rights day."""
         self.silent_episode: tuple[str, int] | None = None
         """(trade date, episode) of the feed's silence while it lasts."""
         self._noted: list[tuple[int, int, int, str, Alert]] = []
@@ -110,11 +113,17 @@ class Reporter:
             rev=rule.rev, leg=slot.leg.name, symbol=None if is_group else key, group=key if is_group else None,
             name=name, severity=rule.severity, labels=dict(rule.labels), trade_date=date, episode=number,
             ts_event_ms=moment.ts_ms, period=rule.period,
-            bar_end_ms=moment.bar_end_ms, provisional=provisional, gap=moment.gap, late=late, values=dict(values),
-            tick=None if is_group else self._market.tick(row), suppressed=suppressed, why=why,
+            bar_end_ms=moment.bar_end_ms, provisional=provisional, gap=self._gap(slot, row, moment), late=late,
+            values=dict(values), tick=None if is_group else self._market.tick(row), suppressed=suppressed, why=why,
             message=_message(rule, event, key, name, {**values, "episode": str(number)}),
         )  # fmt: skip
         self._noted.append((cause.arrival, cause.phase, slot.order, key, alert))
+
+    def _gap(self, slot: Slot, row: int, moment: Moment) -> str | None:
+        """Return the tag of an event: what lies before its sample, and before that the night of an ex-rights day."""
+        if slot.order in self.absolute and self._market.exrights.is_ex(row, moment.ts_ms):
+            return EXRIGHT
+        return moment.gap
 
     def note_short(self, slot: Slot, row: int, moment: Moment, *, values: Mapping[str, float | None]) -> None:
         """Note that too few members of a group have known values: an episode of its own, of all legs."""

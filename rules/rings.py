@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from feeds.tick import IntArray
 from rules.language.tree import Kind
 from rules.node import Node, Selection, Truth
 from rules.state import Column, StateTable
+
+LEAST_DEPTH: Final = 8
+"""What windows share: a shallower ring is somebody's own, who may give it up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +103,9 @@ class Rings:
         A new ring is as deep as the next power of two from 8 on, so that windows of about one length share it.
         """
         for ring in self._rings:
-            if ring.node is node and ring.depth >= depth:
+            if ring.node is node and ring.depth >= max(depth, LEAST_DEPTH):
                 return ring
-        return self.make(node, max(8, 1 << (depth - 1).bit_length()))
+        return self.make(node, max(LEAST_DEPTH, 1 << (depth - 1).bit_length()))
 
     def make(self, node: Node, depth: int) -> Ring:
         """Claim a ring of exactly this depth."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from feeds.exrights import ExRight, encode_exrights
 from feeds.inputs import Control, ControlKind
 from feeds.instruments import encode_table, instrument_of
 from rules.alert import Alert
@@ -45,8 +46,9 @@ def run(
     read: FileReader,
     others: Mapping[tuple[str, ...], RuleSet] | None = None,
     window: int = DEFAULT_WINDOW,
+    exrights: Sequence[ExRight] = (),
 ) -> Result:
-    """Play a case. others: the rule sets that `reload_at` names by their files.
+    """Play a case. others: the rule sets that `reload_at` names by their files; exrights: days besides the case's own.
 
     Raises RuleError where the case names a rule that is not there, FeedError for a file that cannot be played.
     """
@@ -54,22 +56,31 @@ def run(
     for name in case.rules:
         if name not in known:
             raise RuleError(f"test {case.name!r}: there is no rule {name!r} in {', '.join(case.rule_files)}")
-    events = _played(case, rules, read, others or {}, window)
+    events = _played(case, rules, _begun(case, exrights, window), read=read, others=others or {})
     wanted = [event for event in events if not case.rules or event.rule in case.rules]
     steps = compare(case, wanted)
     return Result(case, steps, tuple(_notes(case, rules, wanted)))
 
 
-def _played(
-    case: Case, rules: RuleSet, read: FileReader, others: Mapping[tuple[str, ...], RuleSet], window: int
-) -> list[Alert]:
-    """Return every event of the case, of all rules."""
+def _begun(case: Case, exrights: Sequence[ExRight], window: int) -> Engine:
+    """Return a new engine that knows what the case says of the market."""
     engine = Engine(window=window)
-    events: list[Alert] = []
     if case.instruments:
         engine.step(Control(ControlKind.INSTRUMENTS, encode_table(case.instruments.values())))
     if case.positions:
         engine.step(Control(ControlKind.POSITIONS, encode(case.positions)))
+    own = [one for directive in case.exrights for one in directive.days()]
+    days = [*own, *(one for one in exrights if (one.symbol, one.date) not in {(a.symbol, a.date) for a in own})]
+    if days:
+        engine.step(Control(ControlKind.EXRIGHTS, encode_exrights(days)))
+    return engine
+
+
+def _played(
+    case: Case, rules: RuleSet, engine: Engine, *, read: FileReader, others: Mapping[tuple[str, ...], RuleSet]
+) -> list[Alert]:
+    """Return every event of the case, of all rules."""
+    events: list[Alert] = []
     events += engine.step(Control(ControlKind.RULES, rules.source))
     for happening in lay_out(case, read=read):
         if isinstance(happening, Restart):

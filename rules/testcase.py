@@ -5,11 +5,13 @@ Times are Unix ms. The files a case names are read by whoever runs it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+from feeds import exrights
 from feeds.instruments import Instrument
+from feeds.sessions import trade_date
 from feeds.tick import LEVELS
 from rules.bars import PERIOD_MINUTES
 from rules.document import Scalar, Value
@@ -112,11 +114,16 @@ class Reload:
 
 @dataclass(frozen=True, slots=True)
 class ExRight:
-    """From midnight `from_ms` on the previous close of these symbols is their last price times `factor`."""
+    """From midnight `from_ms` on these symbols start from their last price times `factor`, and the engine knows it."""
 
     symbols: tuple[str, ...]
     from_ms: int
     factor: float
+
+    def days(self) -> Iterator[exrights.ExRight]:
+        """Yield it as the record that the engine is given."""
+        for symbol in self.symbols:
+            yield exrights.ExRight(symbol, trade_date(self.from_ms), self.factor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,7 +142,7 @@ def _bars(segment: BarSegment) -> Iterator[_Entry]:
 def _bounds(at_ms: int, period: str) -> tuple[int, int]:
     """Return start and end of the bar that begins at `at_ms`, or next after it."""
     midnight, minutes = midnight_ms(at_ms), PERIOD_MINUTES[period]
-    ends = [int(minute_end_ms(minute)) for minute in range(minutes, 241, minutes)]
+    ends = [minute_end_ms(minute) for minute in range(minutes, 241, minutes)]
     for end in ends:
         if midnight + end > at_ms:
             return max(bar_start_ms(midnight + end, period), midnight), midnight + end

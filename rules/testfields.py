@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Final
 
+from feeds.exrights import LEAST
 from feeds.instruments import Instrument, instrument_of
 from feeds.sessions import unix_ms
 from rules import fields
@@ -184,7 +185,7 @@ def read_exright(document: Document, value: Value, setting: Setting) -> ExRight:
     found = _part(document, value, ("date", "factor", "symbol"), "{date: 2025-01-03, factor: 0.5}")
     day, factor = found.get("date"), found.get("factor")
     number = factor.text if isinstance(factor, Scalar) else ""
-    if not re.fullmatch(r"\d*\.?\d+", number) or not 0 < float(number) <= 10:
+    if not re.fullmatch(r"\d*\.?\d+", number) or not LEAST <= float(number) <= 10:
         raise document.refuse(
             found, "factor is a number above 0: old price times factor is the new one", hint="factor: 0.5"
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from monitord.__main__ import main, parser
+from rules.exrightfile import load
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "rules.md"
 FENCES = re.findall(r"^```(\w+)\n(.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
@@ -27,7 +28,15 @@ def test_every_example_is_a_file_of_its_own() -> None:
     yaml = [text for kind, text in FENCES if kind == "yaml"]
     assert len(FILES) == len(yaml) > 15
     assert all(re.fullmatch(r"[a-z]+(_test)?\.yaml", name) for name in FILES)
-    assert {kind for kind, _ in FENCES} == {"yaml", "sh"}
+    assert {kind for kind, _ in FENCES} == {"yaml", "sh", "csv"}
+
+
+def test_the_ex_rights_file_of_the_document_is_good() -> None:
+    (text,) = [text for kind, text in FENCES if kind == "csv"]
+    assert [(one.date, one.factor, one.cash_cny) for one in load({"exrights.csv": text})] == [
+        (20230614, 0.975, 0.0),
+        (20230630, None, 25.911),
+    ]
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith("_test.yaml")])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monitord.commands import FINDINGS, GOOD, CommandError
+from monitord.commands.exrights import add_exrights, load_exrights
 from monitord.commands.rulefiles import read_texts
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SESSION",
         help="recorded sessions: symbols, days, ex-dates",
     )
+    add_exrights(market)  # type: ignore[arg-type]  # a group takes arguments as a parser does
     market.add_argument("--history", type=int, metavar="BARS", help="bars of each period the feed has at a start")
 
 
@@ -64,11 +66,12 @@ def _of_market(rules: RuleSet, args: argparse.Namespace) -> list[Finding]:
 
     if args.history is not None and args.history < 0:
         raise CommandError(f"--history {args.history}: a number of bars is 0 or more")
-    if not args.instruments and not args.input and args.history is None:
+    if not args.instruments and not args.input and not args.exrights and args.history is None:
         return []
     from monitord.commands.market import known_market
 
-    return market_lints(rules, known_market(args.instruments, args.input, history=args.history))
+    days = load_exrights(args.exrights)
+    return market_lints(rules, known_market(args.instruments, args.input, history=args.history, exrights=days))
 
 
 def _needs(rules: RuleSet) -> dict[str, dict[str, int]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from monitord.commands import GOOD, CommandError
+from monitord.commands.exrights import add_exrights, exright_control, load_exrights
 from monitord.commands.rulefiles import load_rules
 from monitord.commands.settings import add_settings, load_settings
 
@@ -30,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     offline.add_argument("--rules", type=Path, nargs="+", metavar="FILE", help="rule files (YAML)")
     offline.add_argument("--input", type=Path, nargs="+", metavar="SESSION", help="recorded sessions, Parquet or CSV")
     offline.add_argument("--at", metavar="HH:MM:SS", help="stop there on the last day recorded (default: at its end)")
+    add_exrights(offline)  # type: ignore[arg-type]  # a group takes arguments as a parser does
     daemon = parser.add_argument_group("from a running daemon")
     daemon.add_argument("--url", help="its address (default: that of the settings)")
     add_settings(daemon)  # type: ignore[arg-type]  # a group takes arguments as a parser does
@@ -74,6 +76,9 @@ def _over_session(args: argparse.Namespace) -> dict[str, Any]:
 
     ruleset = load_rules(args.rules)
     engine = Engine()
+    days = load_exrights(args.exrights)
+    if days or len(args.input) > 1:
+        engine.step(exright_control(days))
     engine.step(Control(ControlKind.RULES, ruleset.source))
     last: deque[dict[str, Any]] = deque(maxlen=LAST)
     try:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from feeds.errors import FeedError
+from feeds.exrights import ExRight
 from feeds.instruments import Instrument, instrument_of
 from feeds.recording import open_recording
 from feeds.sessions import DAY_MS, SHANGHAI_MS, Calendar
@@ -25,7 +26,9 @@ _DATE_IN_NAME = re.compile(r"(?<!\d)(20\d{6})(?!\d)")
 _HALF_A_TICK: Final = 0.005
 
 
-def known_market(tables: Sequence[Path], sessions: Sequence[Path], *, history: int | None) -> KnownMarket:
+def known_market(
+    tables: Sequence[Path], sessions: Sequence[Path], *, history: int | None, exrights: Sequence[ExRight] = ()
+) -> KnownMarket:
     """Read tables of instruments and recorded sessions; raises CommandError for a file that cannot be used.
 
     A table has a column symbol, and may have name, sector, and with a date in the file's name last and prev_close.
@@ -39,8 +42,11 @@ def known_market(tables: Sequence[Path], sessions: Sequence[Path], *, history: i
             known = instruments.get(str(row["symbol"]))
             if known is None or known.name is None:
                 instruments[str(row["symbol"])] = _instrument(row)
+    for one in exrights:
+        instruments.setdefault(one.symbol, instrument_of(one.symbol))
     dates = {date for date, _ in recorded}
-    return KnownMarket(tuple(instruments.values()), _bars(len(dates), history), dict(_ex_dates(days)))
+    ex_dates = dict(_ex_dates(days)) | {one.symbol: _date_text(one.date) for one in exrights}
+    return KnownMarket(tuple(instruments.values()), _bars(len(dates), history), ex_dates)
 
 
 def _instrument(row: Mapping[Any, Any]) -> Instrument:
@@ -69,8 +75,11 @@ def _ex_dates(days: Sequence[tuple[int | None, pd.DataFrame]]) -> Iterator[tuple
             continue
         joined = new.merge(old[["symbol", "last"]], on="symbol", suffixes=("", "_before"))
         moved = (joined["prev_close"] - joined["last_before"]).abs() > _HALF_A_TICK
-        text = f"{date // 10_000}-{date // 100 % 100:02}-{date % 100:02}"
-        yield from ((symbol, text) for symbol in joined["symbol"][moved])
+        yield from ((symbol, _date_text(date)) for symbol in joined["symbol"][moved])
+
+
+def _date_text(date: int) -> str:
+    return f"{date // 10_000}-{date // 100 % 100:02}-{date % 100:02}"
 
 
 def _of_table(path: Path) -> tuple[int | None, pd.DataFrame]:

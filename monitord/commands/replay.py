@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from monitord.commands import GOOD, CommandError
+from monitord.commands.exrights import add_exrights, exright_control, load_exrights
 from monitord.commands.rulefiles import load_rules
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from feeds.inputs import FeedInput
+    from feeds.inputs import Control, FeedInput
     from rules.aftermath import Outcome
     from rules.alert import Alert
     from rules.rule import RuleSet
@@ -39,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--language", choices=("zh", "en"), default="zh", help="of messages a rule gives in several (default zh)"
     )
+    add_exrights(parser)
     parser.add_argument("--window", type=int, default=250, metavar="BARS", help="bars held per period (default 250)")
 
 
@@ -54,7 +56,10 @@ def run(args: argparse.Namespace) -> int:
     symbols = _symbols(args.symbols)
     tallies = {rule.id: Tally() for rule in ruleset.rules}
     told: list[Alert] = []
-    play = _Play(ruleset, window=args.window)
+    days = load_exrights(args.exrights)
+    # Over one day there is no night, and the calendar takes a second to be read.
+    first = [exright_control(days)] if days or len(args.input) > 1 else []
+    play = _Play(ruleset, window=args.window, first=first)
     try:
         with _sink(args.output) as write, _progress(args.input, symbols) as shown:
             for alert in play.events(shown(_inputs(args.input, symbols))):
@@ -71,13 +76,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Play:
-    """One run of rules over recordings; `outcomes` is what the prices did after each fire."""
+    """One run of rules over recordings; `outcomes` is what the prices did after each fire.
 
-    def __init__(self, ruleset: RuleSet, *, window: int) -> None:
+    first: control records that the engine takes before its rules.
+    """
+
+    def __init__(self, ruleset: RuleSet, *, window: int, first: Sequence[Control] = ()) -> None:
         from rules.aftermath import Aftermath
         from rules.engine import Engine
 
         self._ruleset = ruleset
+        self._first = first
         self._engine = Engine(window=window)
         self._aftermath = Aftermath(self._engine.market)
 
@@ -89,6 +98,8 @@ class _Play:
         """Put the rules and then every input through the engine."""
         from feeds.inputs import Control, ControlKind
 
+        for control in self._first:
+            self._engine.step(control)
         yield from self._engine.step(Control(ControlKind.RULES, self._ruleset.source))
         for given in inputs:
             self._aftermath.before(given.value)

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monitord.commands import FINDINGS, GOOD, CommandError
+from monitord.commands.exrights import add_exrights, load_exrights
 from monitord.commands.rulefiles import load_rules, read_texts
 
 if TYPE_CHECKING:
+    from feeds.exrights import ExRight
     from feeds.inputs import Input
     from rules.evaluate import BarTable
     from rules.rule import RuleSet
@@ -28,14 +30,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--language", choices=("zh", "en"), default="zh", help="of messages a rule gives in several (default zh)"
     )
+    add_exrights(parser)
     parser.add_argument("--update", action="store_true", help="write what came into the expect lists that fail")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run every test of every file and report; the files named in them are found beside them."""
     suites = [_Suite.open(file, args.language) for file in args.files]
+    days = load_exrights(args.exrights)
     for suite in suites:
-        suite.results = [suite.result(case) for case in suite.suite.cases]
+        suite.results = [suite.result(case, days) for case in suite.suite.cases]
     if args.update:
         for suite in suites:
             suite.update()
@@ -71,14 +75,14 @@ class _Suite:
         beside = {files: [file.parent / name for name in files] for files in named}
         return cls(file, suite, {files: load_rules(paths, language=language) for files, paths in beside.items()})
 
-    def result(self, case: Case) -> Result:
+    def result(self, case: Case, exrights: Sequence[ExRight]) -> Result:
         """Run one case; raises CommandError for what cannot be run at all."""
         from feeds.errors import FeedError
         from rules.errors import RuleError
         from rules.ruletest import run
 
         try:
-            return run(case, self.rules[case.rule_files], read=self._read, others=self.rules)
+            return run(case, self.rules[case.rule_files], read=self._read, others=self.rules, exrights=exrights)
         except (RuleError, FeedError) as error:
             raise CommandError(f"{self.file}:{case.line}: {error}") from None
 

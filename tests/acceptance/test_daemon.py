@@ -295,12 +295,12 @@ async def test_a_webhook_gets_every_fire_once_signed_and_no_secret_is_logged(
         },
     )
     async with running(daemon, token=TOKEN) as session:
+        fires = await alerts_of(daemon, session, at_least=121)
 
         async def all_posted() -> bool:
-            listed = await answer(session, "/v1/alerts?event=fire")
-            return listed["total"] > 120 and len(hook.posts) == listed["total"]
+            return len(hook.posts) >= fires  # not all there are by now: ever more come, and a slow machine lags
 
-        await daemon.until("every fire was posted", all_posted)
+        await daemon.until("every fire so far was posted", all_posted)
         async with aiohttp.ClientSession(daemon.addresses()[-1]) as stranger:
             await answer(stranger, "/v1/alerts", status=401)
         async with session.get("/v1/rules", headers={"Authorization": "Bearer wrong-token-5521"}) as response:

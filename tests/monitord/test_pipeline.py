@@ -13,6 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from feeds.errors import FeedError
+from feeds.exrights import NO_EXRIGHTS, ExRight, encode_exrights
 from feeds.inputs import FeedInput, Input
 from feeds.instruments import Instrument
 from feeds.journal import Journal
@@ -72,7 +73,7 @@ class Stand:
 
     def __init__(self, folder: Path, store: Store) -> None:
         feed = SimulatedFeed(symbols=20, speed=None, start="14:58:30", days=1)
-        self.store, self.rules = store, RULES
+        self.store, self.rules, self.exrights = store, RULES, NO_EXRIGHTS
         self.disk = Disk(folder / "checkpoints")
         self.journal = Trims(folder / "journal", source_id=feed.source_id)
         self.pipeline = Pipeline(
@@ -81,6 +82,7 @@ class Stand:
             store=store,
             checkpoints=self.disk,
             load_rules=lambda: rulefile.load({"r": self.rules}),
+            load_exrights=lambda: self.exrights,
             on_alerts=lambda alerts: None,
         )
 
@@ -107,6 +109,23 @@ async def test_after_a_failed_checkpoint_the_journal_of_the_older_one_stays(stan
     await stand.pipeline.checkpoint()
     assert stand.journal.before[-1] == first, "the two checkpoints kept are the first and the third"
     await stand.pipeline.close()
+
+
+async def test_ex_rights_files_are_read_again_and_outlive_a_restart(stand: Stand, tmp_path: Path) -> None:
+    records = stand.journal.end
+    await stand.pipeline.reload()
+    assert stand.journal.end == records, "what is not new is no record"
+    stand.exrights = encode_exrights([ExRight("600519.SH", 20250103, factor=0.5)])
+    await stand.pipeline.reload()
+    assert stand.pipeline.engine.market.exrights.source == stand.exrights
+    await stand.pipeline.close()
+    after = Stand(tmp_path, stand.store)
+    after.exrights = stand.exrights
+    records = after.journal.end
+    await after.pipeline.recover()
+    assert after.pipeline.engine.market.exrights.table.days.keys() == {"600519.SH"}
+    assert after.journal.end == records
+    await after.pipeline.close()
 
 
 async def test_a_stop_waits_for_the_checkpoint_that_is_being_written(stand: Stand) -> None:

@@ -409,6 +409,45 @@ def test_cooldown_leaves_out_the_silences_of_yesterday() -> None:
     ]  # fmt: skip
 
 
+# ── ex-rights day ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def over_the_night(watch: Watch, close: float, first: float, *, reference: float) -> None:
+    """Let a stock close at one price and start at another, with this previous close."""
+    for clock, number in (("09:30:00", 1.0), ("14:56:57", 2.0), ("15:00:01", 3.0)):
+        watch.prices((clock, close), volume_lots=number, prev_close=close)
+    watch.prices(("09:30:00", first), day=NEXT, volume_lots=1.0, prev_close=reference)
+
+
+@pytest.mark.parametrize("period", ["tick", "1m", "60m", "1d"])
+def test_ex_rights_day_crosses_nothing_over_the_night(period: str) -> None:
+    when = 'when: "CROSS(10, LAST)"' if period == "tick" else 'when: "CROSS(MA(C,1)*0+10, C)"'
+    watch = Watch(f"id: r, select: all, freq: always, period: {period}, {when}")
+    over_the_night(watch, 10.4, 9.3, reference=9.36)
+    assert watch.events == []
+
+
+def test_ex_rights_day_rebuilds_history_from_adjusted_bars() -> None:
+    watch = Watch('id: r, select: all, period: 1d, when: "M: REF(C,1); C > 0"')
+    over_the_night(watch, 20.0, 10.1, reference=10.0)
+    assert watch.engine.values(SYMBOL)["r"]["M"] == 10.0
+
+
+@pytest.mark.parametrize("period", ["tick", "1m"])
+def test_ex_rights_day_tags_rules_of_absolute_prices_and_no_others(period: str) -> None:
+    word = "LAST" if period == "tick" else "C"
+    watch = Watch(
+        f'id: price, select: all, period: {period}, when: "{word} >= 10", mode: state, freq: always',
+        f'id: share, select: all, period: {period}, when: "PCT >= 1", mode: state, freq: always',
+    )
+    over_the_night(watch, 9.0, 8.0, reference=8.0)
+    watch.prices(("10:00:00", 10.2), ("10:05:00", 7.9), day=NEXT, volume_lots=2.0, prev_close=8.0)
+    assert [(one.rule, str(one.event), one.gap) for one in watch.events] == [
+        ("price", "fire", "exright"), ("share", "fire", None),
+        ("price", "resolve", "exright"), ("share", "resolve", None),
+    ]  # fmt: skip
+
+
 # ── new listing ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -93,10 +93,19 @@ def test_what_a_rule_needs_is_the_most_of_its_legs_and_nothing_on_ticks() -> Non
 def test_an_absolute_price_over_an_ex_date(when: str, number: str | None) -> None:
     market = KnownMarket((MOUTAI,), ex_dates={"600519.SH": "2023-06-30"})
     message = f"{number} is a price of before or after 2023-06-30, when 600519.SH went ex-rights"
-    expected = [(7, 5, message)] if number else []
+    expected = [(7, 12 + when.rindex(number), message)] if number else []
     assert warned(market, "select: [600519.SH]", f'when: "{when}"', "cooldown: 1m") == expected
     assert warned(market, "select: [000001.SZ]", f'when: "{when}"', "cooldown: 1m")[1:] == []
     assert warned(KnownMarket((MOUTAI,)), "select: [600519.SH]", f'when: "{when}"', "cooldown: 1m") == []
+
+
+def test_an_absolute_price_of_a_leg_or_a_parameter_is_shown_where_it_stands() -> None:
+    market = KnownMarket((MOUTAI,), ex_dates={"600519.SH": "2023-06-30"})
+    legs = "legs: {a: {when: 'LAST > 1800'}, b: {when: 'PCT > 3 AND LAST < 1700'}}"
+    found = warned(market, "select: [600519.SH]", legs, "cooldown: 1m")
+    assert [(line, column) for line, column, _ in found] == [(7, 5 + legs.index("1800")), (7, 5 + legs.index("1700"))]
+    found = warned(market, "select: [600519.SH]", "params: {top: 1800}", "when: LAST > top", "cooldown: 1m")
+    assert [(line, column) for line, column, _ in found] == [(8, 18)]
 
 
 def test_rules_of_several_files_are_found_in_their_own() -> None:

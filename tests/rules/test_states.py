@@ -101,7 +101,7 @@ def engine_input(number: int, one: Given) -> Input:
 def tick_row(number: int, one: Given) -> dict[str, object]:
     last = math.nan if one.last is None else one.last / 100
     row = tick("00:00:00", last, symbol=one.symbol, status=one.status, volume_lots=float(number))
-    return row | {"ts": one.ts_ms}
+    return row | {"ts": one.ts_ms, "prev_close": math.nan}  # one that is not the last close would be an ex-rights day
 
 
 def told(events: Iterable[Alert]) -> list[Told]:

@@ -1,0 +1,159 @@
+"""`ExRights`: on which days symbols start from another reference price than their last close.
+
+There are two witnesses. A table of ex-rights days, given by control record, is believed as it stands. Without a record
+the feed tells: on an ex-rights day the previous close that the exchange publishes is not the last close but the
+reference price made from it. That is only to be seen where the last close is surely known: a tick at or after 15:00:00
+of the very trading day before, or a day on which we missed nothing and the symbol did not trade.
+
+A symbol is looked at from 09:15 of each trade date on, until its first price of the day: from there on the day's own
+bars would be changed too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from feeds.exrights import LEAST, MOST, NO_EXRIGHTS, ExRightTable, decode_exrights
+from feeds.exrights import factors as factors_of
+from feeds.instruments import Board, Instrument, instrument_of
+from feeds.sessions import day_ms, midnight_ms, trade_date
+from feeds.tick import BoolArray, FloatArray, IntArray, TickBatch
+from rules.latest import Latest
+from rules.node import Selection
+from rules.state import StateTable
+
+EXRIGHT: Final = "exright"
+"""The `gap` of an event that compares the price of an ex-rights day with a number of before it."""
+CLOSING_STATUS: Final = (15, 22, 23)
+_NO_END: Final = 1 << 62
+_OPEN_AUCTION_MS: Final = (9 * 60 + 15) * 60_000
+_AUCTION_RESULT_MS: Final = (9 * 60 + 25) * 60_000
+_CLOSE_MS: Final = 15 * 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """What the past of some symbols is multiplied by: prices by `price`, volumes by `shares`, (k,) float64 each."""
+
+    rows: IntArray
+    price: FloatArray
+    shares: FloatArray
+
+
+class ExRights:
+    """The known days, and per symbol the last close and what has been decided of today; part of the market's state.
+
+    source: the canonical JSON in force.
+    """
+
+    def __init__(self, state: StateTable) -> None:
+        self.source = NO_EXRIGHTS
+        self.table = ExRightTable()
+        self._close = state.claim("exrights/close")
+        """Last price of the last day with one, in yuan, NaN = none; on an ex-rights day the reference made from it."""
+        self._close_date = state.claim("exrights/close_date", dtype=np.int64, fill=0)
+        """The trade date whose close that surely is (yyyymmdd), 0 = none."""
+        self._read_date = state.claim("exrights/read_date", dtype=np.int64, fill=0)
+        """Up to which date the table has been applied."""
+        self._decided_date = state.claim("exrights/decided_date", dtype=np.int64, fill=0)
+        """The last date on which nothing is open any more."""
+        self._missed_ms = state.claim("exrights/missed_ms", dtype=np.int64, fill=0)
+        """Since when ticks were missing last, Unix ms; _NO_END = since before today."""
+        self.ex_date = state.claim("exrights/ex_date", dtype=np.int64, fill=0)
+        """The symbol's last ex-rights day that we know of."""
+
+    def take(self, source: str) -> None:
+        """Let this table take the place of what was known; raises FeedError if it is none."""
+        self.table = decode_exrights(source)
+        self.source = source
+
+    def miss(self, ts_ms: int) -> None:
+        """Note that ticks are missing between this time and the next ones."""
+        self._missed_ms.array[...] = ts_ms
+
+    def is_ex(self, row: int, ts_ms: int) -> bool:
+        """Tell whether this is an ex-rights day of the symbol."""
+        return bool(self.ex_date.array[row] == trade_date(ts_ms))
+
+    def waits(self, at: Selection, date: int) -> bool:
+        """Tell whether there is something to decide of some of these symbols on this date: rarely after the open."""
+        return not (self._decided_date.array[at] == date).all()
+
+    def end_day(self, latest: Latest, *, date: int, midnight: int) -> None:
+        """Remember the closes of a date that is over, as its last ticks tell them."""
+        here = latest.ts_ms.array >= midnight
+        if not here.any():  # no trading day, or not one of ours
+            return
+        last, volume = latest.raw("last"), latest.raw("volume_lots")
+        traded = here & ~np.isnan(last) & ~(volume <= 0)
+        over = (day_ms(latest.ts_ms.array) >= _CLOSE_MS) | np.isin(latest.status.array, CLOSING_STATUS)
+        stood = ~traded & (self._missed_ms.array < midnight) & (self._close_date.array == self.table.previous(date))
+        self._close.array[traded] = last[traded]
+        self._close_date.array[...] = np.where((traded & over) | stood, date, 0)
+        # What was missed behind the day's last ticks may have been some of the next day too.
+        newest_ms = int(latest.ts_ms.array.max()) // 1000 * 1000
+        missed_ms = self._missed_ms.array
+        missed_ms[...] = np.where((missed_ms >= newest_ms) & (missed_ms < _NO_END), _NO_END, 0)
+
+    def decide(
+        self, rows: IntArray, batch: TickBatch, *, symbols: Sequence[str], instruments: Mapping[str, Instrument]
+    ) -> Adjustment | None:
+        """Return what these ticks, which have not been applied yet, tell of ex-rights; None where it is nothing."""
+        date = trade_date(int(batch.ts_event_ms.max()))
+        clock = day_ms(batch.ts_event_ms)
+        of_today = batch.ts_event_ms >= midnight_ms(int(batch.ts_event_ms.max()))
+        open_ = (self._decided_date.array[rows] != date) & (clock >= _OPEN_AUCTION_MS) & of_today
+        if not open_.any():
+            return None
+        rows, prev = rows[open_], batch.column("prev_close")[open_]
+        priced = (clock[open_] >= _AUCTION_RESULT_MS) & ~np.isnan(batch.column("last")[open_])
+        price, shares = np.ones(len(rows)), np.ones(len(rows))
+        filed = self._read_table(rows, symbols, date=date, price=price, shares=shares)
+
+        def tick_of(row: int) -> float:
+            known = instruments.get(symbols[row]) or instrument_of(symbols[row])
+            return np.inf if known.board is Board.INDEX else known.tick  # an index is of nobody's shares
+
+        told = ~filed & self._is_told(rows, prev, tick_of, date=date)
+        price[told] = prev[told] / self._close.array[rows[told]]
+        self._close.array[rows] *= price
+        self.ex_date.array[rows[told]] = date
+        self._decided_date.array[rows[priced | filed]] = date
+        changed = (price != 1) | (shares != 1)
+        return Adjustment(rows[changed], price[changed], shares[changed]) if changed.any() else None
+
+    def _read_table(
+        self, rows: IntArray, symbols: Sequence[str], *, date: int, price: FloatArray, shares: FloatArray
+    ) -> BoolArray:
+        """Write the factors of the days on record since the symbols were last seen; return which had any."""
+        filed = np.zeros(len(rows), np.bool_)
+        days = self.table.days
+        for i in np.flatnonzero(self._read_date.array[rows] != date) if days else ():
+            row = int(rows[i])
+            since = self._read_date.array[row]
+            due = self.table.between(symbols[row], int(since), date)
+            if not due:
+                continue
+            filed[i] = True
+            if due[-1].date == date:
+                self.ex_date.array[row] = date
+            found = factors_of(due, float(self._close.array[row]))
+            if since and not np.isnan(found.price):
+                price[i], shares[i] = found.price, found.shares
+        self._read_date.array[rows] = date
+        return filed
+
+    def _is_told(self, rows: IntArray, prev: FloatArray, tick_of: Callable[[int], float], *, date: int) -> BoolArray:
+        """Tell whose previous close is not the close that is surely yesterday's, by more than half a tick."""
+        close = self._close.array[rows]
+        with np.errstate(all="ignore"):
+            ratio = prev / close
+            told = (self._close_date.array[rows] == self.table.previous(date)) & (prev != close)
+            told &= (ratio >= LEAST) & (ratio <= MOST)
+        for i in np.flatnonzero(told):
+            told[i] = abs(prev[i] - close[i]) > tick_of(int(rows[i])) / 2 * (1 + 1e-9)
+        return np.asarray(told)
