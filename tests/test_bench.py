@@ -17,7 +17,7 @@ from tests.bench import w1_kernel
 from tests.bench.__main__ import main
 from tests.bench.exactness import false_crosses, relative_errors
 from tests.bench.kernel import Kernel
-from tests.bench.load import Ear, latency_ms
+from tests.bench.load import PONG, Ear, latency_ms
 from tests.bench.peers import VALUES, TaLib, Talipp, mytt_recompute, pandas_recompute
 from tests.bench.report import Line, Report, to_json
 from tests.bench.w1 import CONDITIONS, make_market, rule_text, warm_engine
@@ -110,7 +110,7 @@ def test_the_command_writes_json_and_fails_on_a_missed_figure(
     assert orjson.loads(file.read_bytes())["benchmarks"][0]["name"] == "memory"
 
 
-def test_an_ear_times_an_alert_when_its_frame_is_complete() -> None:
+def test_an_ear_times_an_alert_when_its_frame_is_complete_and_answers_pings() -> None:
     alert, heartbeat = b'{"ch":"alerts","off":1}', b'{"op":"hb","top":{"alerts":1}}'
     text = alert + b"\n" + b'{"ch":"alerts","pad":"%b"}' % (b"x" * 300)
     frames = text_frame(heartbeat) + text_frame(text)
@@ -126,10 +126,15 @@ def test_an_ear_times_an_alert_when_its_frame_is_complete() -> None:
         for piece in (frames[:5], frames[5:90], frames[90:]):
             client.sendall(piece)
             ear.hear()
+        client.sendall(b"\x89\x00")
+        ear.hear()
+        assert client.recv(16) == PONG
         client.close()
+        with pytest.raises(ConnectionError, match="closed"):
+            ear.hear()
         ear.socket.close()
     assert [line for line, _ in ear.alerts()] == text.split(b"\n")
-    assert {now_ns for _, now_ns in ear.alerts()} == {ear._times[-1][0]}
+    assert {now_ns for _, now_ns in ear.alerts()} == {ear._times[-3][0]}
 
 
 def test_latency_counts_from_the_callback() -> None:

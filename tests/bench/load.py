@@ -30,6 +30,9 @@ INTERVAL_S: Final = 3.0
 BUFFER_BYTES: Final = 16 << 20
 """What one client gets, and more: 4 MB in three minutes. Memory is taken as it fills."""
 _LEN_16: Final = 126
+PING: Final = 0x89
+PONG: Final = b"\x8a\x80\x00\x00\x00\x00"
+"""Masked, as a client's frames must be, with a mask of zeros."""
 
 
 def play(pipe: Connection, *, symbols: int, snapshots: int, clients: int) -> None:
@@ -87,38 +90,53 @@ class Ear:
         """Connect and shake hands; raises ConnectionError where the server does not."""
         self.socket = socket.create_connection((host, port))
         self._kept = memoryview(bytearray(BUFFER_BYTES))
-        self._end = 0
+        self._end = self._heard = self._frames_from = 0
         self._times: list[tuple[int, int]] = []
         key = base64.b64encode(os.urandom(16)).decode()
         self.socket.sendall(
             f"GET /v1/ws?ch=alerts HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
-        while not (head := self.hear()).endswith(b"\r\n\r\n") and b"\r\n\r\n" not in head:
+        while b"\r\n\r\n" not in (head := self.hear()):
             pass
         if not head.startswith(b"HTTP/1.1 101"):
             raise ConnectionError(head.decode(errors="replace"))
-        self._frames_from = head.index(b"\r\n\r\n") + 4
+        self._frames_from = self._heard = head.index(b"\r\n\r\n") + 4
+        self._answer()
 
     def hear(self) -> bytes:
-        """Take what has come and note when; return the first bytes of all, as long as they are few."""
+        """Take what has come and note when, answer pings; return the first bytes of all, as long as they are few.
+
+        Raises ConnectionError when the daemon has let the client go: what it misses then would not count as late.
+        """
         taken = self.socket.recv_into(self._kept[self._end :])
         self._times.append((time.time_ns(), self._end + taken))
+        if not taken:
+            raise ConnectionError("the daemon closed a client's connection")
         self._end += taken
+        self._answer()
         return bytes(self._kept[: min(self._end, 1024)]) if len(self._times) < 4 else b""
+
+    def _answer(self) -> None:
+        """Answer the pings among the frames that are complete; who does not is gone after 30 s."""
+        while self._frames_from and (frame := _first_frame(self._kept[self._heard : self._end])) is not None:
+            if self._kept[self._heard] == PING:
+                self.socket.sendall(PONG)
+            self._heard += frame[1]
 
     def alerts(self) -> list[tuple[bytes, int]]:
         """Return each alert message with the time its frame was complete (Unix ns)."""
         heard, at = [], self._frames_from
         for now_ns, end in self._times:
             while (frame := _first_frame(self._kept[at:end])) is not None:
-                text, size = frame
+                payload, size = frame
                 at += size
+                text = bytes(payload)
                 heard += [(line, now_ns) for line in text.split(b"\n") if line.startswith(b'{"ch":"alerts"')]
         return heard
 
 
-def _first_frame(came: memoryview) -> tuple[bytes, int] | None:
+def _first_frame(came: memoryview) -> tuple[memoryview, int] | None:
     """Return the payload and the size of the first unmasked frame, None while it is not complete."""
     if len(came) < 2:
         return None
@@ -128,7 +146,7 @@ def _first_frame(came: memoryview) -> tuple[bytes, int] | None:
         if len(came) < start:
             return None
         length = int.from_bytes(came[2:start], "big")
-    return None if len(came) < start + length else (bytes(came[start : start + length]), start + length)
+    return None if len(came) < start + length else (came[start : start + length], start + length)
 
 
 def latency_ms(line: bytes, received_ns: int, called_ns: Mapping[int, int]) -> float:
