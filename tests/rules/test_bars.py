@@ -150,7 +150,9 @@ def test_the_day_ends_with_its_first_closing_status_and_nothing_after_amends_it(
     watch.take(tick("15:00:00", 10.1, volume_lots=4.0, status=18), tick("15:00:02", 10.2, volume_lots=9.0, status=15))
     assert (told(watch)["15:00"]["C1"], told(watch, "1d")["15:00"]["V1"]) == (10.2, 9.0)
     watch.take(tick("15:00:05", 10.3, volume_lots=11.0, status=15), heartbeat("15:05:00"))
-    watch.take(tick("09:30:00", 10.0, day=20230202, volume_lots=1.0, prev_close=10.3), heartbeat("09:31:03", day=20230202))
+    watch.take(
+        tick("09:30:00", 10.0, day=20230202, volume_lots=1.0, prev_close=10.3), heartbeat("09:31:03", day=20230202)
+    )
     assert told(watch)["09:31"]["RC"] == 10.2
     assert len([one for one in watch.events if one.rule == "bars-1d"]) == 1
 
