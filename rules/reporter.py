@@ -50,6 +50,11 @@ class Reporter:
         """(trade date, episode) of the feed's silence while it lasts."""
         self._noted: list[tuple[int, int, int, str, Alert]] = []
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the feed has marked a silence that lasts: no rule is sampled, but bars still close."""
+        return self.silent_episode is not None
+
     def moment(self, slot: Slot, row: int, ts_ms: int, bar_end_ms: int | None, *, timed: bool = False) -> Moment:
         """Return what there is to know of a sample of one symbol; `timed`: a timer's end, which is no sample."""
         market = self._market
