@@ -15,11 +15,11 @@ from rules.bars import CLOSED_BY_CLOCK, FINAL, LONG_PERIODS, OPEN, PeriodBars, b
 from rules.fires import Fires
 from rules.graph import Graph
 from rules.loaded import Loaded
-from rules.market import Market, pick
+from rules.market import Market
 from rules.program import Sample, Sessions
 from rules.reporter import AFTER_TICK, BEFORE_TICK, Reporter
 from rules.rule import Evaluation, Mode
-from rules.segment import Segment
+from rules.segment import Segment, pick
 
 _CLOSING_STATUS: Final = (15, 22, 23)
 _CLOSE_MS: Final = 15 * 3_600_000
@@ -99,7 +99,7 @@ class Closing:
         held = bars.end_ms.array
         idle = np.flatnonzero((held > 0) & (held < end_ms) & ~self._market.latest.halted())
         self._close(bars, np.flatnonzero((held == end_ms) & (bars.closed.array == OPEN)), closed=CLOSED_BY_CLOCK)
-        if len(idle) and not self._market.is_silent(bar_start_ms(end_ms, bars.period), end_ms):
+        if len(idle) and not self._market.outages.is_silent(bar_start_ms(end_ms, bars.period), end_ms):
             self._lay_flat(bars, idle, ends=end_ms)
 
     # ── one by one ────────────────────────────────────────────────────────────────────────────────────────────────

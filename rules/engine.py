@@ -153,12 +153,12 @@ class Engine:
         for bars in market.bars.values():
             self._closing.leave(bars, ticks, ends=market.ends(minutes, bars.period))
         market.mark_gaps(ticks)
-        extremes = market.extremes(ticks)
+        extremes = market.joining.extremes(ticks)
         market.latest.apply(ticks)
         self._breadth.changed = self._breadth.is_watching
         for bars in market.bars.values():
-            market.enter_bars(bars, ticks, ends=market.ends(minutes, bars.period), extremes=extremes)
-        market.count_day(ticks)
+            market.joining.enter(bars, ticks, ends=market.ends(minutes, bars.period), extremes=extremes)
+        market.joining.count_day(ticks)
         self._sample_ticks(ticks)
         self._closing.by_status(ticks)
         if market.is_late(minutes):
@@ -293,12 +293,11 @@ class Engine:
         silent = self._reporter.silent_episode is not None
         if mark.kind is MarkKind.SILENT and not silent:
             self._ring(mark.ts_ms + 1)  # what has ended within this second, before the silence begins
-            self.market.silences.append((mark.ts_ms, None))
+            self.market.outages.begin_silence(mark.ts_ms)
             self.market.exrights.miss(mark.ts_ms)
             self._out.append(self._reporter.feed_silent(mark))
         elif mark.kind is MarkKind.ALIVE and silent:
-            self._episodes.end_silence(self.market.silences[-1][0], mark.ts_ms)
-            self.market.silences[-1] = self.market.silences[-1][0], mark.ts_ms
+            self._episodes.end_silence(self.market.outages.end_silence(mark.ts_ms), mark.ts_ms)
             self.market.gaps.miss()
             self._graph.break_off(mark.ts_ms)
             self._out.append(self._reporter.feed_alive(mark))
