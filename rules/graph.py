@@ -18,7 +18,7 @@ import numpy as np
 from feeds.tick import BoolArray, FloatArray, IntArray
 from rules.compiler import Compiler, Reading, names_used
 from rules.errors import RuleError
-from rules.functions import arithmetic
+from rules.functions import arithmetic, comparing, truths
 from rules.functions.across import set_blind
 from rules.functions.function import Value, number_key
 from rules.functions.values import Constant, Field, NumberNode, TruthField, TruthNode
@@ -116,10 +116,10 @@ class Layer:
         return self.rings.counts
 
     def number(self, node: Value) -> NumberNode:
-        return node if isinstance(node, NumberNode) else arithmetic.as_number(self, node)
+        return node if isinstance(node, NumberNode) else truths.as_number(self, node)
 
     def truth(self, node: Value) -> TruthNode:
-        return node if isinstance(node, TruthNode) else arithmetic.as_truth(self, node)
+        return node if isinstance(node, TruthNode) else truths.as_truth(self, node)
 
     def constant(self, value: float, period: str) -> Constant:
         made = Constant(number_key(value), value, period=period)
@@ -134,7 +134,7 @@ class Layer:
         return arithmetic.arithmetic(self, op, left, right)
 
     def compare(self, op: str, left: Value, right: Value) -> TruthNode:
-        return arithmetic.compare(self, op, left, right)
+        return comparing.compare(self, op, left, right)
 
     def commit(self, at: IntArray, *, values: bool = True) -> None:
         """Close the bar of symbols `at`.
