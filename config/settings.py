@@ -210,6 +210,12 @@ class EngineSection(Section):
     checkpoint_s: Seconds = 60.0  # seconds between two checkpoints of the engine's state
 
 
+class HistorySection(Section):
+    """Events that were sent, as the gateway lists them."""
+
+    keep_days: int = Field(default=90, ge=0, le=36_500)  # days until they leave the store, 0 = never
+
+
 class BrokerSection(Section):
     """Redis or Valkey; without a url the daemon runs its own under the state directory."""
 
@@ -322,6 +328,7 @@ class Settings(BaseSettings):
     positions: PositionsSection = PositionsSection()
     instruments: InstrumentsSection = InstrumentsSection()
     engine: EngineSection = EngineSection()
+    history: HistorySection = HistorySection()
     broker: BrokerSection = BrokerSection()
     gateway: GatewaySection = GatewaySection()
     notify: NotifySection = NotifySection()

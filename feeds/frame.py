@@ -10,13 +10,15 @@ Layout (little-endian; every part is padded with zeros to 8 bytes, so that colum
     status      int16[n]
 
 A frame is decoded without copying a column: 5,500 core ticks in about 0.04 ms where the symbols are known already.
+
+What is not in a core frame may follow it as a frame of its own: u64 columns present · those columns, as above.
 """
 
 from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
 import numpy as np
@@ -31,6 +33,7 @@ COLUMNS: Final = (*CORE, *REST)
 _MAGIC: Final = b"MDTF"
 _HEADER: Final = struct.Struct("<4sHHIIQQ")
 _CHECKSUM_WORD: Final = 3
+_PRESENT: Final = struct.Struct("<Q")
 _REMEMBERED: Final = 16
 _tuples: Final[OrderedDict[bytes, tuple[str, ...]]] = OrderedDict()
 _CORE_BITS: Final = (1 << len(CORE)) - 1
@@ -43,7 +46,7 @@ def encode(batch: TickBatch, *, columns: Literal["all", "core"] = "all") -> byte
     symbol that cannot be written: empty or with a newline.
     """
     names = [name for name in (COLUMNS if columns == "all" else CORE) if batch.has(name)]
-    present = sum(1 << COLUMNS.index(name) for name in names)
+    present = _bits(names)
     symbols = _join(batch.symbols)
     frame = b"".join(
         (
@@ -58,10 +61,23 @@ def encode(batch: TickBatch, *, columns: Literal["all", "core"] = "all") -> byte
     return b"".join((frame[: _CHECKSUM_WORD * 8], struct.pack("<Q", _checksum(frame)), frame[_HEADER.size :]))
 
 
-def decode(frame: bytes) -> TickBatch:
+def encode_rest(batch: TickBatch) -> bytes:
+    """Return what `encode` leaves out of a batch's core frame; decodes the lazy columns."""
+    names = [name for name in REST if batch.has(name)]
+    columns = (batch.column(name).astype("<f8", copy=False).tobytes() for name in names)
+    return b"".join((_PRESENT.pack(_bits(names)), *columns))
+
+
+def rest_size(n: int) -> int:
+    """Return the most bytes `encode_rest` makes of n ticks."""
+    return _PRESENT.size + len(REST) * 8 * n
+
+
+def decode(frame: bytes, rest: bytes | None = None) -> TickBatch:
     """Return the batch of a frame, bit for bit as it was encoded; its arrays are read-only views of `frame`.
 
-    Raises FeedError that says what is wrong: no frame, another version, truncated, or changed on its way.
+    rest: what `encode_rest` made of the same batch, where `frame` is a core frame. Raises FeedError that says what is
+    wrong: no frame, another version, truncated, or changed on its way.
     """
     n, symbols_size, present = _check(frame)
     symbols_end = _HEADER.size + _up(symbols_size)
@@ -71,9 +87,9 @@ def decode(frame: bytes) -> TickBatch:
     block = np.frombuffer(frame, "<f8", len(names) * n, symbols_end + 16 * n).reshape(len(names), n)
     status = np.frombuffer(frame, "<i2", n, symbols_end + 16 * n + block.nbytes)
     core_count = (present & _CORE_BITS).bit_count()
-
-    def load() -> Mapping[str, FloatArray]:
-        return dict(zip(names[core_count:], block[core_count:], strict=True))
+    lazy = dict(zip(names[core_count:], block[core_count:], strict=True))
+    if rest is not None:
+        lazy |= _decode_rest(rest, n)
 
     return TickBatch(
         symbols,
@@ -81,8 +97,21 @@ def decode(frame: bytes) -> TickBatch:
         columns=dict(zip(names[:core_count], block[:core_count], strict=True)),
         recv_ms=times[1],
         status=status,
-        load=load if core_count < len(names) else None,
+        load=(lambda: lazy) if lazy else None,
     )
+
+
+def _decode_rest(rest: bytes, n: int) -> Mapping[str, FloatArray]:
+    present = _PRESENT.unpack_from(rest)[0] if len(rest) >= _PRESENT.size else 0
+    if present >> len(COLUMNS) or len(rest) != _PRESENT.size + present.bit_count() * 8 * n:
+        raise FeedError(f"the rest of a tick frame is corrupt: {len(rest)} bytes for {n} ticks")
+    names = [name for place, name in enumerate(COLUMNS) if present >> place & 1]
+    block = np.frombuffer(rest, "<f8", len(names) * n, _PRESENT.size).reshape(len(names), n)
+    return dict(zip(names, block, strict=True))
+
+
+def _bits(names: Iterable[str]) -> int:
+    return sum(1 << COLUMNS.index(name) for name in names)
 
 
 def _check(frame: bytes) -> tuple[int, int, int]:

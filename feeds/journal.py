@@ -7,6 +7,9 @@ A journal is a folder of segment files named by the offset of their first record
 little endian; the checksum covers kind, follows and payload. Offsets are not written: they are the segment's first
 offset plus the record's place in it. The first record of a segment is its header (format, source, first offset).
 
+The lazy columns of a batch (its book) may stand in a record of their own behind it, which has no offset: decoding and
+writing them takes longer than all the rest of a tick's way, and events that are decided without them need not wait.
+
 A process killed at any moment leaves a prefix of what it wrote, so a bad record with no good one behind it is a torn
 tail and is cut. A bad record with a good one behind it is damage: replaying past it would make another state than the
 one that decided the alerts, so it is an error.
@@ -53,6 +56,7 @@ class _Kind(IntEnum):
     HEARTBEAT = 2
     MARK = 3
     CONTROL = 4
+    REST = 5
 
 
 class Record(NamedTuple):
@@ -97,6 +101,8 @@ class Journal:
         self._counters = dict.fromkeys(("records", "bytes", "syncs", "torn_bytes", "segments_trimmed"), 0)
         self._broken: str | None = None
         self._last_follows = -1
+        self._unfinished: TickBatch | None = None
+        """The newest record's batch while its lazy columns are not written."""
         self._fd = -1
         with _DiskErrors(f"open the journal {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -118,12 +124,28 @@ class Journal:
         """Return the feed offset the newest control record of a feed with own offsets follows, -1 if there is none."""
         return self._last_follows
 
-    def append(self, value: Input) -> int:
+    def append(self, value: Input, *, rest_later: bool = False) -> int:
         """Append an input of a feed without own offsets and return the offset it gets here.
 
-        Raises FeedError when the disk refuses (full, read-only): nothing was appended, the next try may succeed.
+        rest_later: leave out lazy columns that nobody has asked for; `append_rest` adds them, at the latest the next
+        append or `close`. Killed before, the batch is read back without them, as from a source that has none: whoever
+        decides from them calls `append_rest` before he tells. Raises FeedError when the disk refuses (full, read-only):
+        nothing was appended, the next try may succeed.
         """
-        return self._append(value, OWN_OFFSETS)
+        return self._append(value, OWN_OFFSETS, rest_later=rest_later)
+
+    def append_rest(self) -> bool:
+        """Append what the newest record left out, if it did; return whether there was something.
+
+        Raises FeedError as `append` does.
+        """
+        batch = self._unfinished
+        if batch is None:
+            return False
+        self._check_usable()
+        self._put(_pack(_Kind.REST, frame.encode_rest(batch), OWN_OFFSETS))
+        self._unfinished = None
+        return True
 
     def append_control(self, control: Control, *, follows: int) -> int:
         """Append a control record behind the feed's input of that offset (-1 = before its first); return its offset.
@@ -174,11 +196,12 @@ class Journal:
         return len(doomed)
 
     def close(self) -> None:
-        """Sync and close; idempotent. Raises FeedError where the last sync fails."""
+        """Finish the newest record, sync and close; idempotent. Raises FeedError where the disk refuses."""
         if self._fd < 0:
             return
         try:
             if self._broken is None:
+                self.append_rest()
                 self.sync()
         finally:
             os.close(self._fd)
@@ -188,16 +211,23 @@ class Journal:
         """Return counts since open: records, bytes, syncs, torn_bytes cut, segments_trimmed."""
         return dict(self._counters)
 
-    def _append(self, value: Input, follows: int) -> int:
+    def _append(self, value: Input, follows: int, *, rest_later: bool = False) -> int:
         self._check_usable()
-        record = _pack(*_encode(value), follows)
-        if self._size + len(record) > self._segment_bytes and self._next > self._segments[-1].first:
+        self.append_rest()
+        unfinished = value if rest_later and isinstance(value, TickBatch) and value.rest_waits else None
+        record = _pack(*_encode(value, whole=unfinished is None), follows)
+        size = len(record) + (0 if unfinished is None else _HEAD.size + frame.rest_size(len(unfinished)))
+        if self._size + size > self._segment_bytes and self._next > self._segments[-1].first:
             self._roll()
-        self._write(record)
+        self._put(record)
+        self._unfinished = unfinished
         self._next += 1
+        return self._next - 1
+
+    def _put(self, record: bytes) -> None:
+        self._write(record)
         self._counters["records"] += 1
         self._counters["bytes"] += len(record)
-        return self._next - 1
 
     def _write(self, record: bytes) -> None:
         """Write all of it or nothing: a half-written record would be damage in the middle once another one follows."""
@@ -303,14 +333,30 @@ def read_journal(folder: Path, *, after: int = -1) -> Iterator[Record]:
 
 def _read_segment(segment: _Segment, *, after: int, newer: int | None) -> Iterator[Record]:
     offset = segment.first - 1
-    for kind, follows, payload in _walk(segment.path, segment.path.read_bytes()):
+    for kind, follows, payload, rest in _finished(_walk(segment.path, segment.path.read_bytes())):
         if kind != _Kind.HEADER and (offset := offset + 1) > after:
-            yield Record(offset, follows, _decode(kind, payload, f"{segment.path} offset {offset}"))
+            yield Record(offset, follows, _decode(kind, payload, rest, f"{segment.path} offset {offset}"))
     if newer is not None and offset + 1 != newer:
         raise FeedError(
             f"journal {segment.path.parent}: records {offset + 1} to {newer - 1} are missing from {segment.path.name}; "
             "restore the file, or move the folder away to start without history"
         )
+
+
+def _finished(records: Iterator[tuple[int, int, bytes]]) -> Iterator[tuple[int, int, bytes, bytes | None]]:
+    """Yield (kind, follows, payload, rest) of each record; rest: what was written behind it, None = nothing."""
+    held: tuple[int, int, bytes] | None = None
+    for record in records:
+        if record[0] == _Kind.REST:
+            if held is not None:
+                yield *held, record[2]
+            held = None
+            continue
+        if held is not None:
+            yield *held, None
+        held = record
+    if held is not None:
+        yield *held, None
 
 
 def _scan(segment: _Segment, bytes_: bytes, source_id: str) -> tuple[int, int, int | None]:
@@ -322,7 +368,7 @@ def _scan(segment: _Segment, bytes_: bytes, source_id: str) -> tuple[int, int, i
         elif kind == _Kind.CONTROL and follows != OWN_OFFSETS:
             newest = follows
         good += _HEAD.size + len(payload)
-        count += 1
+        count += kind != _Kind.REST
     return good, count, newest
 
 
@@ -374,10 +420,10 @@ def _checksum(kind: int, follows: int, payload: bytes) -> int:
     return zlib.crc32(payload, zlib.crc32(_SUMMED.pack(kind, follows)))
 
 
-def _encode(value: Input) -> tuple[_Kind, bytes]:
+def _encode(value: Input, *, whole: bool) -> tuple[_Kind, bytes]:
     match value:
         case TickBatch():
-            return _Kind.TICKS, frame.encode(value)
+            return _Kind.TICKS, frame.encode(value, columns="all" if whole else "core")
         case Heartbeat():
             return _Kind.HEARTBEAT, _I64.pack(value.ts_ms)
         case Mark():
@@ -386,10 +432,10 @@ def _encode(value: Input) -> tuple[_Kind, bytes]:
             return _Kind.CONTROL, orjson.dumps([value.kind, value.text])
 
 
-def _decode(kind: int, payload: bytes, where: str) -> Input:
+def _decode(kind: int, payload: bytes, rest: bytes | None, where: str) -> Input:
     match kind:
         case _Kind.TICKS:
-            return frame.decode(payload)
+            return frame.decode(payload, rest)
         case _Kind.HEARTBEAT:
             return Heartbeat(*_I64.unpack(payload))
         case _Kind.MARK:

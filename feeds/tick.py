@@ -8,6 +8,7 @@ times are int64 milliseconds of the Unix epoch (UTC).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from threading import Lock
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -39,11 +40,12 @@ class TickBatch:
     ts_event_ms  (n,) int64, exchange time
     recv_ms      (n,) int64, our time of arrival; equal to ts_event_ms where a recording has none
     status       (n,) int16, the vendor's phase code (openInt): 13 continuous, 1 suspended, 15 closed, 0 unknown …
-    column(name) (n,) float64; CORE columns are there at once, REST is decoded by `load` on the first request.
+    column(name) (n,) float64; CORE columns are there at once, REST is decoded by `load` on the first request, which may
+                 come from any thread.
                  Prices: NaN = none (a vendor's 0 is NaN here). A missing book level: price NaN, lots 0.
     """
 
-    __slots__ = ("_columns", "_load", "_span_ms", "recv_ms", "status", "symbols", "ts_event_ms")
+    __slots__ = ("_columns", "_load", "_loading", "_span_ms", "recv_ms", "status", "symbols", "ts_event_ms")
 
     def __init__(
         self,
@@ -62,6 +64,7 @@ class TickBatch:
         self.status = np.zeros(len(symbols), np.int16) if status is None else status
         self._columns = dict(columns)
         self._load = load
+        self._loading = Lock()
         self._span_ms: tuple[int, int] | None = None
 
     @property
@@ -80,9 +83,8 @@ class TickBatch:
         Raises KeyError for a name that is no column of a tick.
         """
         found = self._columns.get(name)
-        if found is None and self._load is not None and name in REST:
-            load, self._load = self._load, None
-            self._columns.update(load())
+        if found is None and name in REST:
+            self._load_rest()
             found = self._columns.get(name)
         if found is None:
             found = self._columns[name] = np.full(len(self.symbols), ABSENT[name])
@@ -90,10 +92,24 @@ class TickBatch:
 
     def has(self, name: str) -> bool:
         """Tell whether the source itself brings this column (after loading the lazy ones if need be)."""
-        if name not in self._columns and self._load is not None and name in REST:
-            load, self._load = self._load, None
-            self._columns.update(load())
+        if name not in self._columns and name in REST:
+            self._load_rest()
         return name in self._columns
+
+    @property
+    def rest_waits(self) -> bool:
+        """Whether the lazy columns have not been decoded yet."""
+        return self._load is not None
+
+    def _load_rest(self) -> None:
+        """Decode the lazy columns, once.
+
+        Race: the engine's thread writes the book into the journal while the loop's may ask for a quote with it.
+        """
+        with self._loading:
+            if self._load is not None:
+                self._columns.update(self._load())
+                self._load = None  # only now: who finds it None looks for the columns
 
     def take(self, positions: IntArray | slice) -> TickBatch:
         """Return the ticks at these positions, in that order; lazy columns stay lazy."""

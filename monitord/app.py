@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from monitord.metrics import Metrics
 from monitord.pipeline import Outcome, Pipeline
 from monitord.positions import PositionSources
 from monitord.pump import Pump
+from monitord.retention import Retention
 from monitord.store import Store
 from monitord.systemd import notify
 from notifiers.channel import AlertChannel
@@ -56,6 +58,9 @@ DRAIN_S: Final = 10.0
 """How long the pump, and then the deliveries, may take to empty what is there at a stop."""
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 30.0
 RESTARTS, RESTARTS_WITHIN_S = 5, 60.0
+SWITCH_S: Final = 0.0002
+"""How long a thread may keep the interpreter from another. Python's 5 ms are a third of what an alert's whole way may
+take, and the loop, the engine, the store and the vendor's thread would each wait them out."""
 VITAL_SIGNS_S: Final = 0.25
 WATCHDOG_S: Final = 4.0
 """How often systemd's watchdog hears from us: well within the unit's WatchdogSec."""
@@ -91,6 +96,7 @@ class Parts:
     feed: Feed
     pipeline: Pipeline
     pump: Pump
+    retention: Retention
     deliveries: tuple[Delivery, ...]
     gateway: Gateway
     health: Health
@@ -137,7 +143,8 @@ class App:
         cleanup.push_async_callback(feed.close)
         quotes = QuoteBoard()
         pipeline = self._pipeline(feed, store, quotes)
-        pump = Pump(store, channel)
+        pump = Pump(store, channel, on_published=lambda epoch, off: gateway.hub.expect(epoch, off))
+        retention = Retention(store, keep_days=settings.history.keep_days)
         deliveries = tuple(self._delivery(webhook, broker, store) for webhook in settings.notify.webhooks)
         health = Health(feed, pipeline, store=store, pump=pump, deliveries=deliveries)
         gateway = Gateway(
@@ -151,7 +158,7 @@ class App:
         )
         cleanup.push_async_callback(gateway.stop)
         cleanup.callback(self._console.stop)
-        return Parts(store, broker, channel, feed, pipeline, pump, deliveries, gateway, health)
+        return Parts(store, broker, channel, feed, pipeline, pump, retention, deliveries, gateway, health)
 
     def _pipeline(self, feed: Feed, store: Store, quotes: QuoteBoard) -> Pipeline:
         settings = self._settings
@@ -194,6 +201,7 @@ class App:
         # What stands now stays: a full collection over it would cost some 40 ms in the middle of a snapshot.
         gc.collect()
         gc.freeze()
+        sys.setswitchinterval(SWITCH_S)
         notify("READY=1")
 
     async def _serve(self, parts: Parts) -> None:
@@ -207,6 +215,7 @@ class App:
                 keep("broker", parts.broker.run),
                 keep("gateway", parts.gateway.run),
                 keep("checkpoints", parts.pipeline.run_checkpoints),
+                keep("retention", parts.retention.run),
                 keep("reload", lambda: self._reload_on_signal(parts.pipeline)),
                 keep("vital_signs", lambda: self._take_vital_signs(parts)),
             ]
@@ -319,8 +328,9 @@ class App:
         self._metrics.step.observe(outcome.seconds)
 
     def _tell(self, alerts: Sequence[Alert]) -> None:
+        for (severity, event), count in Counter((alert.severity, alert.event) for alert in alerts).items():
+            self._metrics.alerts.labels(severity=severity, event=event).inc(count)
         for alert in alerts:
-            self._metrics.alerts.labels(severity=alert.severity, event=alert.event).inc()
             self._console.alert_fired(alert)
         self._alerts += len(alerts)
 

@@ -26,7 +26,7 @@ import structlog
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from monitord.errors import BrokerError
-from notifiers.channel import connect_to
+from notifiers.channel import connect_to, heeding_cancel
 from notifiers.errors import DeliveryError
 
 OLDEST_VERSION: Final = (6, 2)
@@ -151,8 +151,9 @@ class EmbeddedBroker:
         """
         self._prepare()
         try:
-            async with asyncio.timeout(self._start_s):
-                await self._start_or_adopt()
+            with heeding_cancel():
+                async with asyncio.timeout(self._start_s):
+                    await self._start_or_adopt()
         except TimeoutError:
             raise BrokerError(
                 f"the broker in {self.folder} did not become ready within {self._start_s:g} s; "
@@ -294,7 +295,8 @@ class EmbeddedBroker:
             await asyncio.sleep(pause_s)
             return
         with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.to_thread(_wait_up_to, child, pause_s), pause_s + 1)
+            async with asyncio.timeout(pause_s + 1):
+                await asyncio.to_thread(_wait_up_to, child, pause_s)
         self._raise_if_child_failed()
 
     def _raise_if_child_failed(self) -> None:

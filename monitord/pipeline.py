@@ -2,6 +2,7 @@
 
 All engine state belongs to one dedicated thread; the loop only hands inputs over and commits what comes back. For every
 input the order is: journal (synced where events follow), engine, one store transaction, and only then the pump is told.
+What no event waits for comes after that: the quotes, and the book of a batch that no rule has read.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
@@ -41,6 +43,15 @@ T = TypeVar("T")
 STATE_FORMAT: Final = CHECKPOINT_VERSION
 OFFSET_EVERY_S: Final = 1.0
 """How often the input offset is committed when there are no events."""
+QUIET_AFTER_S: Final = 0.05
+"""How long after a batch what can wait is done, because by then everyone is told: the book that no rule has read is
+journaled, whose decoding holds up the loop as well, for 20 ms a market."""
+QUIET_WITHIN_S: Final = 5.0
+"""How long a checkpoint waits for the moment behind a batch at which everyone is told: begun just before the next one,
+it would hold that one's events up for as long as the state takes to copy."""
+EARLY_SYNC_TICKS: Final = 1000
+"""From so many ticks on the journal is synced while the engine thinks: that takes as long, and 2 ms of the disk's time
+are no burden for a market, as they would be for each of hundreds of single ticks a second."""
 
 
 class Outbox(Protocol):
@@ -69,8 +80,8 @@ class Outcome:
 class Pipeline:
     """Runs one feed through one engine. `recover` once, then `run`; the other methods may be called from other tasks.
 
-    on_alerts, on_ticks, on_step: called on the loop with events after their commit, with every batch the engine has
-    taken, and with what each input gave.
+    on_alerts, on_ticks, on_step: called on the loop with events after their commit, with every batch after that, and
+    with what each input gave.
     """
 
     def __init__(
@@ -105,6 +116,11 @@ class Pipeline:
         self._window = window
         self._checkpoint_s = checkpoint_s
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        self._syncs = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
+        self._syncing: Future[None] | None = None
+        """A sync of the journal that runs beside the engine; whoever uses the journal next waits for it."""
+        self._quiet_timer: asyncio.TimerHandle | None = None
+        self._quiet = asyncio.Event()
         self._turn = asyncio.Lock()
         self._writing = asyncio.Lock()
         """Held while a checkpoint is written: a stop may come while the periodic one is under way."""
@@ -210,10 +226,14 @@ class Pipeline:
                 await self._take(given)
 
     async def run_checkpoints(self) -> None:
-        """Write a checkpoint every `checkpoint_s`, between two inputs."""
+        """Write a checkpoint every `checkpoint_s`, between two inputs, if possible in the quiet behind a batch."""
         await self.caught_up.wait()
         while True:
             await asyncio.sleep(self._checkpoint_s)
+            self._quiet.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(QUIET_WITHIN_S):
+                    await self._quiet.wait()
             await self.checkpoint()
 
     async def checkpoint(self) -> None:
@@ -237,6 +257,7 @@ class Pipeline:
 
     def _snapshot(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the engine's state; the journal that leads to it is on the disk, so that it never ends before it."""
+        self._await_sync()
         self._journal.sync()
         return self._engine.checkpoint()
 
@@ -307,25 +328,35 @@ class Pipeline:
             return await self._in_engine(lambda: question(self._engine))
 
     async def close(self) -> None:
-        """Write a last checkpoint and end the engine thread; call it after `run` has ended."""
+        """Write a last checkpoint, commit its offset and end the engine thread; call it after `run` has ended."""
         if self.caught_up.is_set():
             try:
                 await self.checkpoint()
-            except (CheckpointError, FeedError) as error:  # the older one and the journal lead to the same state
+                if self._uncommitted is None:  # else events are missing in the store
+                    await self._store.commit((), offset=self._engine.offset, source_id=self._feed.source_id)
+            except (CheckpointError, FeedError, StoreError) as error:
+                # The older one and the journal lead to the same state.
                 log.error("checkpoint_failed", why=str(error))
         async with self._writing:
             self._closed = True
-        await self._in_engine(self._journal.close)
+        if self._quiet_timer is not None:
+            self._quiet_timer.cancel()
+        await self._in_engine(self._close_journal)
         self._thread.shutdown()
+        self._syncs.shutdown()
 
     # ── one input ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _take(self, given: FeedInput) -> None:
+        if self._quiet_timer is not None:
+            self._quiet_timer.cancel()
         outcome = await self._in_engine(lambda: self._evaluate(given))
         self._on_step(outcome)
-        if isinstance(given.value, TickBatch):
-            self._on_ticks(given.value)
         await self._commit(outcome.alerts, outcome.offset)
+        if isinstance(given.value, TickBatch):
+            await asyncio.sleep(0)  # the pump was woken, and its way is the longer one
+            self._on_ticks(given.value)
+            self._quiet_timer = asyncio.get_running_loop().call_later(QUIET_AFTER_S, self._on_quiet)
 
     def _evaluate(self, given: FeedInput) -> Outcome:
         """Take one input on the engine thread; events are on disk as journaled inputs before anyone hears of them."""
@@ -335,19 +366,68 @@ class Pipeline:
             _, control = self._controls.popleft()
             self._journal_read += 1
             alerts += self._engine.step(control)
-        offset = given.offset
-        if not self._feed.has_offsets:
-            offset = self._journal_read = self._journal.append(given.value)
+        offset = given.offset if self._feed.has_offsets else self._append(given.value)
         alerts += self._engine.step(given.value, offset=offset)
-        if alerts and not self._feed.has_offsets:
-            self._journal.sync()
+        if not self._feed.has_offsets:
+            self._secure(given.value, told=bool(alerts))
         ticks = len(given.value) if isinstance(given.value, TickBatch) else 0
         return Outcome(_stamped(alerts, given.value), ticks, offset, time.perf_counter() - started)
+
+    # ── the journal of a live feed, on the engine thread ──────────────────────────────────────────────────────────
+
+    def _append(self, value: Input) -> int:
+        """Journal an input and return its offset; a large batch is synced from now on."""
+        self._await_sync()
+        offset = self._journal_read = self._journal.append(value, rest_later=True)
+        if isinstance(value, TickBatch) and len(value) >= EARLY_SYNC_TICKS:
+            self._syncing = self._syncs.submit(self._journal.sync)
+        return offset
+
+    def _secure(self, value: Input, *, told: bool) -> None:
+        """Complete an input whose book a rule has read; put it on the disk if there are events to tell."""
+        read = isinstance(value, TickBatch) and not value.rest_waits
+        if not told and not read:
+            return
+        synced = self._await_sync()
+        added = read and self._journal.append_rest()
+        if told and (added or not synced):
+            self._journal.sync()
+
+    def _await_sync(self) -> bool:
+        """Wait for a sync under way, if there is one, and return whether there was; raises FeedError if it failed."""
+        syncing, self._syncing = self._syncing, None
+        if syncing is None:
+            return False
+        syncing.result()
+        return True
+
+    def _on_quiet(self) -> None:
+        """Let the engine thread complete the newest batch, and a checkpoint begin; on the loop."""
+        self._quiet_timer = None
+        if not self._closed:
+            self._thread.submit(self._finish)
+            self._quiet.set()
+
+    def _finish(self) -> None:
+        """Journal what the newest batch left out and sync it, so that the next sync has only its own input to write."""
+        try:
+            self._await_sync()
+            if self._journal.append_rest():
+                self._journal.sync()
+        except FeedError as error:  # the next input tries again, and ends the pipeline if it must
+            log.warning("journal_rest_failed", why=str(error))
+
+    def _close_journal(self) -> None:
+        try:
+            self._await_sync()
+        finally:
+            self._journal.close()
 
     async def _control(self, control: Control) -> None:
         """Journal a control record behind the last input, sync it, and let it take effect."""
 
         def take() -> list[Alert]:
+            self._await_sync()
             if self._feed.has_offsets:
                 self._journal_read = self._journal.append_control(control, follows=self._engine.offset)
                 self._journal.sync()

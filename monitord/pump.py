@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from monitord.store import OutboxRow, Store
+from monitord.store import Batch, Store
 from notifiers.channel import AlertChannel, Behind, ChannelDown, Outgoing
 from rules.alert import stamp_published
 
@@ -39,13 +39,19 @@ class Pump:
         store: Store,
         channel: AlertChannel,
         *,
+        on_published: Callable[[str, int], None] = lambda epoch, off: None,
         batch_rows: int = BATCH_ROWS,
         check_s: float = CHECK_S,
         random_share: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """random_share gives the jitter, uniform in [0, 1); sleep waits between tries while closing."""
+        """Make ready without starting.
+
+        on_published is told epoch and greatest offset as soon as the broker has a batch. random_share gives the jitter,
+        uniform in [0, 1); sleep waits between tries while closing.
+        """
         self._store, self._channel = store, channel
+        self._on_published = on_published
         self._batch_rows, self._check_s = batch_rows, check_s
         self._random_share, self._sleep = random_share, sleep
         self._closing = asyncio.Event()
@@ -84,34 +90,35 @@ class Pump:
     async def _step(self) -> bool:
         """Publish one batch, or wait for one; return whether this was the last."""
         self._store.committed.clear()  # before looking: a commit from here on wakes the wait below
-        rows = await self._store.pending(limit=self._batch_rows)
-        if not rows and self._closing.is_set():
+        batch = await self._store.batch(limit=self._batch_rows)
+        if not batch.rows and self._closing.is_set():
             return True
         try:
-            await self._publish(rows)
+            await self._publish(batch)
             self.up, self._pause_s = True, FIRST_PAUSE_S
         except Behind as error:
             await self._redrive(error)
         except ChannelDown as error:
             await self._back_off(error)
         else:
-            if not rows:
+            if not batch.rows:
                 await self._wait_for_commit()
         return False
 
-    async def _publish(self, rows: list[OutboxRow]) -> None:
+    async def _publish(self, batch: Batch) -> None:
         """Publish a batch and mark it sent; an empty one only asks whether the broker has all it acknowledged."""
-        epoch, acked = await self._store.acked()
+        rows, epoch, acked = batch.rows, batch.epoch, batch.acked
         if not rows:
             head = await self._channel.head()
             if epoch == "" or head.epoch != epoch or head.top < acked:
                 raise Behind(f"the broker has epoch {head.epoch!r} top {head.top}, not {epoch!r} {acked}")
             return
         now_ms = time.time_ns() // 1_000_000
-        batch = [
+        outgoing = [
             Outgoing(row.id, stamp_published(row.record, now_ms), row.symbol, row.rule, row.severity) for row in rows
         ]
-        receipts = await self._channel.publish(batch, epoch=epoch, acked=acked)
+        receipts = await self._channel.publish(outgoing, epoch=epoch, acked=acked)
+        self._on_published(epoch, max(receipt.off for receipt in receipts))
         await self._store.mark_sent(
             [(row.seq, receipt.off) for row, receipt in zip(rows, receipts, strict=True)], epoch=epoch
         )

@@ -27,6 +27,13 @@ from rules.alert import Alert
 
 REDRIVE_MS: Final = 24 * 3_600_000
 """How long a sent row is kept for publishing it again, should the broker lose it."""
+PRUNED_AT_ONCE: Final = 200
+"""Rows of one transaction when history is pruned: a few ms."""
+
+CHECKPOINT_ROWS: Final = 250
+"""So many events sent, and the write-ahead log is copied into the file: about as often as SQLite would by itself."""
+LONGEST_WAL_PAGES: Final = 10_000
+"""Where SQLite itself does it, within a commit: 40 MB."""
 
 T = TypeVar("T")
 
@@ -41,6 +48,15 @@ class OutboxRow:
     symbol: str | None
     rule: str
     severity: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What is to be published next, and what the broker acknowledged: epoch ("" = none yet) and greatest offset."""
+
+    rows: list[OutboxRow]
+    epoch: str
+    acked: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +121,7 @@ class Store:
         self.deliveries = Deliveries(self._run, clock_ms=clock_ms)
         self.held = ApiPositions(self._run)
         self._clock_ms = clock_ms
+        self._unchecked_rows = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._lock = -1
         self._db: sqlite3.Connection | None = None
@@ -150,16 +167,26 @@ class Store:
 
     async def pending(self, *, limit: int) -> list[OutboxRow]:
         """Return the first `limit` events of the outbox in store order."""
-        rows = await self._all(
-            "SELECT seq, id, record, symbol, rule, severity FROM events WHERE sent_ms IS NULL ORDER BY seq LIMIT ?",
-            limit,
-        )
-        return [OutboxRow(*row) for row in rows]
+        return (await self.batch(limit=limit)).rows
+
+    async def batch(self, *, limit: int) -> Batch:
+        """Return the first `limit` events of the outbox in store order, and what was acknowledged, in one call."""
+
+        def look(db: sqlite3.Connection) -> Batch:
+            epoch, acked = db.execute("SELECT epoch, acked FROM channel").fetchone() or ("", 0)
+            return Batch([OutboxRow(*row) for row in db.execute(_PENDING, (limit,))], epoch, acked)
+
+        return await self._run(look)
 
     async def mark_sent(self, receipts: Sequence[tuple[int, int]], *, epoch: str) -> None:
         """Take (seq, stream offset) pairs out of the outbox and remember the greatest offset as acknowledged."""
         marked = await self._run(lambda db: self._mark_sent(db, receipts, epoch))
         self.lag_rows -= marked  # not in one statement: the old value would be read before the await
+        self._unchecked_rows += marked
+        if self._unchecked_rows >= CHECKPOINT_ROWS and not self.lag_rows:
+            # By itself SQLite would do it within a commit that events wait for: 12 ms in place of 4.
+            self._unchecked_rows = 0
+            await self._checkpoint()
 
     async def acked(self) -> tuple[str, int]:
         """Return (epoch, greatest offset the broker acknowledged in it), ("", 0) before the first epoch."""
@@ -173,9 +200,15 @@ class Store:
         return waiting
 
     async def prune(self, *, sent_before_ms: int) -> int:
-        """Delete history sent before that time, but nothing a redrive may need; return how many events."""
+        """Delete history sent before that time, but nothing a redrive may need; return how many events.
+
+        In many short transactions, so that a commit waits for one of them at most; cancelling ends it after one.
+        """
         limit_ms = min(sent_before_ms, self._clock_ms() - REDRIVE_MS)
-        return await self._run(lambda db: db.execute("DELETE FROM events WHERE sent_ms < ?", (limit_ms,)).rowcount)
+        pruned = 0
+        while some := await self._run(lambda db: db.execute(_PRUNE, (limit_ms, PRUNED_AT_ONCE)).rowcount):
+            pruned += some
+        return pruned
 
     async def history(self, wanted: HistoryFilter, *, page: int = 1, page_size: int = 100) -> Page[StoredAlert]:
         """Return a page of the events that pass, newest first; page_size is at most 1000."""
@@ -244,6 +277,16 @@ class Store:
             raise StoreError(f"store {self.path} is closed")
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
 
+    async def _checkpoint(self) -> None:
+        """Copy what the write-ahead log holds into the file."""
+
+        def copy() -> None:
+            if self._db is not None:
+                with _sqlite_errors(self.path):
+                    self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+        await asyncio.get_running_loop().run_in_executor(self._thread, copy)
+
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         db = self._db
         if db is None:
@@ -265,7 +308,10 @@ class Store:
             self._lock = _take_lock(self.path)
             try:
                 self._db = db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=True)
-                for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+                for setting in (
+                    "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON",
+                    f"wal_autocheckpoint = {LONGEST_WAL_PAGES}",
+                ):  # fmt: skip
                     db.execute(f"PRAGMA {setting}").fetchall()
                 migrate(db, str(self.path))
                 (self.lag_rows,) = db.execute("SELECT count(*) FROM events WHERE sent_ms IS NULL").fetchone()
@@ -283,36 +329,33 @@ class Store:
 
     def _commit(self, db: sqlite3.Connection, alerts: Sequence[Alert], offset: int, source_id: str) -> int:
         now_ms = self._clock_ms()
-        added = sum(
-            db.execute(
-                "INSERT INTO events (id, event, rule, rev, leg, symbol, \"group\", severity, trade_date, episode, "
-                "ts_event_ms, record, committed_ms) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO NOTHING",
+        added = db.executemany(
+            "INSERT INTO events (id, event, rule, rev, leg, symbol, \"group\", severity, trade_date, episode, "
+            "ts_event_ms, record, committed_ms) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO NOTHING",
+            (
                 (
                     alert.id, str(alert.event), alert.rule, alert.rev, alert.leg, alert.symbol, alert.group,
                     alert.severity, alert.trade_date, alert.episode, alert.ts_event_ms, alert.to_json(), now_ms,
-                ),
-            ).rowcount
-            for alert in alerts
-        )  # fmt: skip
+                )
+                for alert in alerts
+            ),
+        ).rowcount  # fmt: skip
         db.execute(
             "INSERT INTO inputs VALUES (?, ?) "
             "ON CONFLICT (source_id) DO UPDATE SET offset = max(offset, excluded.offset)",
             (source_id, offset),
         )
-        return added
+        return max(added, 0)  # -1 for no alert at all
 
     def _mark_sent(self, db: sqlite3.Connection, receipts: Sequence[tuple[int, int]], epoch: str) -> int:
         now_ms = self._clock_ms()
-        marked = sum(
-            db.execute(
-                "UPDATE events SET sent_ms = ?, epoch = ?, off = ? WHERE seq = ? AND sent_ms IS NULL",
-                (now_ms, epoch, off, seq),
-            ).rowcount
-            for seq, off in receipts
-        )
+        marked = db.executemany(
+            "UPDATE events SET sent_ms = ?, epoch = ?, off = ? WHERE seq = ? AND sent_ms IS NULL",
+            ((now_ms, epoch, off, seq) for seq, off in receipts),
+        ).rowcount
         top = max((off for _, off in receipts), default=0)
         db.execute("UPDATE channel SET acked = max(acked, ?) WHERE epoch = ?", (top, epoch))
-        return marked
+        return max(marked, 0)
 
     def _begin_epoch(self, db: sqlite3.Connection, epoch: str, base: int) -> int:
         db.execute("UPDATE channel SET epoch = ?, acked = ?", (epoch, base))
@@ -324,6 +367,10 @@ class Store:
         return int(waiting)
 
 
+_PRUNE: Final = "DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE sent_ms < ? LIMIT ?)"
+_PENDING: Final = (
+    "SELECT seq, id, record, symbol, rule, severity FROM events WHERE sent_ms IS NULL ORDER BY seq LIMIT ?"
+)
 _COUNTERS: Final = """
 WITH day AS (SELECT * FROM events WHERE trade_date = ?),
 fired AS (

@@ -14,8 +14,10 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from math import inf
 from typing import Any, Final, TypeAlias, cast
 
+import hiredis
 import orjson
 import structlog
 from redis.asyncio import Redis
@@ -179,16 +181,18 @@ class AlertChannel:
         return self._token
 
     async def publish(self, batch: Sequence[Outgoing], *, epoch: str, acked: int) -> list[Receipt]:
-        """Publish in order and return a receipt for each.
+        """Publish in order, in one call of the script, and return a receipt for each.
 
         acked: the greatest offset this epoch ever acknowledged to us. Raises Behind, Fenced or ChannelDown; a part of
         the batch may then have been published, and publishing all of it again gives each its first offset.
         """
-        replies = await self._publish_all(batch, epoch, acked)
-        if any(isinstance(reply, NoScriptError) for reply in replies):
-            await self._load_script()
-            replies = await self._publish_all(batch, epoch, acked)
-        return [Receipt(int(off), bool(known)) for off, known in map(_checked, replies)]
+        with _down("publish"):
+            try:
+                replies = await self._run_script(batch, epoch, acked)
+            except NoScriptError:  # the broker was started anew
+                await self._load_script()
+                replies = await self._run_script(batch, epoch, acked)
+        return [Receipt(int(off), bool(known)) for off, known in replies]
 
     async def begin_epoch(self, *, acked: int) -> tuple[str, int]:
         """Begin a new epoch behind offset `acked` and all that is there; return its name and its base offset.
@@ -223,23 +227,27 @@ class AlertChannel:
         )
 
     async def _load_script(self) -> None:
-        with _down("load the publish script"):
-            sha = await self._redis.script_load(self._publish_text)
-            self._publish_sha = sha if isinstance(sha, str) else sha.decode()
+        sha = await self._redis.script_load(self._publish_text)
+        self._publish_sha = sha if isinstance(sha, str) else sha.decode()
 
-    async def _publish_all(self, batch: Sequence[Outgoing], epoch: str, acked: int) -> list[Any]:
+    async def _run_script(self, batch: Sequence[Outgoing], epoch: str, acked: int) -> list[tuple[int, int]]:
         if not self._publish_sha:
             await self._load_script()
         names = self.names
-        with _down("publish"):
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for alert in batch:
-                    keys = [names.meta, names.stream, names.fence, names.dedup(alert.id)]
-                    pipe.evalsha(
-                        self._publish_sha, len(keys), *keys, epoch, acked, self._share, self._token,
-                        alert.json, self._stream_length, DEDUP_S, *names.channels(alert),
-                    )  # fmt: skip
-                return cast(list[Any], await pipe.execute(raise_on_error=False))
+        keys = [names.meta, names.stream, names.fence, *(names.dedup(alert.id) for alert in batch)]
+        values: list[Any] = [epoch, acked, self._share, self._token, self._stream_length, DEDUP_S]
+        for alert in batch:
+            channels = names.channels(alert)
+            values += (alert.json, len(channels), *channels)
+        # Packed in C: redis-py's own way takes 1 ms for the 420 words of 60 alerts.
+        command = hiredis.pack_command(("EVALSHA", self._publish_sha, len(keys), *keys, *values))
+        pool = self._redis.connection_pool
+        connection = await pool.get_connection()
+        try:
+            await connection.send_packed_command(command)
+            return cast(list[tuple[int, int]], await connection.read_response())  # cut off, it closes the connection
+        finally:
+            await pool.release(connection)
 
 
 class Subscription:
@@ -280,7 +288,8 @@ class Subscription:
     async def __anext__(self) -> Position | Envelope:
         while not self._ready:
             try:
-                await self._advance()
+                with heeding_cancel():
+                    await self._advance()
             except (RedisError, OSError) as error:  # redis-py's TimeoutError and asyncio's are both among these
                 await self._reconnect_later(error)
             except BaseException:  # cancelled in the middle of a reply: what follows on that connection is not ours
@@ -305,14 +314,14 @@ class Subscription:
         loop = asyncio.get_running_loop()
         if self._live is None:
             await self._attach()
-        message = None
+        messages: list[bytes] = []
         if not self._behind:
-            message = await self._next_message(max(self._next_check - loop.time(), 0.0))
+            messages = await self._next_messages(max(self._next_check - loop.time(), 0.0))
         if self._behind or loop.time() >= self._next_check:
             await self._catch_up()
             self._next_check = loop.time() + self._check_s
             self._pause_s = FIRST_PAUSE_S
-        if message is not None:
+        for message in messages:
             await self._take(message)
 
     async def _attach(self) -> None:
@@ -324,10 +333,25 @@ class Subscription:
             raise TimeoutError("no answer to SUBSCRIBE")
         self._behind = True
 
-    async def _next_message(self, wait_s: float) -> bytes | None:
-        assert self._live is not None
-        message = await self._live.get_message(ignore_subscribe_messages=True, timeout=wait_s)
-        return None if message is None else cast(bytes, message["data"])
+    async def _next_messages(self, wait_s: float) -> list[bytes]:
+        """Wait for a message and return it with those that came beside it, [] if none came.
+
+        The first is waited for as redis-py does it; at 0.07 ms each, the other 60 of a burst would take longer than
+        everything else behind the script. Raises TimeoutError if one of them does not come to its end.
+        """
+        live: Any = self._live  # redis-py types one method of three here
+        message = await live.get_message(ignore_subscribe_messages=True, timeout=wait_s)
+        messages = []
+        async with asyncio.timeout(TIMEOUT_S):
+            while message is not None:
+                messages.append(cast(bytes, message["data"]))
+                connection = live.connection
+                has_more = getattr(connection, "can_read", None) or connection.can_read_destructive
+                if len(messages) == PAGE or not await has_more():
+                    break
+                reply = await connection.read_response(timeout=inf, disconnect_on_error=False)
+                message = await live.handle_message(reply, ignore_subscribe_messages=True)
+        return messages
 
     async def _reconnect_later(self, error: Exception) -> None:
         self._counters["reconnects"] += 1
@@ -445,19 +469,29 @@ async def _read(redis: Client, names: Names, *, after: int, upto: str, count: in
     ]
 
 
-def _checked(reply: Any) -> tuple[int, int]:
-    """Return a publish reply or raise what the broker refused with."""
-    if isinstance(reply, Exception):
-        raise _refusal(reply, "publish")
-    off, known = reply
-    return off, known
+@contextmanager
+def heeding_cancel() -> Iterator[None]:
+    """Raise CancelledError at the end if the task was cancelled in between and the cancel went astray.
+
+    redis-py sends each command under asyncio.wait_for, and up to Python 3.11 that forgets a cancel in the very turn of
+    the loop in which the command has gone out (python/cpython#86296). A follower would follow on, and a stop would wait
+    for it for ever: seen under load in one of some fifty stops.
+    """
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
+    try:
+        yield
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 @contextmanager
 def _down(doing: str) -> Iterator[None]:
     """Turn what redis-py raises into this package's errors."""
     try:
-        yield
+        with heeding_cancel():
+            yield
     except (RedisError, OSError) as error:
         raise _refusal(error, doing) from error
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
-from notifiers.channel import Client, Names, connect_to
+from notifiers.channel import Client, Names, connect_to, heeding_cancel
 from notifiers.consumer import BLOCK_MS, CLAIM_AFTER_MS, GroupEntry
 from notifiers.errors import BrokerUnavailable
 
@@ -124,7 +124,8 @@ class AlertConsumer:
     async def _broker_errors(self) -> AsyncIterator[None]:
         """Turn the client's errors into BrokerUnavailable; note that a reply may have been lost, also by cancelling."""
         try:
-            yield
+            with heeding_cancel():
+                yield
         except (RedisError, OSError, TimeoutError) as error:
             self._recovering = True
             raise BrokerUnavailable(f"alert stream of {self._group}: {type(error).__name__}") from None

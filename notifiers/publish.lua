@@ -1,9 +1,13 @@
--- Publish one alert: at most once per epoch, in the order of the calls, with contiguous offsets.
+-- Publish some alerts: each at most once per epoch, in the order given, with contiguous offsets.
 --
--- KEYS  1 meta (hash: epoch, top, base)   2 stream   3 fence (hash: share -> token)   4 dedup key of the alert id
+-- One call takes all that a drain of the outbox found: the checks are made once, nobody's command comes between two of
+-- its alerts, and a subscriber finds them side by side in its socket.
+--
+-- KEYS  1 meta (hash: epoch, top, base)   2 stream   3 fence (hash: share -> token)   4... dedup key of each alert's id
 -- ARGV  1 epoch   2 last offset the publisher knows to be here   3 share ("" = no fence)   4 fencing token
---       5 alert JSON   6 stream length to keep   7 seconds the dedup key lives   8... channels
--- Returns {offset, 1 if it had been published before, else 0}; refuses with FENCED or BEHIND and then changes nothing.
+--       5 stream length to keep   6 seconds a dedup key lives   7... of each alert: JSON, number of channels, channels
+-- Returns {offset, 1 if it had been published before, else 0} of each; refuses with FENCED or BEHIND and then changes
+-- nothing. Where a command fails in the middle, what came before it stays published.
 
 if ARGV[3] ~= '' then
   local holder = redis.call('HGET', KEYS[3], ARGV[3])
@@ -18,18 +22,24 @@ if epoch == '' or epoch ~= ARGV[1] or top < tonumber(ARGV[2]) then
   return redis.error_reply('BEHIND epoch ' .. epoch .. ' top ' .. string.format('%.0f', top))
 end
 
--- Offsets go on growing over epochs, so an offset up to the epoch's base was given in an older one.
-local known = redis.call('GET', KEYS[4])
-if known and tonumber(known) > base then
-  return {tonumber(known), 1}
+local receipts, place = {}, 7
+for number = 4, #KEYS do
+  local alert, last = ARGV[place], place + 1 + tonumber(ARGV[place + 1])
+  -- Offsets go on growing over epochs, so an offset up to the epoch's base was given in an older one.
+  local known = redis.call('GET', KEYS[number])
+  if known and tonumber(known) > base then
+    receipts[number - 3] = {tonumber(known), 1}
+  else
+    local off = redis.call('HINCRBY', KEYS[1], 'top', 1)
+    local text = string.format('%.0f', off)
+    redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], text .. '-0', 'alert', alert, 'epoch', epoch)
+    redis.call('SET', KEYS[number], text, 'EX', ARGV[6])
+    local envelope = '{"off":' .. text .. ',"epoch":"' .. epoch .. '","alert":' .. alert .. '}'
+    for channel = place + 2, last do
+      redis.call('PUBLISH', ARGV[channel], envelope)
+    end
+    receipts[number - 3] = {off, 0}
+  end
+  place = last + 1
 end
-
-local off = redis.call('HINCRBY', KEYS[1], 'top', 1)
-local text = string.format('%.0f', off)
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[6], text .. '-0', 'alert', ARGV[5], 'epoch', epoch)
-redis.call('SET', KEYS[4], text, 'EX', ARGV[7])
-local envelope = '{"off":' .. text .. ',"epoch":"' .. epoch .. '","alert":' .. ARGV[5] .. '}'
-for place = 8, #ARGV do
-  redis.call('PUBLISH', ARGV[place], envelope)
-end
-return {off, 0}
+return receipts

@@ -22,7 +22,7 @@ from typing import Final, overload
 
 import numpy as np
 
-from feeds.sessions import midnight_ms
+from feeds.sessions import day_ms, midnight_ms
 from feeds.tick import BoolArray, FloatArray, IntArray
 from rules.alert import SHANGHAI
 from rules.node import Selection
@@ -41,6 +41,7 @@ CLOSE_DELAY_MS: Final = 3_000
 """How long after a bar's end the market clock closes it."""
 _MORNING_MS: Final = (9 * 60 + 30) * MINUTE_MS
 _AFTERNOON_MS: Final = 13 * 60 * MINUTE_MS
+_CLOSE_MS: Final = 15 * 60 * MINUTE_MS
 _HALF: Final = 120
 
 OPEN, CLOSED_BY_CLOCK, FINAL = 0, 1, 2
@@ -256,5 +257,11 @@ def due_times(midnight: int, periods: tuple[str, ...]) -> list[tuple[int, int, t
         ending = tuple(p for p in periods if minute % PERIOD_MINUTES[p] == 0 and last_day_ms(midnight, p) == midnight)
         if ending:
             end = midnight + minute_end_ms(minute)
-            due.append((end + (MINUTE_MS if minute == DAY_MINUTES else CLOSE_DELAY_MS), end, ending))
+            due.append((int(due_ms(end)), end, ending))
     return due
+
+
+def due_ms(end_ms: IntArray | int) -> IntArray:
+    """Return when the clock closes the bars that end then (Unix ms)."""
+    last = day_ms(np.asarray(end_ms, np.int64)) == _CLOSE_MS
+    return np.asarray(end_ms + np.where(last, MINUTE_MS, CLOSE_DELAY_MS))

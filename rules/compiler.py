@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from rules.catalog import instance
 from rules.errors import RuleError
-from rules.functions import arithmetic
+from rules.functions import arithmetic, truths
 from rules.functions.across import Across, AcrossClosed, AcrossTruth, BarEnd
 from rules.functions.function import Args, Builder, Clock, Function, ParamKind, Value
 from rules.functions.references import earlier
@@ -102,9 +102,9 @@ class Compiler:
             case Compare(op=op, left=left, right=right):
                 return layer.compare(op, self.node(left), self.node(right))
             case Logic(op=op, operands=operands):
-                return arithmetic.logic(layer, op, tuple(map(self.node, operands)))
+                return truths.logic(layer, op, tuple(map(self.node, operands)))
             case Not(operand=operand):
-                return arithmetic.invert(layer, self.node(operand))
+                return truths.invert(layer, self.node(operand))
             case Negate(operand=operand):
                 return arithmetic.negate(layer, self.node(operand))
             case CrossPeriod(name=name, period=period):

@@ -20,6 +20,7 @@ from rules.functions import (
     across,
     arithmetic,
     averages,
+    comparing,
     counting,
     crossing,
     parabolic,
@@ -27,6 +28,7 @@ from rules.functions import (
     regression,
     seconds,
     spread,
+    truths,
     varying,
     windows,
 )
@@ -185,10 +187,10 @@ def _pair(node: Node, args: Sequence[Degree]) -> Degree:
 
 RULES: Final[Mapping[type, Rule]] = {
     arithmetic.Operation: _operation, arithmetic.Quotient: _quotient, arithmetic.Unary: _unary,
-    arithmetic.Pair: _pair, arithmetic.Shifted: _first, arithmetic.Greater: _compared, arithmetic.Equal: _compared,
-    arithmetic.Conjunction: _plain, arithmetic.Disjunction: _plain, arithmetic.Inverse: _plain,
-    arithmetic.TruthNumber: _plain, arithmetic.NumberTruth: _plain, arithmetic.ChosenNumber: _chosen,
-    arithmetic.ChosenTruth: _plain,
+    arithmetic.Pair: _pair, comparing.Shifted: _first, comparing.Greater: _compared, comparing.Equal: _compared,
+    truths.Conjunction: _plain, truths.Disjunction: _plain, truths.Inverse: _plain,
+    truths.TruthNumber: _plain, truths.NumberTruth: _plain, truths.ChosenNumber: _chosen,
+    truths.ChosenTruth: _plain,
     across.Across: _first, across.AcrossTruth: _plain, across.AcrossClosed: _first, across.BarEnd: _plain,
     averages.Smoothed: _first, averages.DynamicAverage: _weighted, averages.SeededAverage: _first,
     counting.Age: _plain, counting.FirstAge: _plain, counting.OldestAge: _plain, counting.Run: _plain,

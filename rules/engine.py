@@ -9,7 +9,7 @@ reads a clock.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -17,55 +17,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feeds.inputs import Control, ControlKind, Heartbeat, Input, Mark, MarkKind
-from feeds.sessions import Session, day_ms, session_clock_ms, trade_date
+from feeds.sessions import Session, trade_date
 from feeds.tick import BoolArray, IntArray, TickBatch
 from rules import rulefile
 from rules.adjuster import Adjuster
-from rules.alert import Alert, Event
-from rules.bars import CLOSED_BY_CLOCK, FINAL, LONG_PERIODS, OPEN, PeriodBars, bar_start_ms
-from rules.books import rows_of
+from rules.alert import Alert
 from rules.breadth import Breadth
+from rules.closing import Closing
 from rules.episodes import Episodes
 from rules.errors import RuleError
+from rules.fires import Fires
 from rules.graph import Graph
-from rules.lifecycle import Ledger, Moment, SlotKey
-from rules.market import RESTART, Market, pick
+from rules.lifecycle import Ledger
+from rules.loaded import Loaded
+from rules.market import RESTART, Market
 from rules.node import is_tick
 from rules.plan import Plan
-from rules.program import (
-    EdgeGroup,
-    Fire,
-    GroupKey,
-    Sample,
-    Sessions,
-    Slot,
-    StateGroup,
-    compile_slots,
-    group_slots,
-    layer_name,
-    layer_of,
-    ticks_in_session,
-)
+from rules.program import EdgeGroup, Sample, Slot, StateGroup, layer_name, ticks_in_session
 from rules.reported import Reported
-from rules.reporter import AFTER_TICK, AT_TICK, BEFORE_TICK, Cause, Reporter
-from rules.rule import Evaluation, Mode, Rule, RuleSet
+from rules.reporter import AT_TICK, BEFORE_TICK, Reporter
+from rules.rule import Evaluation, RuleSet
 from rules.segment import Segment, places
 
 CHECKPOINT_VERSION: Final = 3
-NEVER_MS: Final = 1 << 60
-"""A time that does not come."""
-_CLOSING_STATUS: Final = (15, 22, 23)
-_CLOSE_MS: Final = 15 * 3_600_000
-
-
-@dataclass(frozen=True, slots=True)
-class Provisional:
-    """A fire sent before its bar closed: slot, symbol's row, and its episode's number and trade date."""
-
-    key: SlotKey
-    row: int
-    episode: int
-    date: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +64,28 @@ class Engine:
         self.window = window
         self.offset = -1
         self.market = Market()
-        self.rules = RuleSet((), "[]")
         self._graph = Graph(self.market.state, self.market, window=window)
-        self._slots: list[Slot] = []
-        self._groups: dict[GroupKey, EdgeGroup | StateGroup] = {}
         self._reported = Reported(self._value_plan)
         self._breadth = Breadth(self.market)
         self._reporter = Reporter(self.market, self._breadth.names)
         self._adjuster = Adjuster(self._graph, self.market)
         self._episodes = Episodes(self.market, self._reporter, self._reported.look)
-        self._provisional: dict[str, list[Provisional]] = {}
-        """Fires that wait for their bar's close, by period."""
-        self._expired: set[str] = set()
-        self._next_expiry_ms = NEVER_MS
-        self._shortest_timer_ms = NEVER_MS
+        self._loaded = Loaded(
+            self.market, self._graph, breadth=self._breadth, reporter=self._reporter, reported=self._reported,
+            adjuster=self._adjuster, episodes=self._episodes,
+        )  # fmt: skip
+        self._fires = Fires(
+            self.market, loaded=self._loaded, reporter=self._reporter, reported=self._reported, episodes=self._episodes
+        )
+        self._closing = Closing(
+            self.market, self._graph, loaded=self._loaded, fires=self._fires, reporter=self._reporter
+        )
         self._out: list[Alert] = []
+
+    @property
+    def rules(self) -> RuleSet:
+        """The rule set in force."""
+        return self._loaded.rules
 
     def step(self, value: Input, *, offset: int = -1) -> list[Alert]:
         """Take the next input and return the events it caused, in order; `offset` is only remembered.
@@ -132,7 +113,7 @@ class Engine:
             return
         rows, grown = self.market.rows(batch.symbols)
         if grown:
-            self._cover()
+            self._loaded.cover()
         quiet_until_ms = self._quiet_until_ms(batch.span_ms[0])
         for part in self.market.segments(rows, batch, quiet_until_ms=quiet_until_ms):
             whole = part.start == 0 and part.stop == len(rows)
@@ -146,7 +127,7 @@ class Engine:
         market, rings_ms = self.market, self._episodes.timers.next_ms
         if trade_date(from_ms) != market.date or self._watches_seconds:
             return 0
-        quiet_ms = min(market.next_due_ms, from_ms + self._shortest_timer_ms, self._next_expiry_ms)
+        quiet_ms = min(market.next_due_ms, from_ms + self._loaded.shortest_timer_ms, self._loaded.next_expiry_ms)
         return quiet_ms if rings_ms is None else min(quiet_ms, rings_ms)
 
     @property
@@ -170,16 +151,18 @@ class Engine:
         ticks = market.segment(rows, batch, arrival=arrival)
         minutes = market.minutes(ticks)
         for bars in market.bars.values():
-            self._leave_bars(bars, ticks, ends=market.ends(minutes, bars.period))
+            self._closing.leave(bars, ticks, ends=market.ends(minutes, bars.period))
         market.mark_gaps(ticks)
-        extremes = market.extremes(ticks)
+        extremes = market.joining.extremes(ticks)
         market.latest.apply(ticks)
         self._breadth.changed = self._breadth.is_watching
         for bars in market.bars.values():
-            market.enter_bars(bars, ticks, ends=market.ends(minutes, bars.period), extremes=extremes)
-        market.count_day(ticks)
+            market.joining.enter(bars, ticks, ends=market.ends(minutes, bars.period), extremes=extremes)
+        market.joining.count_day(ticks)
         self._sample_ticks(ticks)
-        self._close_by_status(ticks)
+        self._closing.by_status(ticks)
+        if market.is_late(minutes):
+            self._closing.overdue(ticks)
         self._flush()
 
     def _adjust(self, rows: IntArray, batch: TickBatch) -> None:
@@ -189,31 +172,12 @@ class Engine:
         if found is not None:
             self._adjuster.apply(found, self._reporter.ledger)
 
-    def _leave_bars(self, bars: PeriodBars, ticks: Segment, *, ends: int | IntArray) -> None:
-        """Close and commit the bars of symbols that now trade in a later one.
-
-        A minute just past in which a symbol did not trade, and which the clock has not closed yet, is laid flat here;
-        all earlier ones have been, except where there is no bar at all (halts, silences).
-        """
-        behind = bars.ends_before(ticks.at, ends)
-        if ticks.live is not None:
-            behind &= ticks.live
-        if not np.count_nonzero(behind):
-            return
-        rows, arrival, ends = ticks.rows[behind], ticks.arrival[behind], pick(ends, behind)
-        still_open = bars.closed.array[rows] == OPEN
-        self._close(bars, rows[still_open], closed=FINAL, arrival=arrival[still_open])
-        skipped, between = self.market.skipped(bars, rows, ends=ends)
-        if skipped.any():
-            self._lay_flat(bars, rows[skipped], ends=between[skipped], arrival=arrival[skipped])
-        self._graph.commit(bars.period, rows, values=False)
-
     def _sample_ticks(self, ticks: Segment) -> None:
         """Sample the tick-evaluated rules of every period; on period tick each sample is a bar of its own.
 
         A halted symbol is not sampled: its ticks repeat what was.
         """
-        if self._is_frozen:
+        if self._reporter.is_silent:
             return
         at, rows, arrival, times_ms, span_ms = (
             ticks.at,
@@ -232,13 +196,13 @@ class Engine:
         overlap = partial(ticks_in_session, span_ms=span_ms)
         sample = Sample(at, self.market.state.n, times_ms, overlap)
         layers: dict[str, BoolArray | bool] = {}
-        for (layer, evaluation, _), group in self._groups.items():
+        for (layer, evaluation, _), group in self._loaded.groups.items():
             if evaluation is not Evaluation.TICK:
                 continue
             inside = sample.inside(group.sessions)
             if not np.any(inside):
                 continue
-            self._take_sample(group, sample, rows, bars=self.market.bars.get(layer), arrival=arrival, phase=AT_TICK)
+            self._fires.take(group, sample, rows, bars=self.market.bars.get(layer), arrival=arrival, phase=AT_TICK)
             if is_tick(layer):
                 layers[layer] = inside
         for layer, inside in layers.items():
@@ -250,62 +214,6 @@ class Engine:
             sampled_ms = times_ms if isinstance(inside, bool) else times_ms[inside]
             self.market.gaps.trail(layer).follow(sampled[priced], sampled_ms[priced])
 
-    def _take_sample(
-        self,
-        group: EdgeGroup | StateGroup,
-        sample: Sample,
-        rows: IntArray,
-        *,
-        bars: PeriodBars | None,
-        arrival: IntArray,
-        phase: int,
-    ) -> None:
-        """Sample a group and note what comes of it.
-
-        rows: the symbols sampled; arrival: theirs; bars: those that the sample is about.
-        """
-        whole = isinstance(sample.at, slice)
-
-        def moment_of(slot: Slot, row: int) -> tuple[Moment, Cause]:
-            at = row if whole else int(np.flatnonzero(rows == row)[0])
-            end_ms = None if bars is None else int(bars.end_ms.array[row])
-            moment = self._reporter.moment(slot, row, int(sample.times_ms[at]), end_ms)
-            return moment, Cause(int(arrival[at]), phase)
-
-        if isinstance(group, StateGroup):
-            self._episodes.move(group, group.sample(sample), moment_of)
-            return
-        fires = group.sample(sample)
-        for fire, values in zip(fires, self._reported.of_fires(group, fires), strict=True):
-            moment, cause = moment_of(fire.slot, fire.row)
-            self._tell(fire, moment, cause, values)
-
-    def _tell(self, fire: Fire, moment: Moment, cause: Cause, values: dict[str, float | None]) -> None:
-        """Note the event of a fire; a provisional one waits for its bar's close."""
-        verdict = self._reporter.note_fire(fire.slot, fire, moment, cause=cause, values=values)
-        if not fire.slot.rule.confirm or verdict.event is not Event.FIRE:
-            return
-        bars = self.market.bars[fire.slot.rule.period]
-        provisional = Provisional(fire.slot.key, fire.row, verdict.episode, moment.date)
-        if bars.closed.array[fire.row] == OPEN:
-            self._provisional.setdefault(bars.period, []).append(provisional)
-        else:  # the clock has closed the bar, and this late tick only amends it
-            self._settle(provisional, bars, Cause(cause.arrival, AFTER_TICK))
-
-    def _close_by_status(self, ticks: Segment) -> None:
-        """Close the day's last bars of symbols whose tick says that their day is over."""
-        if day_ms(ticks.last_ms) < _CLOSE_MS:
-            return
-        batch = ticks.batch
-        over = np.isin(batch.status, _CLOSING_STATUS) & (day_ms(batch.ts_event_ms) >= _CLOSE_MS)
-        if not over.any():
-            return
-        rows, arrival = ticks.rows[over], ticks.arrival[over]
-        for bars in self.market.bars.values():
-            ready = bars.closed.array[rows] == OPEN
-            ready &= bars.end_ms.array[rows] == self.market.midnight_ms + _CLOSE_MS
-            self._close(bars, rows[ready], closed=FINAL, arrival=arrival[ready], phase=AFTER_TICK)
-
     # ── the market clock ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _enter(self, ts_ms: int) -> None:
@@ -313,14 +221,16 @@ class Engine:
         market, second_ms = self.market, ts_ms - ts_ms % 1000
         if second_ms <= market.clock_ms:
             return
-        expiry_ms = self._next_expiry_ms
+        expiry_ms = self._loaded.next_expiry_ms
         if market.clock_ms < expiry_ms < second_ms and trade_date(expiry_ms) == trade_date(second_ms):
             self._enter(expiry_ms)  # no timer rings after it
         if self._breadth.changed and second_ms > market.clock_ms + 1000:
             self._enter(market.clock_ms + 1000)  # groups are sampled when the second after a change begins
         before_ms = market.clock_ms
         if trade_date(second_ms) != market.date:
-            self._finish_day(second_ms)
+            self._episodes.timers.clear()  # the old day's clock has stopped: none of them runs on
+            self._close_due(market.last_due_ms)
+            self._closing.finish_day(second_ms)
             self._episodes.end_day(market.clock_ms)
             self._flush()
             market.roll(second_ms)
@@ -330,26 +240,14 @@ class Engine:
         self._close_due(second_ms)
         self._graph.sample_others()
         self._sample_groups(second_ms)
-        self._expire()
-
-    def _finish_day(self, second_ms: int) -> None:
-        """Close and commit what the old day has left, as far as it ends before the trade date of `second_ms`.
-
-        Its clock has stopped: bars close late rather than never, but no timer runs on.
-        """
-        self._episodes.timers.clear()
-        self._close_due(self.market.last_due_ms)
-        for bars in self.market.bars.values():
-            if self.market.ends_before(bars, second_ms):
-                # A week whose Friday did not trade was not closed by the clock.
-                self._close(bars, np.flatnonzero((bars.end_ms.array > 0) & (bars.closed.array == OPEN)), closed=FINAL)
-                self._graph.commit(bars.period, np.flatnonzero(bars.end_ms.array > 0), values=False)
+        if self._loaded.expire():
+            self._flush()
 
     def _close_due(self, second_ms: int) -> None:
         for due_ms, end_ms, periods in self.market.due(second_ms):
             self._ring(due_ms - 1000)  # timers of the seconds before this one
             for period in periods:
-                self._close_by_clock(self.market.bars[period], end_ms)
+                self._closing.by_clock(self.market.bars[period], end_ms)
             self._flush()
             if self._breadth.on_bars:
                 self._ring(due_ms)
@@ -362,7 +260,7 @@ class Engine:
         breadth = self._breadth
         if not breadth.changed:
             return
-        if self._is_frozen:
+        if self._reporter.is_silent:
             breadth.changed = False
             return
         breadth.measure()
@@ -372,113 +270,15 @@ class Engine:
         rows = np.arange(len(breadth.names))
         arrival = np.zeros(len(rows), np.int64)
         for group, sample in breadth.samples(second_ms):
-            self._take_sample(group, sample, rows, bars=None, arrival=arrival, phase=BEFORE_TICK)
+            self._fires.take(group, sample, rows, bars=None, arrival=arrival, phase=BEFORE_TICK)
         breadth.commit(second_ms)
         self._flush()
 
     def _ring(self, before_ms: int) -> None:
         """Let timers end whose deadline is before this second; none does while the feed is silent."""
-        if not self._is_frozen:
+        if not self._reporter.is_silent:
             self._episodes.ring(before_ms)
             self._flush()
-
-    def _close_by_clock(self, bars: PeriodBars, end_ms: int) -> None:
-        """Close every bar that ends here and is still open; symbols that did not trade in it get a flat one."""
-        held = bars.end_ms.array
-        idle = np.flatnonzero((held > 0) & (held < end_ms) & ~self.market.latest.halted())
-        self._close(bars, np.flatnonzero((held == end_ms) & (bars.closed.array == OPEN)), closed=CLOSED_BY_CLOCK)
-        if len(idle) and not self.market.is_silent(bar_start_ms(end_ms, bars.period), end_ms):
-            self._lay_flat(bars, idle, ends=end_ms)
-
-    def _lay_flat(
-        self, bars: PeriodBars, rows: IntArray, *, ends: int | IntArray, arrival: IntArray | None = None
-    ) -> None:
-        """Commit these symbols' closed bars and close a flat one after each."""
-        self._graph.commit(bars.period, rows, values=False)
-        bars.lay_flat(rows, ends, day=self.market.day)
-        self.market.mark_flat(bars, rows, ends=ends)
-        self._close(bars, rows, closed=CLOSED_BY_CLOCK, arrival=arrival)
-
-    def _close(
-        self,
-        bars: PeriodBars,
-        rows: IntArray,
-        *,
-        closed: int,
-        arrival: IntArray | None = None,
-        phase: int = BEFORE_TICK,
-    ) -> None:
-        """Mark these bars closed and sample the rules that wait for it; no `arrival`: the clock did it."""
-        bars.closed.array[rows] = closed
-        if not len(rows):
-            return
-        ends = bars.end_ms.array[rows]
-        if arrival is None:
-            arrival = np.zeros(len(rows), np.int64)
-        self._confirm(bars, rows, arrival=arrival, phase=phase)  # also in a silence: it was promised
-        if self._is_frozen:
-            return
-
-        def overlap(ends_ms: IntArray, sessions: Sessions) -> BoolArray:
-            return _bars_in_session(ends_ms, sessions, bars.period)
-
-        sample = Sample(rows, self.market.state.n, ends, overlap)
-        for mode in Mode:
-            group = self._groups.get((bars.period, Evaluation.BAR_CLOSE, mode))
-            if group is not None:
-                self._take_sample(group, sample, rows, bars=bars, arrival=arrival, phase=phase)
-
-    def _confirm(self, bars: PeriodBars, rows: IntArray, *, arrival: IntArray, phase: int) -> None:
-        """Confirm or withdraw provisional fires of the bars that close, whatever the session."""
-        waiting = self._provisional.get(bars.period, [])
-        if not waiting:
-            return
-        place = {int(row): position for position, row in enumerate(rows)}
-        self._provisional[bars.period] = [fire for fire in waiting if fire.row not in place]
-        for fire in waiting:
-            if fire.row in place:
-                self._settle(fire, bars, Cause(int(arrival[place[fire.row]]), phase))
-
-    def _settle(self, fire: Provisional, bars: PeriodBars, cause: Cause) -> None:
-        """Confirm a provisional fire if its condition holds at its bar's close, else withdraw it."""
-        slot = next((slot for slot in self._slots if slot.key == fire.key), None)
-        if slot is None:
-            return
-        group = self._groups[layer_of(slot.rule), slot.rule.evaluation, slot.rule.mode]
-        holds = group.holds(slot, np.array([fire.row]), n_symbols=self.market.state.n)[0]
-        end_ms = int(bars.end_ms.array[fire.row])
-        self._reporter.note(
-            slot, fire.row, Event.CONFIRMED if holds else Event.WITHDRAWN,
-            self._reporter.moment(slot, fire.row, end_ms, end_ms), cause=cause,
-            values=self._reported.look(slot, fire.row), episode=(fire.episode, fire.date),
-        )  # fmt: skip
-
-    def _expire(self) -> None:
-        """Tell once about rules whose time is over; they are not evaluated any more."""
-        if self.market.clock_ms < self._next_expiry_ms:
-            return
-        over = [rule for rule in self.rules.rules if self._is_over(rule) and rule.id not in self._expired]
-        for rule in over:
-            self._expired.add(rule.id)
-            self._reporter.note_expiry(rule, order=next(s.order for s in self._slots if s.rule is rule))
-        self._plan_expiry()
-        if over:
-            self._cover()
-            self._episodes.leave()
-            self._flush()
-
-    def _plan_expiry(self) -> None:
-        """Note when the next rule expires."""
-        living = [rule for rule in self.rules.rules if rule.id not in self._expired]
-        self._next_expiry_ms = min((rule.expires_ms or NEVER_MS for rule in living), default=NEVER_MS)
-
-    @property
-    def _is_frozen(self) -> bool:
-        """Whether the feed has marked a silence that lasts: no rule is sampled, but bars still close."""
-        return self._reporter.silent_episode is not None
-
-    def _is_over(self, rule: Rule) -> bool:
-        return rule.expires_ms is not None and rule.expires_ms <= self.market.clock_ms
 
     # ── marks and control records ─────────────────────────────────────────────────────────────────────────────────
 
@@ -493,81 +293,27 @@ class Engine:
         silent = self._reporter.silent_episode is not None
         if mark.kind is MarkKind.SILENT and not silent:
             self._ring(mark.ts_ms + 1)  # what has ended within this second, before the silence begins
-            self.market.silences.append((mark.ts_ms, None))
+            self.market.outages.begin_silence(mark.ts_ms)
             self.market.exrights.miss(mark.ts_ms)
             self._out.append(self._reporter.feed_silent(mark))
         elif mark.kind is MarkKind.ALIVE and silent:
-            self._episodes.end_silence(self.market.silences[-1][0], mark.ts_ms)
-            self.market.silences[-1] = self.market.silences[-1][0], mark.ts_ms
+            self._episodes.end_silence(self.market.outages.end_silence(mark.ts_ms), mark.ts_ms)
             self.market.gaps.miss()
             self._graph.break_off(mark.ts_ms)
             self._out.append(self._reporter.feed_alive(mark))
 
     def _take_control(self, control: Control) -> None:
         if control.kind is ControlKind.RULES:
-            self._load(rulefile.from_source(control.text))
+            self._loaded.load(rulefile.from_source(control.text))
         elif control.kind is ControlKind.INSTRUMENTS:
             self.market.know(control.text)
-            self._cover()
+            self._loaded.cover()
             self._episodes.leave()
         elif control.kind is ControlKind.EXRIGHTS:
             self.market.exrights.take(control.text)
         else:
-            self._hold(control.text)
-
-    def _hold(self, source: str) -> None:
-        """Take a whole new set of positions; what is new or has another ENTRY begins anew, all else goes on."""
-        renewed = self.market.books.take(source, self.market.universe.row)
-        self._cover()
-        for group in self._groups.values():
-            for slot_row, slot in enumerate(group.slots):
-                symbols = renewed.get(slot.rule.select.book or "", frozenset())
-                rows = rows_of(symbols, self.market.universe.row)
-                if isinstance(group, StateGroup):
-                    self._episodes.renew(group, slot_row, rows)
-                group.bits.renew(slot_row, rows)
-                self._reporter.ledger.renew(slot.key, symbols)
-        self._flush()
-
-    def _load(self, rules: RuleSet) -> None:
-        """Swap the rule set; slots whose rule id and rev are unchanged keep their arming, nodes in use their state."""
-        slots = compile_slots(rules, self._graph, groups=self._breadth.graph)
-        of_symbols = [slot for slot in slots if slot.rule.over is None]
-        for slot in slots:
-            if slot.rule.period != "tick":
-                self.market.period(slot.rule.period)
-        groups = group_slots(of_symbols, self._graph)
-        self._breadth.load([slot for slot in slots if slot.rule.over is not None], self._graph)
-        for group in groups.values():
-            group.bits.grow(self.market.state.n)
-            for old in self._groups.values():
-                group.adopt(old)
-        every = (*groups.values(), *self._breadth.groups.values())
-        self._episodes.adopt([group for group in every if isinstance(group, StateGroup)])
-        self.rules, self._slots, self._groups = rules, slots, groups
-        self._reported.forget()
-        self.market.gaps.watch(layer for layer, _, _ in groups if is_tick(layer))
-        self._adjuster.follow(of_symbols)
-        self._reporter.absolute = self._adjuster.absolute
-        self._graph.remove_unused([*(node for slot in of_symbols for node in slot.nodes), *self._breadth.nodes])
-        for period in self.market.bars:
-            self._graph.warm(period)
-        self._reporter.ledger.forget({slot.key for slot in slots})
-        # A rule given more time may expire, and say so, again.
-        self._expired = {rule.id for rule in rules.rules if rule.id in self._expired and self._is_over(rule)}
-        self._plan_expiry()
-        timers_ms = [ms for rule in rules.rules for ms in (rule.for_ms, rule.keep_firing_ms) if ms]
-        self._shortest_timer_ms = min(timers_ms, default=NEVER_MS)
-        self._cover()
-
-    def _cover(self) -> None:
-        """Let the scopes of rules follow the universe and the instruments."""
-        self._breadth.cover(expired=self._expired)
-        for group in self._groups.values():
-            group.cover(
-                self.market.universe.symbols, self.market.instruments,
-                held=self.market.books.held, expired=self._expired,
-            )  # fmt: skip
+            self._loaded.hold(control.text)
+            self._flush()
 
     # ── events ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -590,7 +336,7 @@ class Engine:
         """Return, per rule (or rule/leg) that watches the symbol, what it would report now."""
         row = self.market.universe.row(symbol)
         found: dict[str, dict[str, float | None]] = {}
-        for group in self._groups.values():
+        for group in self._loaded.groups.values():
             for slot_row, slot in enumerate(group.slots):
                 if row is not None and group.covers(slot_row, row):
                     key = slot.rule.id if slot.leg.name is None else f"{slot.rule.id}/{slot.leg.name}"
@@ -599,8 +345,8 @@ class Engine:
 
     def parts(self) -> Parts:
         """Return what explains a rule; nothing of it may be changed."""
-        of_symbols = [slot for slot in self._slots if slot.rule.over is None]
-        return Parts(self._graph, of_symbols, tuple(self._groups.values()), self._reporter, self._episodes)
+        of_symbols = [slot for slot in self._loaded.slots if slot.rule.over is None]
+        return Parts(self._graph, of_symbols, tuple(self._loaded.groups.values()), self._reporter, self._episodes)
 
     # ── recovery ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -612,13 +358,13 @@ class Engine:
         """Return all state as (arrays by name, JSON header); copies, so the engine may go on at once."""
         over_groups, breadth = self._breadth.dump()
         arrays = self.market.state.dump() | over_groups
-        for key, group in self._groups.items():
+        for key, group in self._loaded.groups.items():
             arrays |= {f"{'/'.join(key)}/{name}": bits.copy() for name, bits in group.bits.dump().items()}
         header = {
             "version": CHECKPOINT_VERSION, "window": self.window, "offset": self.offset, "rules": self.rules.source,
-            "market": self.market.header(), "ledger": self._reporter.ledger.dump(), "expired": sorted(self._expired),
-            "silent_episode": self._reporter.silent_episode, "breadth": breadth, "episodes": self._episodes.dump(),
-            "provisional": {period: [astuple(fire) for fire in some] for period, some in self._provisional.items()},
+            "market": self.market.header(), "ledger": self._reporter.ledger.dump(),
+            "expired": sorted(self._loaded.expired), "silent_episode": self._reporter.silent_episode,
+            "breadth": breadth, "episodes": self._episodes.dump(), "provisional": self._fires.dump(),
         }  # fmt: skip
         return arrays, header
 
@@ -637,31 +383,15 @@ class Engine:
         engine.market.state.load(arrays)
         engine.market.put_back(header["market"])
         engine._breadth.put_back(arrays, header["breadth"])
-        for key, group in engine._groups.items():
+        for key, group in engine._loaded.groups.items():
             prefix = f"{'/'.join(key)}/"
             group.bits.load({name: np.array(arrays[prefix + name]) for name in group.bits.dump()})
         engine.offset = header["offset"]
         engine._reporter.ledger = Ledger.load(header["ledger"])
         episode = header["silent_episode"]
         engine._reporter.silent_episode = None if episode is None else (episode[0], episode[1])
-        engine._expired = set(header["expired"])
-        engine._plan_expiry()
-        engine._provisional = {
-            period: [Provisional((key[0], key[1], key[2]), *rest) for key, *rest in some]
-            for period, some in header["provisional"].items()
-        }
+        engine._loaded.put_back(header["expired"])
+        engine._fires.load(header["provisional"])
         engine._episodes.load(header["episodes"])
-        engine._cover()
+        engine._loaded.cover()
         return engine
-
-
-def _bars_in_session(ends_ms: IntArray, sessions: Sessions, period: str) -> BoolArray:
-    """Tell which bars overlap the sessions for some time; those of a long period always do."""
-    if period in LONG_PERIODS:
-        return np.ones(len(ends_ms), np.bool_)
-    distinct, inverse = np.unique(ends_ms, return_inverse=True)
-    inside = [
-        session_clock_ms(int(end), sessions) > session_clock_ms(bar_start_ms(int(end), period), sessions)
-        for end in distinct
-    ]
-    return np.array(inside, np.bool_)[inverse]

@@ -169,7 +169,7 @@ class Episodes:
         little behind the clock. None: today's sessions don't reach it, and nothing lives on over night.
         """
         sessions, from_ms, left_ms = place.slot.rule.session, timer.since_ms, timer.length_ms
-        for start_ms, end_ms in self._market.outages(before_ms, None if place.slot.rule.over else place.row):
+        for start_ms, end_ms in self._market.outages.before(before_ms, None if place.slot.rule.over else place.row):
             run_ms = session_clock_ms(start_ms, sessions) - session_clock_ms(from_ms, sessions)
             if end_ms <= from_ms or run_ms >= left_ms:
                 continue

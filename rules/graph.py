@@ -18,7 +18,7 @@ import numpy as np
 from feeds.tick import BoolArray, FloatArray, IntArray
 from rules.compiler import Compiler, Reading, names_used
 from rules.errors import RuleError
-from rules.functions import arithmetic
+from rules.functions import arithmetic, comparing, truths
 from rules.functions.across import set_blind
 from rules.functions.function import Value, number_key
 from rules.functions.values import Constant, Field, NumberNode, TruthField, TruthNode
@@ -29,7 +29,7 @@ from rules.node import ALL, Node, Selection
 from rules.plan import Plan
 from rules.rings import Ring, Rings
 from rules.sampler import Sampler
-from rules.slots import SLOT_LAYER, next_slot_ms, slots_passed
+from rules.slots import SLOT_LAYER, next_slot_ms, slots_passed, stretch_begins_ms
 from rules.state import Column, StateTable
 
 BAR_FIELDS: Final = ("C", "O", "H", "L", "V", "AMO")
@@ -116,10 +116,10 @@ class Layer:
         return self.rings.counts
 
     def number(self, node: Value) -> NumberNode:
-        return node if isinstance(node, NumberNode) else arithmetic.as_number(self, node)
+        return node if isinstance(node, NumberNode) else truths.as_number(self, node)
 
     def truth(self, node: Value) -> TruthNode:
-        return node if isinstance(node, TruthNode) else arithmetic.as_truth(self, node)
+        return node if isinstance(node, TruthNode) else truths.as_truth(self, node)
 
     def constant(self, value: float, period: str) -> Constant:
         made = Constant(number_key(value), value, period=period)
@@ -134,7 +134,7 @@ class Layer:
         return arithmetic.arithmetic(self, op, left, right)
 
     def compare(self, op: str, left: Value, right: Value) -> TruthNode:
-        return arithmetic.compare(self, op, left, right)
+        return comparing.compare(self, op, left, right)
 
     def commit(self, at: IntArray, *, values: bool = True) -> None:
         """Close the bar of symbols `at`.
@@ -157,7 +157,7 @@ class Layer:
             counts[:] = counts.max()
             self.commit(np.arange(counts.size))
 
-    def break_off(self, from_ms: int, at: Selection = ALL) -> None:
+    def break_off(self, from_ms: int | IntArray, at: Selection = ALL) -> None:
         """Let these symbols know nothing of their bars before this time, as if there had been none with a value."""
         for name, column in self._state.columns(f"{self.period}/").items():
             if not name.startswith(f"{self.period}/bars/"):
@@ -358,11 +358,12 @@ class Graph:
             return
         passed = slots_passed(before_ms, now_ms)
         if passed is None:
-            layer.break_off(next_slot_ms(now_ms))
-            return
-        for _ in range(passed):
+            begins_ms = stretch_begins_ms(before_ms, now_ms)
+            # A gap that was marked on the way here is one still.
+            layer.break_off(np.clip(layer.broken_ms.array, begins_ms, next_slot_ms(now_ms)))
+        for _ in range(passed or 0):
             layer.commit_all()
-        if passed and halted.any():
+        if passed != 0 and halted.any():
             layer.break_off(next_slot_ms(now_ms), np.flatnonzero(halted))
 
     def break_off(self, now_ms: int) -> None:

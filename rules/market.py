@@ -22,12 +22,12 @@ from rules.bars import (
     CLOSE_DELAY_MS,
     DAY_MINUTES,
     DAY_MS,
-    FINAL,
+    OPEN,
     PERIOD_MINUTES,
     DayColumns,
-    Extremes,
     PeriodBars,
     bar_start_ms,
+    due_ms,
     due_times,
     last_day_ms,
     minute_at,
@@ -37,19 +37,17 @@ from rules.bars import (
 from rules.books import Books
 from rules.exrights import ExRights
 from rules.gaps import GAPS, LUNCH_GAP, NO_GAP, Gaps
+from rules.joining import AUCTION_RESULT_MS, Joining
 from rules.latest import HALTED, Latest, is_halted
 from rules.node import ALL, Selection, is_tick
+from rules.outages import Outages
 from rules.segment import Segment, all_known, chosen
 from rules.state import Column, StateTable
 
 RESTART: Final = "restart"
 """Reason of a gap mark that stands for our own outage."""
-OUTAGES_KEPT_MS: Final = 14 * DAY_MS
-"""How far back silences and halts are remembered: a clock that runs over more days counts older ones as running."""
 FUTURE_MS: Final = 10_000
 """A tick stamped further than this ahead of its arrival is dropped: it would drag the market clock along."""
-AUCTION_RESULT_MS: Final = (9 * 60 + 25) * 60_000
-OPENING_MS: Final = (9 * 60 + 30) * 60_000
 
 
 class Market:
@@ -77,18 +75,10 @@ class Market:
         self.dropped: Counter[str] = Counter()
         self.gaps = Gaps(self.state)
         self.exrights = ExRights(self.state)
-        self._gap = self.state.claim("now/gap", dtype=np.int64, fill=0)
-        """What lies before the symbol's latest tick that makes bars, an index into GAPS."""
-        self.away_ms = self.state.claim("now/away_ms", dtype=np.int64, fill=-1)
-        """The trading time of our own outage there, -1 = none."""
-        self.halts: dict[int, list[tuple[int, int | None]]] = {}
-        """Halts by row as (since, until), likewise."""
-        self.silences: list[tuple[int, int | None]] = []
-        """Marked silences as (since, until) in Unix ms, each within a day; until is None while it lasts."""
+        self.joining = Joining(self.state, self.latest, day=self.day, gaps=self.gaps, dropped=self.dropped)
+        self.outages = Outages()
         self._due: list[tuple[int, int, tuple[str, ...]]] = []
         self._next_due = 0
-        self._has_gaps = False
-        """Whether `_gap` or `away_ms` may hold anything but that nothing lies before."""
         self._in_order: IntArray | None = None
         """The last rows that were found to be those of all symbols in order; decoders repeat the very object."""
 
@@ -229,14 +219,7 @@ class Market:
         if not len(trading):
             return
         at = ticks.at if ticks.live is None else self.selection(trading)
-        found = self.gaps.before(self.gaps.bars, at, times_ms)
-        if found is not None:
-            self._gap.array[at], self.away_ms.array[at] = found
-            self._has_gaps = True
-        elif self._has_gaps:
-            self._gap.array[at], self.away_ms.array[at] = NO_GAP, -1
-            self._has_gaps = not isinstance(at, slice)
-        self.gaps.bars.follow(at, times_ms, broken=found is not None)
+        self.joining.mark_gaps(at, times_ms)
 
     def _note_halts(self, ticks: Segment) -> None:
         if ticks.halted is None and not self.latest.has_halts:
@@ -245,11 +228,7 @@ class Market:
         before = is_halted(self.latest.status.array[rows])
         now = np.zeros_like(before) if ticks.halted is None else ticks.halted
         self.gaps.resume(rows[before & ~now])
-        for i in np.flatnonzero(now & ~before):
-            self.halts.setdefault(int(rows[i]), []).append((int(times_ms[i]), None))
-        for i in np.flatnonzero(before & ~now):
-            spans = self.halts[int(rows[i])]
-            spans[-1] = spans[-1][0], int(times_ms[i])
+        self.outages.follow(rows, times_ms, halted=now, before=before)
 
     def minutes(self, ticks: Segment) -> int | IntArray:
         """Return the trading minute of each tick; one number where all share it (it only grows with time)."""
@@ -271,95 +250,28 @@ class Market:
         undue = before + CLOSE_DELAY_MS > self.clock_ms
         halted = is_halted(self.latest.status.array[rows])
         skipped = (bars.end_ms.array[rows] < before) & undue & ~halted
-        if self.silences and skipped.any():
+        if self.outages.silences and skipped.any():
             starts = {int(end): bar_start_ms(int(end), bars.period) for end in np.unique(before)}
-            skipped &= [not self.is_silent(starts[int(end)], int(end)) for end in before]
+            skipped &= [not self.outages.is_silent(starts[int(end)], int(end)) for end in before]
         return skipped, before
 
-    def extremes(self, ticks: Segment) -> Extremes:
-        """Note first ticks of the day, and return the day's highs and lows that moved since the last tick.
-
-        Volume counts from 0 only if the symbol's first tick is at or before 09:30:00; a later first tick only sets the
-        base, of volume as of the extremes.
-        """
-        at, batch, day = ticks.at, ticks.batch, self.day
-        opening_ms = self.midnight_ms + OPENING_MS
-        if not day.first_ms.array[at].all():
-            first = day.first_ms.array[at] == 0
-            day.first_ms.array[at] = np.where(first, batch.ts_event_ms, day.first_ms.array[at])
-            opens = first & (batch.ts_event_ms <= opening_ms)
-            for column in (day.volume, day.amount):
-                column.array[at] = np.where(opens, 0.0, column.array[at])
-        high, low = batch.column("high"), batch.column("low")
-        known_high, known_low = day.high.array[at], day.low.array[at]
-        up, down = high > known_high, low < known_low
-        if not (all_known(known_high) and all_known(known_low)):
-            early = day.first_ms.array[at] <= opening_ms
-            up |= early & np.isnan(known_high)
-            down |= early & np.isnan(known_low)
-        if ticks.live is not None:
-            up, down = up & ticks.live, down & ticks.live
-        moved_up, moved_down = np.flatnonzero(up), np.flatnonzero(down)
-        return Extremes(ticks.rows[moved_up], high[moved_up], ticks.rows[moved_down], low[moved_down])
-
-    def enter_bars(self, bars: PeriodBars, ticks: Segment, *, ends: int | IntArray, extremes: Extremes) -> None:
-        """Open new bars and let every live tick join its bar; the latest columns hold the ticks already."""
-        at, last = ticks.at, self.latest.raw("last")
-        if not self._all_join(bars, ticks, ends=ends):
-            rows, live = ticks.rows, True if ticks.live is None else ticks.live
-            held = bars.end_ms.array[at]
-            opening = live & (held < ends)
-            if opening.any():
-                fresh = rows[opening]
-                bars.open_bars(fresh, end_ms=pick(ends, opening), last=last[fresh], day=self.day)
-                bars.gap.array[fresh], bars.away_ms.array[fresh] = NO_GAP, -1
-            joining = live & (held <= ends) & (opening | (bars.closed.array[at] != FINAL))
-            if not joining.all():
-                self.dropped["late_bar"] += int((live & (held > ends)).sum())
-                at = rows[joining]
-                joined = np.zeros(self.state.n, np.bool_)
-                joined[at] = True
-                extremes = extremes.within(joined)
-        bars.join(
-            at,
-            last=last[at],
-            extremes=extremes,
-            volume_lots=self.latest.raw("volume_lots")[at],
-            amount_cny=self.latest.raw("amount_cny")[at],
-        )
-        if self._has_gaps and PERIOD_MINUTES[bars.period] < DAY_MINUTES:
-            # What lies before any of its ticks lies between its close and that of the bar before it.
-            bars.gap.array[at] = np.maximum(bars.gap.array[at], self._gap.array[at])
-            bars.away_ms.array[at] = np.maximum(bars.away_ms.array[at], self.away_ms.array[at])
-
-    def _all_join(self, bars: PeriodBars, ticks: Segment, *, ends: int | IntArray) -> bool:
-        """Tell whether every tick simply joins the open bar that its symbol holds, as nearly always."""
-        if ticks.live is not None or isinstance(ends, np.ndarray):
+    def is_late(self, minutes: int | IntArray) -> bool:
+        """Tell whether the clock has come to the close of some bar at or after one of these trading minutes."""
+        if not self._next_due:
             return False
-        held = bars.end_ms.array[ticks.at]
-        return bool((held == ends).all()) and not np.count_nonzero(bars.closed.array[ticks.at])
+        first = minutes if isinstance(minutes, int) else int(minutes.min())
+        return first <= minute_at(self._due[self._next_due - 1][1] - self.midnight_ms)
+
+    def overdue(self, bars: PeriodBars, rows: IntArray) -> BoolArray:
+        """Tell which of these symbols hold a bar that is open although the clock has come to its close before."""
+        ends = bars.end_ms.array[rows]
+        return np.asarray((ends > 0) & (bars.closed.array[rows] == OPEN) & (due_ms(ends) <= self.clock_ms))
 
     def mark_flat(self, bars: PeriodBars, rows: IntArray, *, ends: int | IntArray) -> None:
         """Note that lunch lies before the afternoon's first bar, also where nothing was traded in it."""
         if PERIOD_MINUTES[bars.period] < DAY_MINUTES:
             first_ms = self.ends(DAY_MINUTES // 2 + 1, bars.period)
             bars.gap.array[rows] = np.where(ends == first_ms, LUNCH_GAP, NO_GAP)
-
-    def count_day(self, ticks: Segment) -> None:
-        """Remember the cumulative figures and day extremes for the next tick.
-
-        Before the opening auction's result they may still be those of the day before. What comes without a price counts
-        to the next bar; only a base may be set by it.
-        """
-        at, day = ticks.at, self.day
-        counted = (
-            None if ticks.live is None else ~np.isnan(self.latest.raw("last")[at]) | np.isnan(day.volume.array[at])
-        )
-        if counted is not None:
-            counted &= day_ms(self.latest.ts_ms.array[at]) >= AUCTION_RESULT_MS
-        for column, name in zip((day.volume, day.amount, day.high, day.low), _DAY_COLUMNS, strict=True):
-            now = self.latest.raw(name)[at]
-            column.array[at] = now if counted is None else np.where(counted, now, column.array[at])
 
     # ── the clock ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -374,7 +286,7 @@ class Market:
 
     def roll(self, second_ms: int) -> None:
         """Begin the trade date of `second_ms`: the old day's words, counts and (committed) bars are forgotten."""
-        self._end_outages(second_ms)
+        self.outages.end_day(self.midnight_ms, new_midnight_ms=midnight_ms(second_ms))
         if self.date:
             self.exrights.end_day(self.latest, date=self.date, midnight=self.midnight_ms)
         self.reach(second_ms)
@@ -389,22 +301,6 @@ class Market:
         self.latest.roll()
         self.day.roll()
         self._plan_day()
-
-    def _end_outages(self, second_ms: int) -> None:
-        """End the old day's silences and halts with it; a silence that lasts goes on in the new one.
-
-        They are kept for the cooldowns and stretches of days that span them.
-        """
-        last_ms, kept_ms = self.midnight_ms + DAY_MS - 1, midnight_ms(second_ms) - OUTAGES_KEPT_MS
-        lasts = bool(self.silences) and self.silences[-1][1] is None
-        self.silences = [(since, until or last_ms) for since, until in self.silences if since >= kept_ms]
-        if lasts:
-            self.silences.append((midnight_ms(second_ms), None))
-        self.halts = {
-            row: [(since, until or last_ms) for since, until in spans]
-            for row, spans in self.halts.items()
-            if spans[-1][0] >= kept_ms
-        }
 
     def ends_before(self, bars: PeriodBars, second_ms: int) -> bool:
         """Tell whether the bars of this period that are held end before the trade date of `second_ms`."""
@@ -435,31 +331,11 @@ class Market:
         """
         bars = self.bars.get(layer)
         if bars is not None:
-            gap, away_ms = int(bars.gap.array[row]), int((bars if closing else self).away_ms.array[row])
+            gap, away_ms = int(bars.gap.array[row]), int((bars if closing else self.joining).away_ms.array[row])
         else:
             found = self.gaps.before(self.gaps.trail(layer), np.array([row]), np.array([ts_ms]))
             gap, away_ms = (NO_GAP, -1) if found is None else (int(found[0][0]), int(found[1][0]))
         return GAPS[gap], None if away_ms < 0 else away_ms
-
-    def is_silent(self, start_ms: int, end_ms: int) -> bool:
-        """Tell whether this stretch lies wholly inside a marked silence."""
-        return any(since <= start_ms and (until is None or end_ms <= until) for since, until in self.silences)
-
-    def outages(self, ts_ms: int, row: int | None = None) -> tuple[tuple[int, int], ...]:
-        """Return what clocks leave out before `ts_ms`: marked silences and, of one symbol, its halts.
-
-        In order, and no two of them overlap.
-        """
-        spans = self.silences if row is None else [*self.silences, *self.halts.get(row, ())]
-        if not spans:
-            return ()
-        ended = sorted((since, min(until or ts_ms, ts_ms)) for since, until in spans if since < ts_ms)
-        merged: list[tuple[int, int]] = []
-        for since, until in ended:
-            if merged and since <= merged[-1][1]:
-                since, until = merged[-1][0], max(until, merged.pop()[1])
-            merged.append((since, until))
-        return tuple(merged)
 
     def _plan_day(self) -> None:
         """List the bar closes of the current date that are still to come."""
@@ -483,8 +359,9 @@ class Market:
             "clock_ms": self.clock_ms, "date": self.date, "day_number": self.day_number, "ticks": self.ticks,
             "symbols": list(self.universe.symbols), "instruments": self.instruments_source,
             "positions": self.books.source, "exrights": self.exrights.source, "books": list(self.books.names),
-            "periods": list(self.bars), "columns": list(self.latest.columns), "silences": self.silences,
-            "dropped": dict(self.dropped), "away_since_ms": self.gaps.away_since_ms, "halts": list(self.halts.items()),
+            "periods": list(self.bars), "columns": list(self.latest.columns), "silences": self.outages.silences,
+            "dropped": dict(self.dropped), "away_since_ms": self.gaps.away_since_ms,
+            "halts": list(self.outages.halts.items()),
         }  # fmt: skip
 
     def prepare(self, header: Mapping[str, Any]) -> None:
@@ -501,23 +378,15 @@ class Market:
     def put_back(self, header: Mapping[str, Any]) -> None:
         """Take the rest of a checkpoint's header, after its arrays."""
         self.date, self.day_number, self.ticks = header["date"], header["day_number"], header["ticks"]
-        self.silences = [(since, until) for since, until in header["silences"]]
-        self.halts = {row: [(since, until) for since, until in spans] for row, spans in header["halts"]}
+        self.outages.put_back(header["silences"], header["halts"])
         self.gaps.away_since_ms = header["away_since_ms"]
-        self.dropped = Counter(header["dropped"])
+        self.dropped.clear()
+        self.dropped.update(header["dropped"])
         self.latest.recount()
-        self._has_gaps = True
+        self.joining.has_gaps = True
         self.reach(header["clock_ms"])
         self._plan_day()
         self.survey()
-
-
-_DAY_COLUMNS: Final = ("volume_lots", "amount_cny", "high", "low")
-
-
-def pick(ends: int | IntArray, mask: BoolArray) -> int | IntArray:
-    """Return the chosen elements of an array, or the one number that stands for all."""
-    return ends[mask] if isinstance(ends, np.ndarray) else ends
 
 
 def _is_one_trading(status: NDArray[np.int16]) -> bool:

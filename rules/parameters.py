@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Final
 
 from rules import fields
 from rules.document import Document, Scalar, Value
-from rules.errors import RuleFileError
+from rules.errors import Finding, RuleFileError
 from rules.language.parser import upper
 from rules.language.syntax import Source, did_you_mean
 from rules.language.tree import Expr, Formula, Name, Negate, Number, rebuild, walk
@@ -137,3 +137,15 @@ def unknown(document: Document, value: Value, own: Parameters, given: Parameters
         if upper(key.text) in given and upper(key.text) not in own:
             hint = did_you_mean(key.text, names) or (f"it has {', '.join(names)}" if names else "it has none")
             yield document.refuse(key, f"the shipped rule has no parameter {key.text!r}", hint=hint)
+
+
+def unused(document: Document, own: Parameters, named: Set[str]) -> list[Finding]:
+    """Warn of parameters of a rule that none of its formulas and messages names."""
+    return [
+        document.finding(
+            one.place.start, one.place.end, f"parameter {one.written} is not used",
+            hint="name it in a formula or message, or leave it out", severity="warning",
+        )
+        for name, one in own.items()
+        if name not in named
+    ]  # fmt: skip

@@ -50,18 +50,23 @@ class Reporter:
         """(trade date, episode) of the feed's silence while it lasts."""
         self._noted: list[tuple[int, int, int, str, Alert]] = []
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the feed has marked a silence that lasts: no rule is sampled, but bars still close."""
+        return self.silent_episode is not None
+
     def moment(self, slot: Slot, row: int, ts_ms: int, bar_end_ms: int | None, *, timed: bool = False) -> Moment:
         """Return what there is to know of a sample of one symbol; `timed`: a timer's end, which is no sample."""
         market = self._market
         if slot.rule.over is not None:
-            return Moment(ts_ms, date_text(ts_ms), market.day_number, None, market.outages(ts_ms))
+            return Moment(ts_ms, date_text(ts_ms), market.day_number, None, market.outages.before(ts_ms))
         last, prev = market.latest.raw("last")[row], market.latest.raw("prev_close")[row]
         gap, away_ms = None, None
         if not timed:
             closing = slot.rule.evaluation is Evaluation.BAR_CLOSE
             gap, away_ms = market.gap_before(layer_of(slot.rule), row, ts_ms, closing=closing)
         return Moment(
-            ts_ms, date_text(ts_ms), market.day_number, bar_end_ms, market.outages(ts_ms, row),
+            ts_ms, date_text(ts_ms), market.day_number, bar_end_ms, market.outages.before(ts_ms, row),
             last=None if np.isnan(last) else float(last), rising=not last < prev, gap=gap, away_ms=away_ms,
         )  # fmt: skip
 

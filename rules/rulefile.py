@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final
 
 import orjson
 
@@ -23,53 +23,26 @@ from rules.language.parser import parse
 from rules.language.syntax import did_you_mean
 from rules.language.tree import Formula, walk
 from rules.language.words import MARKET, SPELLINGS, Scope, Word
+from rules.life import LIFE, arguments, read_life, refuse_bars, refuse_contradictions
 from rules.meaning import revision, threshold_operands, value_exprs
 from rules.message import Template
 from rules.messages import DEFAULT_LANGUAGE, Language, read_messages
-from rules.parameters import Parameters, blamed, names_in, parameters, put_in, unknown
-from rules.rule import PERIODS, Aggregate, By, Evaluation, Frequency, Gap, Leg, Mode, OnStart, Over, Rule, RuleSet
+from rules.parameters import Parameters, blamed, names_in, parameters, put_in, unknown, unused
+from rules.reading import Reading
+from rules.rule import Aggregate, By, Evaluation, Frequency, Leg, Mode, OnStart, Over, Rule, RuleSet
 from rules.selector import Selector
 
 __all__ = ["from_source", "load", "value_exprs"]
 
 SOURCE_VERSION: Final = 1
-SEVERITIES: Final = ("info", "warning", "critical")
-T = TypeVar("T")
-P = ParamSpec("P")
-Reader = Callable[[Document, Value], T]
-
-_LIFECYCLE: Final[dict[str, Reader[Any]]] = {
-    "period": fields.one_of("period", PERIODS),
-    "eval": fields.choice("eval", Evaluation),
-    "mode": fields.choice("mode", Mode),
-    "session": fields.sessions,
-    "freq": fields.frequency,
-    "for": fields.duration_ms,
-    "keep_firing": fields.duration_ms,
-    "cap": fields.whole(1, 2_000),
-    "confirm": fields.one_of("confirm", ("bar_close",)),
-    "cooldown": fields.duration_ms,
-    "max_per_day": fields.whole(1, 1_000_000),
-    "expires": fields.expiry_ms,
-    "on_start": fields.choice("on_start", OnStart),
-    "gap": fields.choice("gap", Gap),
-    "flap": fields.flap,
-    "severity": fields.one_of("severity", SEVERITIES),
-}
-"""Fields that `defaults:` may hold too, with their readers."""
-_ARGUMENTS: Final = {
-    "eval": "evaluation", "for": "for_ms", "keep_firing": "keep_firing_ms", "cooldown": "cooldown_ms",
-    "expires": "expires_ms",
-}  # fmt: skip
-"""What a field is called in `Rule` where it is not called the same."""
 _OF_THE_CATALOG: Final = ("period", "eval", "mode", "confirm")
 """Fields of a shipped rule that belong to its formulas, and stay as they are where it is used."""
 _USE_FIELDS: Final = (
-    "id", "use", "params", "select", "labels", "message", *(key for key in _LIFECYCLE if key not in _OF_THE_CATALOG),
+    "id", "use", "params", "select", "labels", "message", *(key for key in LIFE if key not in _OF_THE_CATALOG),
 )  # fmt: skip
 _RULE_FIELDS: Final = (
     "id", "use", "params", "select", "over", "agg", "min_valid", "when", "rearm", "legs", "labels", "message",
-    *_LIFECYCLE,
+    *LIFE,
 )  # fmt: skip
 
 
@@ -142,6 +115,7 @@ class _FileReader:
         given: Parameters = MappingProxyType({}),
     ) -> None:
         self._document = document
+        self._reading = Reading(document)
         self._language = language
         self._functions = functions
         self._ids = ids
@@ -159,49 +133,51 @@ class _FileReader:
         """Yield the good rules in order."""
         document = self._document
         root = read(document)
-        top = None if root is None else self._try(fields.table, document, root, "a rule file")
+        top = None if root is None else self._reading.tried(fields.table, document, root, "a rule file")
         if top is None:
             return
-        self._refuse_unknown(top, ("version", "defaults", "groups"), "a rule file")
+        self._reading.refuse_unknown(top, ("version", "defaults", "groups"), "a rule file")
         self._version(top)
         defaults = self._defaults(top)
         groups = top.get("groups")
         if groups is None:
-            self._error(top, "groups is missing", hint="rules stand in groups: [{name: …, rules: […]}]", width=1)
+            self._reading.error(
+                top, "groups is missing", hint="rules stand in groups: [{name: …, rules: […]}]", width=1
+            )
             return
-        for group in self._entries(groups):
+        for group in self._reading.entries(groups):
             yield from self._group(group, defaults)
 
     def _version(self, top: Table) -> None:
         version = top.get("version")
         if version is None:
-            self._error(top, "version is missing", hint="begin with version: 1", width=1)
+            self._reading.error(top, "version is missing", hint="begin with version: 1", width=1)
         elif not (isinstance(version, Scalar) and version.text == "1" and not version.style):
-            self._error(version, "this program reads version 1", hint="write version: 1")
+            self._reading.error(version, "this program reads version 1", hint="write version: 1")
 
     def _defaults(self, top: Table) -> dict[str, Any]:
         value = top.get("defaults")
-        found = None if value is None else self._try(fields.table, self._document, value, "defaults")
+        found = None if value is None else self._reading.tried(fields.table, self._document, value, "defaults")
         if found is None:
             return {}
-        self._refuse_unknown(found, tuple(_LIFECYCLE), "defaults")
-        return self._lifecycle(found)
+        self._reading.refuse_unknown(found, tuple(LIFE), "defaults")
+        return read_life(self._reading, found)
 
     def _group(self, value: Value, defaults: Mapping[str, Any]) -> Iterator[Rule]:
         document = self._document
-        found = self._try(fields.table, document, value, "a group")
+        found = self._reading.tried(fields.table, document, value, "a group")
         if found is None:
             return
-        self._refuse_unknown(found, ("name", "labels", "rules"), "a group")
-        name = self._field(found, "name", fields.text, "")
-        group = _Group(name, self._field(found, "labels", fields.labels, {}), defaults)
+        self._reading.refuse_unknown(found, ("name", "labels", "rules"), "a group")
+        name = self._reading.field(found, "name", fields.text, "")
+        group = _Group(name, self._reading.field(found, "labels", fields.labels, {}), defaults)
         if not name and found.get("name") is None:
-            self._error(found, "a group needs a name", hint="write name: …", width=1)
+            self._reading.error(found, "a group needs a name", hint="write name: …", width=1)
         rules = found.get("rules")
         if rules is None:
-            self._error(found, "a group needs rules", hint="write rules: […]", width=1)
+            self._reading.error(found, "a group needs rules", hint="write rules: […]", width=1)
             return
-        for entry in self._entries(rules):
+        for entry in self._reading.entries(rules):
             rule = self._rule(entry, group)
             if rule is not None:
                 yield rule
@@ -212,11 +188,13 @@ class _FileReader:
         """Read a rule; None if there is any error in it. Its findings get its id."""
         document = self._document
         errors, warnings = len(document.errors), len(document.warnings)
-        found = self._try(fields.table, document, value, "a rule")
+        found = self._reading.tried(fields.table, document, value, "a rule")
         if found is None:
             return None
         is_use = found.get("use") is not None
-        self._refuse_unknown(found, _USE_FIELDS if is_use else _RULE_FIELDS, "a rule with use" if is_use else "a rule")
+        self._reading.refuse_unknown(
+            found, _USE_FIELDS if is_use else _RULE_FIELDS, "a rule with use" if is_use else "a rule"
+        )
         rule_id = self._id(found)
         assemble = self._use if is_use else self._assemble
         rule = assemble(found, group, rule_id, good=lambda: len(document.errors) == errors)
@@ -225,9 +203,9 @@ class _FileReader:
         return rule
 
     def _assemble(self, found: Table, group: _Group, rule_id: str, *, good: Callable[[], bool]) -> Rule | None:
-        lifecycle = {**group.defaults, **self._lifecycle(found)}
-        self._refuse_contradictions(found, lifecycle)
-        own: Parameters = self._field(found, "params", parameters, {})
+        lifecycle = {**group.defaults, **read_life(self._reading, found)}
+        refuse_contradictions(self._reading, found, lifecycle)
+        own: Parameters = self._reading.field(found, "params", parameters, {})
         self._parameters, self._named = {**own, **self._given}, set()
         period = lifecycle.get("period", "tick")
         self._words, self._over = MARKET, None
@@ -237,16 +215,16 @@ class _FileReader:
             lifecycle.setdefault("on_start", OnStart.FIRE)
         legs = self._legs(found, period)
         messages = self._messages(found, legs, period)
-        labels = {**group.labels, **self._field(found, "labels", fields.labels, {})}
+        labels = {**group.labels, **self._reading.field(found, "labels", fields.labels, {})}
         if not good() or select is None:
             return None
         rule = Rule(
             id=rule_id, rev="", legs=legs, select=select, over=self._over, labels=labels, messages=messages,
             group=group.name, file=self._document.file, line=self._document.line(found.start),
-            **_arguments(lifecycle),
+            **arguments(lifecycle),
         )  # fmt: skip
         self._lint_threshold(rule, found)
-        self._lint_parameters(own)
+        self._document.warnings += unused(self._document, own, self._named)
         return replace(rule, rev=revision(rule))
 
     def _scope(self, found: Table, lifecycle: Mapping[str, Any]) -> Selector | None:
@@ -256,14 +234,18 @@ class _FileReader:
             for key in ("agg", "min_valid"):
                 if found.get(key) is not None:
                     self._over = Over(By.NONE, (), over.MIN_VALID)
-                    self._error(found.key(key), f"{key} goes with over", hint="write over: all, or a choice of members")
-            return self._required(found, "select", fields.selector)
+                    self._reading.error(
+                        found.key(key), f"{key} goes with over", hint="write over: all, or a choice of members"
+                    )
+            return self._reading.required(found, "select", fields.selector)
         if found.get("select") is not None:
-            self._error(found.key("select"), "select and over can't stand together", hint="over chooses the members")
-        self._refuse_bars(found, lifecycle)
-        members = self._try(over.members, self._document, given)
+            self._reading.error(
+                found.key("select"), "select and over can't stand together", hint="over chooses the members"
+            )
+        refuse_bars(self._reading, found, lifecycle)
+        members = self._reading.tried(over.members, self._document, given)
         by = By.NONE if members is None else members[1]
-        share = self._field(found, "min_valid", over.min_valid, over.MIN_VALID)
+        share = self._reading.field(found, "min_valid", over.min_valid, over.MIN_VALID)
         period = lifecycle.get("period", "tick")
 
         def read(document: Document, value: Value) -> tuple[Aggregate, ...]:
@@ -271,59 +253,50 @@ class _FileReader:
                 document, value, by=by, period=period, functions=self._functions, prepare=self._put_in
             )
 
-        aggregates = self._required(found, "agg", read)
+        aggregates = self._reading.required(found, "agg", read)
         self._over = Over(by, aggregates or (), share)
         self._words = over.words_of(aggregates or ())
         return None if members is None or aggregates is None else members[0]
 
-    def _refuse_bars(self, found: Table, lifecycle: Mapping[str, Any]) -> None:
-        """Refuse what is about the bars or prices of one symbol."""
-        if lifecycle.get("freq", (None, None))[1] is not None:
-            self._error(found.get("freq") or found, "freq: {step: …} does not go with over", hint="a group has no LAST")
-        for key, value in (("eval", Evaluation.BAR_CLOSE), ("freq", (Frequency.ONCE_PER_BAR, None)), ("confirm", None)):
-            wrong = lifecycle.get(key) == value if value is not None else key in lifecycle
-            if wrong and lifecycle.get("period", "tick") != "tick":
-                what = f"{key}: {found.get(key).text}" if isinstance(found.get(key), Scalar) else key  # type: ignore[union-attr]
-                place = found.get(key) or found
-                self._error(place, f"{what} does not go with over", hint="groups are looked at once a second")
-
     def _use(self, found: Table, group: _Group, rule_id: str, *, good: Callable[[], bool]) -> Rule | None:
         """Read a rule that uses a shipped one: what stands beside `use` replaces what the shipped one says."""
-        shipped = self._required(found, "use", _shipped)
-        given: Parameters = self._field(found, "params", parameters, {})
+        shipped = self._reading.required(found, "use", _shipped)
+        given: Parameters = self._reading.field(found, "params", parameters, {})
         rule = None if shipped is None else self._shipped_rule(shipped, found, given)
         if rule is None:
             return None
-        life = self._lifecycle(found)
-        self._refuse_contradictions(found, {"mode": rule.mode, "period": rule.period, "eval": rule.evaluation, **life})
-        labels = {**group.labels, **rule.labels, **self._field(found, "labels", fields.labels, {})}
+        life = read_life(self._reading, found)
+        refuse_contradictions(
+            self._reading, found, {"mode": rule.mode, "period": rule.period, "eval": rule.evaluation, **life}
+        )
+        labels = {**group.labels, **rule.labels, **self._reading.field(found, "labels", fields.labels, {})}
         messages = {**rule.messages, **self._messages(found, rule.legs, rule.period)}
-        select = self._field(found, "select", fields.selector, rule.select)
+        select = self._reading.field(found, "select", fields.selector, rule.select)
         if not good():
             return None
         rule = replace(
             rule, id=rule_id, select=select, labels=labels, messages=messages, group=group.name,
-            file=self._document.file, line=self._document.line(found.start), **_arguments(life),
+            file=self._document.file, line=self._document.line(found.start), **arguments(life),
         )  # fmt: skip
         return replace(rule, rev=revision(rule))
 
     def _shipped_rule(self, shipped: ShippedRule, found: Table, given: Parameters) -> Rule | None:
         """Read the shipped rule with these parameters; what they break is told where they stand."""
         reader = _FileReader(shipped.document(), self._functions, {}, self._language, given=given)
-        own: Parameters = reader._field(shipped.rule, "params", parameters, {})
+        own: Parameters = reader._reading.field(shipped.rule, "params", parameters, {})
         params = found.get("params")
         if params is not None:
             self._document.errors += [
                 finding for error in unknown(self._document, params, own, given) for finding in error.findings
             ]
-        labels: Mapping[str, str] = reader._field(shipped.group, "labels", fields.labels, {})
+        labels: Mapping[str, str] = reader._reading.field(shipped.group, "labels", fields.labels, {})
         rule = reader._rule(shipped.rule, _Group("", labels, {}))
         for finding in reader._document.errors:
             blame = blamed(finding.source, finding.column, finding.width, given)
             place = blame.place if blame is not None else params or found
             hint = f"{finding.hint}; {shipped.id} is {finding.file}:{finding.line}"
             what = "" if blame is None else f"{blame.written} = {blame.place.text}: "
-            self._error(place, what + finding.message, hint=hint)
+            self._reading.error(place, what + finding.message, hint=hint)
         self._words, self._parameters = MARKET, reader._parameters
         return rule
 
@@ -331,40 +304,16 @@ class _FileReader:
         """Read `id`, which for a used rule is that of the shipped one if there is none."""
         value = found.get("id") or found.get("use")
         if value is None:
-            self._error(found, "a rule needs an id", hint="write id: …", width=1)
+            self._reading.error(found, "a rule needs an id", hint="write id: …", width=1)
             return ""
-        rule_id = self._try(fields.rule_id, self._document, value) or ""
+        rule_id = self._reading.tried(fields.rule_id, self._document, value) or ""
         if rule_id in self._ids:
-            self._error(value, f"rule id {rule_id!r} is used twice", hint=f"it is already in {self._ids[rule_id]}")
+            self._reading.error(
+                value, f"rule id {rule_id!r} is used twice", hint=f"it is already in {self._ids[rule_id]}"
+            )
         elif rule_id:
             self._ids[rule_id] = f"{self._document.file}:{self._document.line(value.start)}"
         return rule_id
-
-    def _lifecycle(self, found: Table) -> dict[str, Any]:
-        read_all = {key: self._field(found, key, reader, None) for key, reader in _LIFECYCLE.items()}
-        return {key: value for key, value in read_all.items() if value is not None}
-
-    def _refuse_contradictions(self, found: Table, lifecycle: Mapping[str, Any]) -> None:
-        state = lifecycle.get("mode") is Mode.STATE
-        for key in ("rearm",) if state else ("for", "keep_firing"):
-            if found.get(key) is not None:
-                hint = "a state ends when its condition is false" if state else "write mode: state"
-                self._error(found.key(key), f"{key} does not go with mode: {'state' if state else 'edge'}", hint=hint)
-        if lifecycle.get("confirm") and (state or lifecycle.get("eval") == Evaluation.BAR_CLOSE):
-            hint = "leave it out: there is nothing provisional"
-            self._error(found.get("confirm") or found, "confirm goes with eval: tick and mode: edge", hint=hint)
-        if lifecycle.get("period", "tick") != "tick":
-            return
-        if lifecycle.get("confirm"):
-            self._error(found.get("confirm") or found, "confirm needs bars", hint="set period: to 1m … 1d")
-        for key, value, hint in (
-            ("eval", Evaluation.BAR_CLOSE, "set period: to 1m … 1d, or leave eval out"),
-            ("freq", (Frequency.ONCE_PER_BAR, None), "set period: to 1m … 1d, or use another freq"),
-        ):
-            if lifecycle.get(key) == value:
-                place = found.get(key) or found.get("period") or found
-                word = value[0] if isinstance(value, tuple) else value
-                self._error(place, f"{key}: {word} needs bars, and period tick has none", hint=hint)
 
     def _legs(self, found: Table, period: str) -> tuple[Leg, ...]:
         """Read `when` and `rearm`, or `legs` of them; conditions over groups can't be checked without aggregates."""
@@ -376,28 +325,30 @@ class _FileReader:
             return () if leg is None else (leg,)
         for key in ("when", "rearm"):
             if found.get(key) is not None:
-                self._error(found.key(key), f"{key} and legs can't stand together", hint=f"give each leg its {key}")
-        named = self._try(fields.table, self._document, legs, "legs")
+                self._reading.error(
+                    found.key(key), f"{key} and legs can't stand together", hint=f"give each leg its {key}"
+                )
+        named = self._reading.tried(fields.table, self._document, legs, "legs")
         if named is None:
             return ()
         if not named.pairs:
-            self._error(legs, "legs is empty", hint="write legs: {NAME: {when: …}}")
+            self._reading.error(legs, "legs is empty", hint="write legs: {NAME: {when: …}}")
         return tuple(leg for key, value in named.pairs for leg in self._named_leg(key, value, period))
 
     def _named_leg(self, key: Scalar, value: Value, period: str) -> Iterator[Leg]:
         document = self._document
-        name = self._try(fields.rule_id, document, key)
-        found = self._try(fields.table, document, value, "a leg")
+        name = self._reading.tried(fields.rule_id, document, key)
+        found = self._reading.tried(fields.table, document, value, "a leg")
         if name is None or found is None:
             return
-        self._refuse_unknown(found, ("when", "rearm"), "a leg")
+        self._reading.refuse_unknown(found, ("when", "rearm"), "a leg")
         leg = self._leg(found, name, period)
         if leg is not None:
             yield leg
 
     def _leg(self, found: Table, name: str | None, period: str) -> Leg | None:
-        when = self._required(found, "when", lambda document, value: self._formula(value, period))
-        rearm = self._field(found, "rearm", lambda document, value: self._formula(value, period), None)
+        when = self._reading.required(found, "when", lambda document, value: self._formula(value, period))
+        rearm = self._reading.field(found, "rearm", lambda document, value: self._formula(value, period), None)
         return None if when is None else Leg(name=name, when=when, rearm=rearm)
 
     def _formula(self, value: Value, period: str) -> Formula:
@@ -446,67 +397,6 @@ class _FileReader:
                         hint="set rearm: to a level further back, or cooldown:", severity="warning",
                     )
                 )  # fmt: skip
-
-    def _lint_parameters(self, own: Parameters) -> None:
-        """Warn of parameters that nothing uses."""
-        for name, one in own.items():
-            if name not in self._named:
-                self._document.warnings.append(
-                    self._document.finding(
-                        one.place.start, one.place.end, f"parameter {one.written} is not used",
-                        hint="name it in a formula or message, or leave it out", severity="warning",
-                    )
-                )  # fmt: skip
-
-    # ── reading and complaining ───────────────────────────────────────────────────────────────────────────────────
-
-    def _entries(self, value: Value) -> tuple[Value, ...]:
-        return self._try(fields.entries, self._document, value) or ()
-
-    def _field(self, found: Table, key: str, reader: Reader[T], default: T) -> T:
-        """Read a field; the default if it is missing or bad."""
-        value = found.get(key)
-        if value is None:
-            return default
-        read_value = self._try(reader, self._document, value)
-        return default if read_value is None else read_value
-
-    def _required(self, found: Table, key: str, reader: Reader[T]) -> T | None:
-        value = found.get(key)
-        if value is None:
-            self._error(found, f"{key} is missing", hint=f"write {key}: …", width=1)
-            return None
-        return self._try(reader, self._document, value)
-
-    def _try(self, reader: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """Return what the reader returns; None, with its findings kept, if it refuses."""
-        try:
-            return reader(*args, **kwargs)
-        except RuleFileError as error:
-            self._document.errors += error.findings
-            return None
-
-    def _refuse_unknown(self, found: Table, known: tuple[str, ...], what: str) -> None:
-        for key, _ in found.pairs:
-            if key.text not in known and self._try(fields.key_name, self._document, key) is not None:
-                hint = did_you_mean(key.text, known) or f"it has {', '.join(known)}"
-                self._error(key, f"{what} has no key {key.text!r}", hint=hint)
-
-    def _error(self, place: Value, message: str, *, hint: str, width: int | None = None) -> None:
-        end = place.end if width is None else place.start + width
-        self._document.errors.append(self._document.finding(place.start, end, message, hint=hint))
-
-
-def _arguments(lifecycle: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a rule's life says as fields of `Rule`."""
-    arguments = {_ARGUMENTS.get(key, key): value for key, value in lifecycle.items()}
-    if "freq" in arguments:
-        arguments["frequency"], arguments["step"] = arguments.pop("freq")
-    if "confirm" in arguments:
-        arguments["confirm"] = True
-    if arguments.get("flap") == "off":
-        arguments["flap"] = None
-    return arguments
 
 
 def _shipped(document: Document, value: Value) -> ShippedRule:

@@ -54,6 +54,11 @@ def chosen(column: NDArray[Any], mask: BoolArray | None) -> NDArray[Any]:
     return column if mask is None else column[mask]
 
 
+def pick(ends: int | IntArray, mask: BoolArray) -> int | IntArray:
+    """Return the chosen elements of an array, or the one number that stands for all."""
+    return ends[mask] if isinstance(ends, np.ndarray) else ends
+
+
 def places(n: int) -> IntArray:
     """Return 0, 1, … n−1; read-only."""
     return _PLACES[:n] if n <= len(_PLACES) else np.arange(n)

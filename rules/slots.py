@@ -34,6 +34,16 @@ def slots_passed(before_ms: int, now_ms: int) -> int | None:
     return (now_ms - start) // SLOT_MS - (before_ms - start) // SLOT_MS
 
 
+def stretch_begins_ms(before_ms: int, now_ms: int) -> int:
+    """Return from when on the slots of a stretch are known that begins as the clock goes from one second to another.
+
+    The clock comes through every second on its way, so from the stretch's start; a first input in its midst (before_ms
+    0) tells nothing of what was before, so from the next slot.
+    """
+    start = _stretch_start(now_ms)
+    return start if start is not None and before_ms else next_slot_ms(now_ms)
+
+
 def next_slot_ms(clock_ms: int) -> int:
     """Return when the first slot begins that lies wholly after this time (Unix ms)."""
     return -(-clock_ms // SLOT_MS) * SLOT_MS  # stretches begin on whole minutes, and so does Unix time

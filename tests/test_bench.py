@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from importlib import import_module
 from pathlib import Path
 
@@ -9,11 +11,13 @@ import numpy as np
 import orjson
 import pytest
 
+from monitord.gateway.protocol import text_frame
 from rules.node import ALL
 from tests.bench import w1_kernel
 from tests.bench.__main__ import main
 from tests.bench.exactness import false_crosses, relative_errors
 from tests.bench.kernel import Kernel
+from tests.bench.load import PONG, Ear, latency_ms
 from tests.bench.peers import VALUES, TaLib, Talipp, mytt_recompute, pandas_recompute
 from tests.bench.report import Line, Report, to_json
 from tests.bench.w1 import CONDITIONS, make_market, rule_text, warm_engine
@@ -104,3 +108,35 @@ def test_the_command_writes_json_and_fails_on_a_missed_figure(
     assert main(["--only", "memory", "--quick", "--json", str(file)]) == 1
     assert "missed: memory: bytes" in capsys.readouterr().out
     assert orjson.loads(file.read_bytes())["benchmarks"][0]["name"] == "memory"
+
+
+def test_an_ear_times_an_alert_when_its_frame_is_complete_and_answers_pings() -> None:
+    alert, heartbeat = b'{"ch":"alerts","off":1}', b'{"op":"hb","top":{"alerts":1}}'
+    text = alert + b"\n" + b'{"ch":"alerts","pad":"%b"}' % (b"x" * 300)
+    frames = text_frame(heartbeat) + text_frame(text)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ears: list[Ear] = []
+        connecting = threading.Thread(target=lambda: ears.append(Ear(*server.getsockname())))
+        connecting.start()
+        client, _ = server.accept()
+        client.recv(4096)
+        client.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+        connecting.join(10)
+        (ear,) = ears
+        for piece in (frames[:5], frames[5:90], frames[90:]):
+            client.sendall(piece)
+            ear.hear()
+        client.sendall(b"\x89\x00")
+        ear.hear()
+        assert client.recv(16) == PONG
+        client.close()
+        with pytest.raises(ConnectionError, match="closed"):
+            ear.hear()
+        ear.socket.close()
+    assert [line for line, _ in ear.alerts()] == text.split(b"\n")
+    assert {now_ns for _, now_ns in ear.alerts()} == {ear._times[-3][0]}
+
+
+def test_latency_counts_from_the_callback() -> None:
+    line = b'{"ch":"alerts","data":{"stamps":{"recv_ms":5,"evaluated_ms":6}}}'
+    assert latency_ms(line, 7_400_000, {5: 5_900_000}) == 1.5

@@ -32,7 +32,7 @@ PAGE: Final = 500
 CATCH_UP_S: Final = 2.0
 """How long a client that is ahead of us waits for us to catch up with the channel."""
 GATHER_S: Final = 0.001
-"""How long an alert waits for others to share its frame: a burst reaches us one message at a time."""
+"""How long an alert waits for others to share its frame, unless we know where its burst ends."""
 
 
 class Stream(Protocol):
@@ -139,6 +139,7 @@ class Hub:
         self._epoch: str | None = None
         self._untold: list[Published] = []
         self._flush_at: asyncio.TimerHandle | None = None
+        self._burst_end = Position("", 0)
         self._awaited: list[tuple[Position, asyncio.Future[None]]] = []
         self._groups: dict[tuple[Dialect, frozenset[str]], set[Follower]] = {}
         self.followers: set[Follower] = set()
@@ -160,7 +161,7 @@ class Hub:
                     self.take(step)
 
     def take(self, envelope: channel.Envelope) -> None:
-        """Keep an alert and fan it out within a millisecond, with those that come until then."""
+        """Keep an alert and fan it out with those that come before its burst ends, or a millisecond has passed."""
         if envelope.off <= self._ring.top and envelope.epoch == self._epoch:
             return
         if envelope.off != self._ring.top + 1 or envelope.epoch != self._epoch:
@@ -172,8 +173,16 @@ class Hub:
         for since, reached in self._awaited:
             if since.off <= alert.off and since.epoch == alert.epoch and not reached.done():
                 reached.set_result(None)
-        if self._flush_at is None:
+        if alert.off == self._burst_end.off and alert.epoch == self._burst_end.epoch:
+            self.flush()
+        elif self._flush_at is None:
             self._flush_at = asyncio.get_running_loop().call_later(GATHER_S, self.flush)
+
+    def expect(self, epoch: str, off: int) -> None:
+        """Take note that a burst ends with this alert: it has been published, and is here already or on its way."""
+        self._burst_end = Position(epoch, off)
+        if self._epoch == epoch and self._ring.top >= off:
+            self.flush()
 
     def flush(self) -> None:
         """Fan out what was taken and not told yet."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import orjson
 
@@ -15,6 +15,7 @@ from monitord.gateway.outlet import Outlet
 from monitord.gateway.protocol import Burst, Dialect
 
 Quote = Mapping[str, Any]
+NEWER: Final = 8
 
 
 class QuoteSource(Protocol):
@@ -30,17 +31,23 @@ class QuoteSource(Protocol):
 class QuoteBoard:
     """The latest tick of every symbol, by reference into its batch: nothing is copied until somebody asks.
 
-    Event loop only. `update` comes when the engine is through with the batch: the lazy columns of a batch are decoded
-    without a lock, so two threads must not ask for them at once.
+    Event loop only. `update` comes when the events of a batch are stored, and takes no time per symbol, because the
+    pump has them to publish now; batches are looked through at the next question, or when `NEWER` other lists of
+    symbols have come since.
     """
 
     def __init__(self) -> None:
         self._latest: dict[str, tuple[TickBatch, int]] = {}
+        self._newer: dict[tuple[str, ...], TickBatch] = {}
+        """Batches that are not in `_latest` yet, the newest last."""
         self._watchers: list[Callable[[Collection[str]], None]] = []
 
     def update(self, batch: TickBatch) -> None:
         """Take note of a batch; of a symbol that appears twice the later tick counts."""
-        self._latest.update(zip(batch.symbols, zip(repeat(batch), range(len(batch)), strict=False), strict=True))
+        self._newer.pop(batch.symbols, None)  # an older one of the same symbols tells nothing any more
+        self._newer[batch.symbols] = batch
+        if len(self._newer) > NEWER:
+            self._look_through(self._newer.pop(next(iter(self._newer))))
         for changed in self._watchers:
             changed(batch.symbols)
 
@@ -48,6 +55,9 @@ class QuoteBoard:
         self._watchers.append(changed)
 
     def quote(self, symbol: str, *, book: bool = False) -> Quote | None:
+        for batch in self._newer.values():
+            self._look_through(batch)
+        self._newer.clear()
         found = self._latest.get(symbol)
         if found is None:
             return None
@@ -56,6 +66,9 @@ class QuoteBoard:
         times = {"ts_event_ms": int(batch.ts_event_ms[row]), "recv_ms": int(batch.recv_ms[row])}
         prices = {name: float(batch.column(name)[row]) for name in columns}
         return {"symbol": symbol, **times, "status": int(batch.status[row]), **prices}
+
+    def _look_through(self, batch: TickBatch) -> None:
+        self._latest.update(zip(batch.symbols, zip(repeat(batch), range(len(batch)), strict=False), strict=True))
 
 
 @dataclass(eq=False, slots=True)

@@ -12,7 +12,6 @@ import numpy as np
 
 from feeds.tick import BoolArray, FloatArray, IntArray
 from rules.errors import RuleError
-from rules.functions.arithmetic import invert
 from rules.functions.function import (
     Args,
     Builder,
@@ -26,6 +25,7 @@ from rules.functions.function import (
     window,
 )
 from rules.functions.references import earlier
+from rules.functions.truths import invert
 from rules.functions.values import NumberNode, TruthNode, true_at
 from rules.functions.varying import EveryWithin, ExistsWithin
 from rules.functions.windows import folded

@@ -8,7 +8,7 @@ import numpy as np
 
 from feeds.tick import IntArray
 from rules.functions import columns
-from rules.functions.arithmetic import edges
+from rules.functions.comparing import edges
 from rules.functions.function import Args, Builder, Constants, Function, Value, call_key, numbers, window
 from rules.functions.values import NumberNode, TruthNode
 from rules.language.tree import Kind

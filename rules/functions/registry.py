@@ -9,6 +9,7 @@ from typing import Final
 
 from rules.functions.arithmetic import ARITHMETIC
 from rules.functions.averages import AVERAGES
+from rules.functions.comparing import COMPARING
 from rules.functions.counting import COUNTING
 from rules.functions.crossing import CROSSING
 from rules.functions.function import Builder, Constants, Function, Param, ParamKind
@@ -17,10 +18,12 @@ from rules.functions.references import REFERENCES
 from rules.functions.regression import REGRESSION
 from rules.functions.seconds import SECONDS
 from rules.functions.spread import SPREAD
+from rules.functions.truths import TRUTHS
 from rules.functions.windows import WINDOWS
 
 FAMILIES: Final = (
-    ARITHMETIC, REFERENCES, AVERAGES, WINDOWS, COUNTING, CROSSING, SPREAD, REGRESSION, PARABOLIC, SECONDS,
+    TRUTHS, COMPARING, ARITHMETIC, REFERENCES, AVERAGES, WINDOWS, COUNTING, CROSSING, SPREAD, REGRESSION, PARABOLIC,
+    SECONDS,
 )  # fmt: skip
 FUNCTIONS: Final[dict[str, Function]] = {function.name: function for family in FAMILIES for function in family}
 

@@ -7,22 +7,23 @@ back the formula in the form the graph takes: DYNAINFO by what it stands for, co
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
-from rules.catalog import STANDARD, instance
 from rules.errors import Finding, RuleError, RuleFileError
 from rules.functions.function import Clock, Function, ParamKind
 from rules.functions.registry import FUNCTIONS
 from rules.functions.varying import DEFAULT_CAP
 from rules.language import refusals
-from rules.language.facts import BROKEN, Fact, calculate, divides, joined, looking_back, most, truth
+from rules.language.arguments import constant_fault, result
+from rules.language.complaints import Complaints
+from rules.language.dynainfo import dynainfo
+from rules.language.facts import BROKEN, Checked, Fact, Found, calculate, divides, joined, most, truth
 from rules.language.lints import shape_lints
-from rules.language.parser import parse
 from rules.language.references import FormulaReference, SymbolReference, read_reference
-from rules.language.syntax import Source, did_you_mean, prepare
+from rules.language.standard import call_of, standard_formula
+from rules.language.syntax import Source
 from rules.language.text import normal
 from rules.language.tree import (
     Binary,
@@ -43,40 +44,12 @@ from rules.language.tree import (
     Text,
     walk,
 )
-from rules.language.words import DYNAINFO, MARKET, PERIOD_NAMES, PERIODS, SPELLINGS, Scope, Word, is_upward
+from rules.language.words import MARKET, PERIODS, SPELLINGS, Scope, Word
 
-MAX_WINDOW: Final = 2_000
-"""Bars a window may span: a ring of them over 5,500 symbols is 88 MB."""
 MAX_HEIGHT: Final = 150
 """How deep an expression may be with the names it uses put in."""
-MAX_ERRORS: Final = 50
-"""Complaints collected about one formula; further ones would not help."""
-
-_EXACT: Final = frozenset({"REF", "HHV", "LLV", "MAX", "MIN", "ABS", "IF", "VALUEWHEN", "HIGHS", "LOWS"})
-"""Functions that hand on a price or a count unchanged."""
-_WHOLE = re.compile(r"COUNT|BARS\w*|\w+BARS|SIGN|FLOOR|CEILING|INTPART|BIGTICK")
-"""Functions whose value is always a whole number."""
 _OF_THE_DAY: Final = {"O": "DAYOPEN", "H": "DAYHIGH", "L": "DAYLOW", "V": "VOLDAY", "AMO": "AMTDAY"}
 _NO_BARS: Final = "write ON(MIN1,…) around it, or set period: to 1m … 1mon"
-_CLOCKS: Final = {Clock.SLOTS: "3s", Clock.MINUTES: "1m"}
-"""Whose bars a function's need counts, where they are not the formula's own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A formula that can be evaluated.
-
-    formula: as the graph takes it; words: canonical words it reads; warnings: lints, in the order of the text;
-    needs: bars of each period it reads until its values are within 1e-9 of those with endless history ("3s": slots of
-    RISE, HIGHS, LOWS); symbols: other symbols it reads.
-    """
-
-    formula: Formula
-    period: str
-    words: frozenset[str]
-    warnings: tuple[Finding, ...]
-    needs: Mapping[str, int] = field(default_factory=dict)
-    symbols: frozenset[str] = frozenset()
 
 
 def check(
@@ -99,9 +72,9 @@ def check(
     checker = _Checker(source, period, functions, formula, words)
     checker.cap = cap
     lowered = checker.formula(formula)
-    if checker.errors:
-        raise RuleFileError(sorted(checker.errors, key=_place))
-    warnings = sorted([*checker.warnings, *shape_lints(formula, source)], key=_place)
+    if checker.complaints.errors:
+        raise RuleFileError(sorted(checker.complaints.errors, key=_place))
+    warnings = sorted([*checker.complaints.warnings, *shape_lints(formula, source)], key=_place)
     return Checked(
         lowered, period, frozenset(checker.words), tuple(warnings), checker.needs, frozenset(checker.symbols)
     )
@@ -109,9 +82,6 @@ def check(
 
 def _place(finding: Finding) -> tuple[int, int]:
     return finding.line, finding.column
-
-
-_Found = tuple[Expr, Fact]
 
 
 class _Checker:
@@ -129,8 +99,9 @@ class _Checker:
         self.vocabulary = vocabulary
         self.period = period
         self.functions = functions
-        self.errors: list[Finding] = []
-        self.warnings: list[Finding] = []
+        self.complaints = Complaints(source)
+        self._error, self._warn = self.complaints.error, self.complaints.warning
+        self._refused, self._refused_call = self.complaints.refused, self.complaints.refused_call
         self.words: set[str] = set()
         self.symbols: set[str] = set()
         self.cap = DEFAULT_CAP
@@ -138,7 +109,6 @@ class _Checker:
         self._known: dict[str, Fact] = {}
         self._assigned = {statement.name for statement in formula.statements if statement.name}
         self._current = ""
-        self._blank = prepare(source)
 
     @property
     def needs(self) -> dict[str, int]:
@@ -191,7 +161,7 @@ class _Checker:
 
     # ── expressions: each returns the form the graph takes, and what is known of it ───────────────────────────────
 
-    def expr(self, expr: Expr) -> _Found:
+    def expr(self, expr: Expr) -> Found:
         lowered, fact = self._expr(expr)
         if fact.height > MAX_HEIGHT:
             self._error(
@@ -200,7 +170,7 @@ class _Checker:
             return lowered, BROKEN
         return lowered, fact
 
-    def _expr(self, expr: Expr) -> _Found:
+    def _expr(self, expr: Expr) -> Found:
         match expr:
             case Number(value=value):
                 return expr, Fact(constant=value, exact=True, written=True)
@@ -230,7 +200,7 @@ class _Checker:
             case CrossReference():
                 return self._reference(expr)
 
-    def _name(self, expr: Name) -> _Found:
+    def _name(self, expr: Name) -> Found:
         name = expr.name
         if name in self._known:
             fact = self._known[name]
@@ -253,38 +223,19 @@ class _Checker:
             )
         return self._word(expr, word)
 
-    def _word(self, expr: Name, word: Word) -> _Found:
+    def _word(self, expr: Name, word: Word) -> Found:
         self.words.add("LAST" if self.period == "tick" and word.name == "C" else word.name)
         return expr, Fact(word.kind, exact=word.exact, needs={self.period: 1})
 
-    def _unknown_name(self, expr: Name) -> _Found:
+    def _unknown_name(self, expr: Name) -> Found:
         name = expr.name
-        if name in SPELLINGS:
-            return self._strange_word(expr)
-        refusal = refusals.function_refusal(name)
+        refusal = refusals.name_refusal(name, functions=self.functions, vocabulary=self.vocabulary)
         if refusal is not None:
             return self._refused(expr, refusal.message, hint=refusal.hint)
-        if name.startswith("DRAW"):
-            return self._refused(
-                expr, f"{name} draws, and there is nothing to draw here", hint="leave the statement out"
-            )
-        if name in self.functions:
-            return self._refused(expr, f"{name} is a function", hint=f"write {self.functions[name].signature()}")
-        return self._refused(
-            expr,
-            f"unknown name {name!r}",
-            hint=self._meant(name, [*self.vocabulary, *self._assigned]) or "assign it with :=",
-        )
+        hint = self.complaints.meant(name, [*self.vocabulary, *self._assigned]) or "assign it with :="
+        return self._refused(expr, f"unknown name {name!r}", hint=hint)
 
-    def _strange_word(self, expr: Name) -> _Found:
-        """Refuse a word of the language that has no meaning in this formula."""
-        if SPELLINGS[expr.name].scope is Scope.POSITION and "LAST" in self.vocabulary:
-            hint = "write select: {positions: BOOK} to watch what a book holds"
-            return self._refused(expr, f"{expr.name} is a word of positions", hint=hint)
-        hint = f"name it in agg: {{x: mean({expr.name})}}; here stand {', '.join(self.vocabulary) or 'its names'}"
-        return self._refused(expr, f"{expr.name} is of one symbol, and this is a condition over groups", hint=hint)
-
-    def _cross_period(self, expr: CrossPeriod) -> _Found:
+    def _cross_period(self, expr: CrossPeriod) -> Found:
         if expr.name in self._assigned:
             message = f"{expr.name} is a name of this formula and has no other period"
             return self._refused(expr, message, hint=f"write ON({expr.period},…) around what {expr.name} stands for")
@@ -300,7 +251,7 @@ class _Checker:
         self.words.add(word.name)
         return expr, Fact(word.kind, exact=word.exact, needs={inner: 1})
 
-    def _on(self, expr: Call) -> _Found:
+    def _on(self, expr: Call) -> Found:
         """Check ON(WEEK,X): X on the bars of that period."""
         if len(expr.args) != 2 or not isinstance(expr.args[0], Name):
             return self._refused(expr, "ON takes a period and an expression", hint="write ON(WEEK,MA(C,5))")
@@ -315,18 +266,13 @@ class _Checker:
 
     def _on_period(self, place: Expr, written: str) -> str | None:
         """Return the period a formula names, None after a complaint."""
-        period = PERIODS.get(written)
-        if period is None:
-            hint = did_you_mean(written, PERIODS) or f"one of {', '.join(PERIODS)}"
-            known = "there are no bars of" if written in PERIOD_NAMES else "there is no period"
-            self._error(place, f"{known} {written}", hint=hint)
-        elif not is_upward(period, self.period):
-            message = f"{written} is shorter than the period {self.period}: a formula looks at longer periods only"
-            self._error(place, message, hint="set period: to the shortest that the rule looks at")
-            return None
-        return period
+        refusal = refusals.period_refusal(written, self.period)
+        if refusal is None:
+            return PERIODS[written]
+        self._error(place, refusal.message, hint=refusal.hint)
+        return None
 
-    def _reference(self, expr: CrossReference) -> _Found:
+    def _reference(self, expr: CrossReference) -> Found:
         """Check what stands in double quotes: another symbol's word or a shipped formula's output."""
         try:
             reference = read_reference(expr.target)
@@ -337,7 +283,7 @@ class _Checker:
             return self._other_symbol(expr, reference)
         return self._standard(expr, reference)
 
-    def _other_symbol(self, expr: CrossReference, reference: SymbolReference) -> _Found:
+    def _other_symbol(self, expr: CrossReference, reference: SymbolReference) -> Found:
         if expr.args:
             return self._refused(expr, "a value of another symbol takes no arguments", hint="remove them")
         if self.period == "tick" and reference.word in _OF_THE_DAY:
@@ -346,34 +292,25 @@ class _Checker:
         self.symbols.add(reference.symbol)
         return expr, Fact(exact=reference.word != "PCT", needs={self.period: 1})
 
-    def _standard(self, expr: CrossReference, reference: FormulaReference) -> _Found:
+    def _standard(self, expr: CrossReference, reference: FormulaReference) -> Found:
         """Check a shipped formula with the numbers given, on the period it is asked for."""
-        arguments = [self.expr(arg)[1].constant for arg in expr.args]
-        if None in arguments:
-            message = f'"{expr.target}": parameters are constant numbers'
-            return self._refused(expr, message, hint=self._standard_call(reference.name))
-        try:
-            numbers = tuple(value for value in arguments if value is not None)
-            formula = instance(reference.name, reference.output, numbers)
-        except RuleError as error:
-            hint = did_you_mean(reference.name, STANDARD) or self._standard_call(reference.name)
-            return self._refused(expr, f'"{expr.target}": {error}', hint=hint)
+        formula = standard_formula(reference, [self.expr(arg)[1].constant for arg in expr.args])
+        if isinstance(formula, refusals.Refusal):
+            return self._refused(expr, f'"{expr.target}": {formula.message}', hint=formula.hint)
         period = self._on_period(expr, reference.period) if reference.period else self.period
         if period is None:
             return expr, BROKEN
         inner = _Checker(Source(formula.text, expr.target), period, self.functions, formula, MARKET)
         inner.formula(formula)
-        if inner.errors:
-            message = f'"{expr.target}": {inner.errors[0].message}'
-            return self._refused(expr, message, hint=inner.errors[0].hint or self._standard_call(reference.name))
+        faults = inner.complaints.errors
+        if faults:
+            message = f'"{expr.target}": {faults[0].message}'
+            return self._refused(expr, message, hint=faults[0].hint or call_of(reference.name))
         self.words |= inner.words
         fact = inner._known[formula.statements[formula.condition].name]
         return expr, Fact(fact.kind, height=2, needs=fact.needs)
 
-    def _standard_call(self, name: str) -> str:
-        return f"write {STANDARD[name].signature()}" if name in STANDARD else f"there are {', '.join(STANDARD)}"
-
-    def _binary(self, expr: Binary) -> _Found:
+    def _binary(self, expr: Binary) -> Found:
         (left, a), (right, b) = self.expr(expr.left), self.expr(expr.right)
         lowered = replace(expr, left=left, right=right)
         if expr.op == "/" and b.constant == 0:
@@ -385,7 +322,7 @@ class _Checker:
             return self._refused(expr, "this number is too large", hint="use one below 1E308", lowered=lowered)
         return lowered, joined(Kind.NUMBER, a, b, constant=constant, exact=constant is not None)
 
-    def _compare(self, expr: Compare) -> _Found:
+    def _compare(self, expr: Compare) -> Found:
         (left, a), (right, b) = self.expr(expr.left), self.expr(expr.right)
         if expr.op in ("=", "<>") and not (a.exact and b.exact) and Kind.NUMBER in (a.kind, b.kind):
             self._warn(
@@ -393,7 +330,7 @@ class _Checker:
             )
         return replace(expr, left=left, right=right), truth(a, b)
 
-    def _condition(self, expr: Expr) -> _Found:
+    def _condition(self, expr: Expr) -> Found:
         """Check an expression that is read as a truth; a number may be, and gives a warning."""
         lowered, fact = self.expr(expr)
         if fact.kind is Kind.NUMBER and fact.constant is None:
@@ -402,7 +339,7 @@ class _Checker:
 
     # ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _call(self, expr: Call) -> _Found:
+    def _call(self, expr: Call) -> Found:
         refusal = refusals.function_refusal(expr.name)
         if refusal is not None:
             return self._refused_call(expr, refusal.message, hint=refusal.hint)
@@ -425,7 +362,7 @@ class _Checker:
             )
         return self._arguments(replace(expr, args=args), function)
 
-    def _arguments(self, expr: Call, function: Function) -> _Found:
+    def _arguments(self, expr: Call, function: Function) -> Found:
         args: list[Expr] = []
         facts: list[Fact] = []
         for arg, param in zip(expr.args, function.params, strict=True):
@@ -441,11 +378,9 @@ class _Checker:
         self.words.update(function.reads)
         if any(fact.kind is None for fact in facts):
             return lowered_call, BROKEN
-        kind = function.kind(tuple(fact.kind or Kind.NUMBER for fact in facts))
-        exact = _WHOLE.fullmatch(expr.name) is not None or (expr.name in _EXACT and all(fact.exact for fact in facts))
-        return lowered_call, self._history(function, facts, joined(kind, *facts, exact=exact))
+        return lowered_call, result(function, facts, period=self.period, cap=self.cap)
 
-    def _constant(self, arg: Expr, function: Function, index: int, *, found: _Found) -> _Found:
+    def _constant(self, arg: Expr, function: Function, index: int, *, found: Found) -> Found:
         """Judge a constant argument; a window that was calculated is cut to whole bars, as TDX does."""
         lowered, fact = found
         is_window = function.params[index].kind is ParamKind.WINDOW
@@ -453,7 +388,7 @@ class _Checker:
             return found
         if fact.constant is not None and is_window and not fact.written and math.isfinite(fact.constant):
             fact = replace(fact, constant=float(math.trunc(fact.constant)))
-        fault = self._constant_fault(function, fact.constant, index)
+        fault = constant_fault(function, fact.constant, index, period=self.period)
         if fault is not None:
             message, hint = f"{function.signature()}: {fault}", "as in MA(C,5), or N:=5; MA(C,N)"
             return self._refused(arg, message, hint=hint, lowered=lowered)
@@ -461,82 +396,19 @@ class _Checker:
             lowered = Number(fact.constant, arg.span)
         return lowered, fact
 
-    def _history(self, function: Function, facts: list[Fact], fact: Fact) -> Fact:
-        """Return the fact of a call with the bars it needs: those of its arguments and its own."""
-        given = [f.constant for f, param in zip(facts, function.params, strict=True) if param.is_constant]
-        constants = tuple(value for value in given if value is not None)
-        varies = len(constants) < len(given)
-        bars = self.cap + 1 if varies else (function.history or function.first)(constants)
-        return looking_back(fact, _CLOCKS.get(function.clock, self.period), bars)
-
-    def _constant_fault(self, function: Function, value: float | None, index: int) -> str | None:
-        """Say what is wrong with a constant argument, None if nothing is."""
-        param = function.params[index]
-        if value is None:
-            what = "whole number of bars" if param.kind is ParamKind.WINDOW else "number"
-            return f"{param.name} must be a constant {what}"
-        fault = param.fault(value)
-        if fault is not None:
-            return fault
-        if param.kind is ParamKind.WINDOW and value > MAX_WINDOW:
-            return f"{param.name} must be at most {MAX_WINDOW} bars, not {value:g}"
-        if self.period == "tick" and function.name == "REF" and value > 1:
-            return "on period tick only the previous tick is kept, so N must be 1; set period: for bars"
-        return None
-
-    def _unknown_function(self, expr: Call) -> _Found:
+    def _unknown_function(self, expr: Call) -> Found:
         if expr.name in SPELLINGS or expr.name in self._assigned:
             return self._refused_call(expr, f"{expr.name} is no function", hint="write it without parentheses")
         for arg in expr.args:
             self.expr(arg)
-        hint = self._meant(expr.name, [*self.functions, "DYNAINFO"]) or "functions are those of the reference"
-        return self._refused_call(expr, f"unknown function {self._written(expr)!r}", hint=hint)
+        hint = self.complaints.meant(expr.name, [*self.functions, "DYNAINFO"]) or "functions are those of the reference"
+        return self._refused_call(expr, f"unknown function {self.complaints.written(expr)!r}", hint=hint)
 
-    def _dynainfo(self, expr: Call) -> _Found:
+    def _dynainfo(self, expr: Call) -> Found:
         value = self.expr(expr.args[0])[1].constant if len(expr.args) == 1 else None
-        number = int(value) if value is not None and value.is_integer() else None
-        one_of = f"one of {', '.join(map(str, DYNAINFO))}"
-        if number in refusals.UNAVAILABLE_DYNAINFO:
-            return self._refused(expr, f"{normal(expr)}: {refusals.UNAVAILABLE_DYNAINFO[number]}", hint=one_of)
-        if number not in DYNAINFO:
-            return self._refused(expr, "DYNAINFO takes one constant of those known here", hint=one_of)
-        meant = parse(DYNAINFO[number]).statements[0].expr
-        for part in walk(meant):
-            if isinstance(part, Name):
-                if part.name in self._assigned:
-                    message = f"{normal(expr)} is {normal(meant)}, but this formula assigns {part.name}"
-                    return self._refused(expr, message, hint="use another name")
-                self.words.add(part.name)
+        meant = dynainfo(expr, value, assigned=self._assigned)
+        if isinstance(meant, refusals.Refusal):
+            return self._refused(expr, meant.message, hint=meant.hint)
+        self.words |= {part.name for part in walk(meant) if isinstance(part, Name)}
         exact = isinstance(meant, Name)
         return replace(meant, span=expr.span), Fact(exact=exact, height=3, needs={self.period: 1})
-
-    # ── findings ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _meant(self, word: str, known: list[str]) -> str | None:
-        """Search for the word that was meant, for the first mistakes only: the search takes a millisecond each."""
-        return did_you_mean(word, known) if len(self.errors) < 10 else None
-
-    def _error(self, place: Expr, message: str, *, hint: str) -> None:
-        if len(self.errors) < MAX_ERRORS:
-            self.errors.append(self.source.finding(place.span, message, hint=hint))
-
-    def _warn(self, place: Expr, message: str, *, hint: str) -> None:
-        self.warnings.append(self.source.finding(place.span, message, hint=hint, severity="warning"))
-
-    def _refused(self, expr: Expr, message: str, *, hint: str, lowered: Expr | None = None) -> _Found:
-        self._error(expr, message, hint=hint)
-        return (expr if lowered is None else lowered), BROKEN
-
-    def _refused_call(self, expr: Call, message: str, *, hint: str) -> _Found:
-        """Refuse a call with the carets under the function's name alone."""
-        start = self._name_start(expr)
-        self._error(Name(expr.name, self.source.span(start, start + len(expr.name))), message, hint=hint)
-        return expr, BROKEN
-
-    def _name_start(self, call: Call) -> int:
-        """Return where a call's name begins: its place may begin with parentheses around it."""
-        return next(at for at in range(call.span.start, call.span.end) if self._blank[at] not in "( \n\r\t")
-
-    def _written(self, call: Call) -> str:
-        start = self._name_start(call)
-        return self.source.text[start : start + len(call.name)]

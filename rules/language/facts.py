@@ -1,4 +1,4 @@
-"""What the checker knows of an expression, and how that of a whole follows from its parts."""
+"""What the checker knows of a formula and its expressions, and how that of a whole follows from its parts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from rules.language.tree import Binary, Expr, Kind, walk
+from rules.errors import Finding
+from rules.language.tree import Binary, Expr, Formula, Kind, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,25 @@ class Fact:
     written: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A formula that can be evaluated.
+
+    formula: as the graph takes it; words: canonical words it reads; warnings: lints, in the order of the text;
+    needs: bars of each period it reads until its values are within 1e-9 of those with endless history ("3s": slots of
+    RISE, HIGHS, LOWS); symbols: other symbols it reads.
+    """
+
+    formula: Formula
+    period: str
+    words: frozenset[str]
+    warnings: tuple[Finding, ...]
+    needs: Mapping[str, int] = field(default_factory=dict)
+    symbols: frozenset[str] = frozenset()
+
+
+Found = tuple[Expr, Fact]
+"""An expression in the form the graph takes, and what is known of it."""
 BROKEN: Final = Fact(None, exact=True)
 
 

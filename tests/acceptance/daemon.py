@@ -6,8 +6,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,14 @@ class Daemon:
         self.settings = {"state_dir": state_dir, "log.format": "json", "gateway.port": 0, **settings}
         self.process: asyncio.subprocess.Process | None = None
         self.log = state_dir.with_suffix(".log")
-        self.starts = 0
+        self._listened_before = 0
 
     async def start(self) -> None:
         """Start the process; its output goes to the log file."""
-        self.starts += 1
         flags = [word for name, value in self.settings.items() for word in ("--set", f"{name}={value}")]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MONITORD_")}
         with self.log.open("ab") as log:
+            self._listened_before = len(self.addresses())
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "monitord", "run", *flags, stdout=log, stderr=log, cwd=ROOT, env=environment
             )  # fmt: skip
@@ -70,8 +70,21 @@ class Daemon:
         self.process.send_signal(number)
         return await self.end(40.0)
 
-    async def until(self, what: str, true: Callable[[], Awaitable[bool]], deadline_s: float = 20.0) -> None:
-        """Wait until something is true of the running process; it must not end before."""
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Stop the process with SIGSTOP for a while; it goes on whatever happens, else nobody could end it."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+    async def until(self, what: str, true: Callable[[], Awaitable[bool]], deadline_s: float = 60.0) -> None:
+        """Wait until something is true of the running process; it must not end before.
+
+        The deadline is there for what never comes, so it is long: a slow machine is no failure.
+        """
         assert self.process is not None
         for _ in range(round(deadline_s / LOOK_S)):
             if await true():
@@ -84,7 +97,7 @@ class Daemon:
         """Wait until this run's gateway listens; return its address."""
 
         async def listens() -> bool:
-            return len(self.addresses()) == self.starts
+            return len(self.addresses()) > self._listened_before
 
         await self.until("the gateway listened", listens)
         return self.addresses()[-1]

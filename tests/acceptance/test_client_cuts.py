@@ -25,6 +25,10 @@ pytestmark = pytest.mark.acceptance
 CUTS = int(os.environ.get("MONITORD_TEST_CUTS", "40"))
 BROKER_KILLS = int(os.environ.get("MONITORD_TEST_BROKER_KILLS", "10"))
 CONSUMER_KILLS = 4
+LOST_BYTES = 50_000
+"""What a power cut takes off the end of the broker's file: some 50 alerts."""
+LONGEST_S = 300.0
+"""How long anything may take on a slow machine before the test gives up."""
 LEVELS = (-2, -1.5, -1, -0.5, -0.2, 0, 0.2, 0.5, 1, 1.5, 2)
 
 
@@ -94,6 +98,32 @@ async def broker_pid(daemon: Daemon) -> int:
             await asyncio.sleep(0.02)
 
 
+async def kill_broker(daemon: Daemon) -> None:
+    """Kill -9 the broker and wait for its death: until then it may still write; a stopped parent leaves a zombie."""
+    pid = await broker_pid(daemon)
+    os.kill(pid, signal.SIGKILL)
+
+    async def is_dead() -> bool:
+        return not lives(pid)
+
+    await daemon.until("the broker was dead", is_dead)
+
+
+def lives(pid: int) -> bool:
+    """Tell whether a process still runs."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in ("Z", "X")
+
+
+def broker_file(daemon: Daemon) -> Path:
+    """Return the file that the broker appends its writes to."""
+    (file,) = (daemon.state_dir / "broker" / "appendonlydir").glob("*.incr.aof")
+    return file
+
+
 async def kill_brokers(daemon: Daemon, chance: random.Random) -> set[int]:
     """Kill -9 the broker again and again, each time another process; return their pids."""
     killed: set[int] = set()
@@ -144,7 +174,7 @@ async def come_to_rest(
         return got == {newest["total"]} and newest["alerts"][0]["off"] is not None
 
     following = asyncio.create_task(follow_until_ended(follower))
-    await daemon.until("all was told", all_told)
+    await daemon.until("all was told", all_told, LONGEST_S)  # a client that was refused waits up to 30 s
     assert await daemon.interrupt() == 0, daemon.tail()
     following.cancel()
     with suppress(asyncio.CancelledError):
@@ -156,10 +186,22 @@ async def follow_until_ended(follower: Follower) -> None:
         await follower.follow(3600)
 
 
-async def cut_again_and_again(follower: Follower, chance: random.Random, more: Callable[[], bool]) -> int:
-    """Follow and be cut until there is no more to come; return in how many connections alerts had come."""
+async def follow_until(follower: Follower, reached: Callable[[], bool]) -> None:
+    """Follow, cut once a second, until something is so, however long a slow machine takes to get there."""
+    async with asyncio.timeout(LONGEST_S):
+        while not reached():
+            await follower.follow(1.0)
+
+
+def has_seen_enough(follower: Follower) -> bool:
+    """Tell whether a test of cuts is worth its name: many cuts, and alerts that came after them."""
+    return follower.counts["cuts"] >= CUTS and follower.counts["replayed"] > 100 and len(follower.told) > 500
+
+
+async def cut_again_and_again(follower: Follower, chance: random.Random, storm_is_over: Callable[[], bool]) -> int:
+    """Follow and be cut until all is over and enough was seen; return in how many connections alerts had come."""
     fruitful = 0
-    while more():
+    while fruitful <= CUTS / 2 or not has_seen_enough(follower) or not storm_is_over():
         before = len(follower.told)
         await follower.follow(chance.uniform(0.1, 0.4), deaf_s=chance.choice((0, 0.1)), reset=chance.random() < 0.5)
         fruitful += len(follower.told) > before
@@ -172,14 +214,10 @@ async def test_cut_clients_and_consumers_have_every_alert_once_in_order_whatever
 ) -> None:
     chance = random.Random(3)
     follower = Follower(daemon)
-    async with asyncio.TaskGroup() as storm:
+    async with asyncio.timeout(LONGEST_S + 3 * (CUTS + BROKER_KILLS)), asyncio.TaskGroup() as storm:
         killing = storm.create_task(kill_brokers(daemon, chance))
         rough = storm.create_task(kill_consumers(consumer, chance))
-        cutting = storm.create_task(
-            cut_again_and_again(
-                follower, chance, lambda: follower.counts["cuts"] < CUTS or not (killing.done() and rough.done())
-            )
-        )
+        cutting = storm.create_task(cut_again_and_again(follower, chance, lambda: killing.done() and rough.done()))
     in_the_storm = len(follower.told)
     await come_to_rest(daemon, follower, consumer, client)
 
@@ -216,23 +254,26 @@ def check_consumer(consumer: DocumentedConsumer, ids: list[str]) -> None:
     assert offsets == sorted(set(offsets)), "first deliveries out of the stream's order"
 
 
+def ends_of(follower: Follower) -> int:
+    """Return how many connections have come to stand and were cut, or were ended by a hole in the stream."""
+    return follower.counts["cuts"] + follower.counts["closed_4010"]
+
+
 async def test_a_broker_that_lost_its_last_writes_is_told_of_and_nothing_is_missing(
     daemon: Daemon, consumer: DocumentedConsumer, client: DocumentedClient
 ) -> None:
     """What a power cut does to a broker that syncs every second: its file ends in the middle of a command."""
-    assert daemon.process is not None
     follower = Follower(daemon)
-    await follower.follow(4.0)
-    before = len(follower.told)
-    daemon.process.send_signal(signal.SIGSTOP)  # else it would start the next broker before the file is cut short
-    os.kill(await broker_pid(daemon), signal.SIGKILL)
-    (aof,) = (daemon.state_dir / "broker" / "appendonlydir").glob("*.incr.aof")
-    os.truncate(aof, aof.stat().st_size - 50_000)
-    daemon.process.send_signal(signal.SIGCONT)
-    await follower.follow(4.0)
-    assert follower.counts["cuts"] + follower.counts["closed_4010"] >= 2
-    while len(follower.epochs) < 2:
-        await follower.follow(1.0)
+    await follow_until(
+        follower, lambda: len(follower.told) > 500 and broker_file(daemon).stat().st_size > 4 * LOST_BYTES
+    )
+    before, ends = len(follower.told), ends_of(follower)
+    assert ends >= 1
+    with daemon.held():  # else it would start the next broker before the file is cut short
+        await kill_broker(daemon)
+        file = broker_file(daemon)
+        os.truncate(file, file.stat().st_size - LOST_BYTES)
+    await follow_until(follower, lambda: ends_of(follower) > ends and len(follower.epochs) == 2)
     await come_to_rest(daemon, follower, consumer, client)
 
     decided = outbox_of(daemon.state_dir)

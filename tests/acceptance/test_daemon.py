@@ -295,12 +295,12 @@ async def test_a_webhook_gets_every_fire_once_signed_and_no_secret_is_logged(
         },
     )
     async with running(daemon, token=TOKEN) as session:
+        fires = await alerts_of(daemon, session, at_least=121)
 
         async def all_posted() -> bool:
-            listed = await answer(session, "/v1/alerts?event=fire")
-            return listed["total"] > 120 and len(hook.posts) == listed["total"]
+            return len(hook.posts) >= fires  # not all there are by now: ever more come, and a slow machine lags
 
-        await daemon.until("every fire was posted", all_posted)
+        await daemon.until("every fire so far was posted", all_posted)
         async with aiohttp.ClientSession(daemon.addresses()[-1]) as stranger:
             await answer(stranger, "/v1/alerts", status=401)
         async with session.get("/v1/rules", headers={"Authorization": "Bearer wrong-token-5521"}) as response:
@@ -337,7 +337,7 @@ async def test_systemd_hears_when_it_is_ready_that_it_lives_and_when_it_stops(
 # ── what is wrong is said, and nothing is left behind ─────────────────────────────────────────────────────────────────
 
 
-async def refusal(state_dir: Path, settings: Mapping[str, object], *, deadline_s: float = 20) -> tuple[int, str]:
+async def refusal(state_dir: Path, settings: Mapping[str, object], *, deadline_s: float = 60) -> tuple[int, str]:
     """Run a daemon that must not come up; return its exit code and what it said on stderr."""
     settings = {"state_dir": state_dir, "gateway.port": 0, **SMALL, **settings}
     flags = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
@@ -406,7 +406,7 @@ async def test_a_second_daemon_on_the_same_state_is_refused_and_the_first_goes_o
         second = Daemon(tmp_path / "d", SMALL)
         second.log = tmp_path / "second.log"
         await second.start()
-        assert await second.end(20) == 2
+        assert await second.end(60) == 2
         assert f"pid {daemon.process.pid}" in second.log.read_text()
         assert "Traceback" not in second.log.read_text()
         assert broker_lives(daemon.state_dir)

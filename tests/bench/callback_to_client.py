@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from tests.bench.report import Line, Report
 from tests.bench.timing import Timing
 
 SYMBOLS, SNAPSHOTS, CLIENTS, RULES = 5500, 60, 100, 100
+TOLD: Final = "60*.SH"
+"""The symbols whose crossings are told: so many that from 09:52 on 100 rules tell about 20 alerts a second."""
 
 
 class PipedFeed:
@@ -42,7 +44,8 @@ class PipedFeed:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._decoder = Decoder(proven=tuple(Board))
-        self._closed = False
+        self.called_ns: dict[int, int] = {}
+        """recv_ms → when the callback came (Unix ns): the time that latencies are counted from."""
 
     async def open(self, *, after: int = -1) -> None:
         self._inbox = TickInbox(256)
@@ -54,7 +57,9 @@ class PipedFeed:
 
     def _listen(self) -> None:
         while (payload := self._pipe.recv()) is not None:
-            recv_ms = time.time_ns() // 1_000_000
+            called_ns = time.time_ns()
+            recv_ms = called_ns // 1_000_000
+            self.called_ns[recv_ms] = called_ns
             self._inbox.push(self._decoder.decode(payload, recv_ms=recv_ms))
         self._inbox.close()
 
@@ -109,9 +114,10 @@ def run(*, quick: bool = False) -> Report:
     )
     load.start()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        heard = _serve(ours, Path(folder), told="*" if quick else "600*.SH")
+        feed = PipedFeed(ours)
+        heard = _serve(feed, ours, Path(folder), told="*" if quick else TOLD)
     load.join()
-    took = np.array([latency_ms(line, received_ns) for line, received_ns in heard])
+    took = np.array([latency_ms(line, received_ns, feed.called_ns) for line, received_ns in heard])
     p50, p99 = np.percentile(took, [50, 99])
     seconds = snapshots * 3.0
     return Report(
@@ -119,15 +125,15 @@ def run(*, quick: bool = False) -> Report:
         [
             Line("callback → client, p99", float(p99), "ms", most=None if quick else 15.0),
             Line("callback → client, median", float(p50), "ms"),
-            Line("alerts a second", len(took) / clients / seconds, "/s"),
+            Line("alerts a second", len(took) / clients / seconds, "/s", least=None if quick else 18.0),
             Line("messages received", float(len(took)), ""),
         ],
         {"all": Timing("callback → client", len(took), float(p50), *map(float, np.percentile(took, [10, 90])), False)},
-        [f"{symbols} symbols every 3 s, {RULES} rules, {clients} clients, {seconds:.0f} s; 1 ms resolution"],
+        [f"{symbols} symbols every 3 s, {RULES} rules, {clients} clients, {seconds:.0f} s"],
     )
 
 
-def _serve(pipe: Connection, folder: Path, *, told: str) -> list[tuple[bytes, int]]:
+def _serve(feed: PipedFeed, pipe: Connection, folder: Path, *, told: str) -> list[tuple[bytes, int]]:
     rules = folder / "rules.yaml"
     rules.write_text(rule_file(RULES, told))
     settings = Settings(
@@ -138,7 +144,6 @@ def _serve(pipe: Connection, folder: Path, *, told: str) -> list[tuple[bytes, in
         broker=BrokerSection(socket=folder / "s"),
         gateway=GatewaySection(port=0, allow_loopback_without_token=True),
     )
-    feed = PipedFeed(pipe)
     app.build_feed = lambda settings: feed  # type: ignore[assignment,return-value]  # the one part that is not the product's
     asyncio.run(app.App(settings, console=Starter(feed)).run())
     heard: list[tuple[bytes, int]] = pipe.recv()

@@ -142,3 +142,27 @@ def test_other_bytes_are_no_frame() -> None:
 def test_a_symbol_that_cannot_be_written_is_refused(bad: str) -> None:
     with pytest.raises(FeedError, match="cannot be written"):
         frame.encode(TickBatch((bad, "600000.SH"), np.zeros(2, np.int64), columns={}))
+
+
+@settings(max_examples=200)
+@given(batches())
+def test_a_core_frame_and_its_rest_are_the_batch_bit_for_bit(batch: TickBatch) -> None:
+    core = frame.encode(batch, columns="core")
+    again = frame.decode(core, frame.encode_rest(batch))
+    assert bits(again) == bits(batch)
+    assert [again.has(name) for name in REST] == [batch.has(name) for name in REST]
+    assert len(frame.encode_rest(batch)) <= frame.rest_size(len(batch))
+
+
+def test_a_core_frame_leaves_the_lazy_columns_alone() -> None:
+    batch = market()
+    frame.encode(batch, columns="core")
+    assert batch.rest_waits
+    frame.encode_rest(batch)
+    assert not batch.rest_waits
+
+
+@pytest.mark.parametrize("rest", [b"", b"\x00" * 9, b"\xff" * 32])
+def test_a_rest_of_another_size_is_refused(rest: bytes) -> None:
+    with pytest.raises(FeedError, match="the rest of a tick frame is corrupt"):
+        frame.decode(frame.encode(market(), columns="core"), rest)

@@ -219,3 +219,77 @@ def test_a_folder_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "journal").write_text("")
     with pytest.raises(FeedError, match="cannot open the journal"):
         Journal(tmp_path / "journal")
+
+
+def lazy(count: int, *, level: float = 3.0) -> TickBatch:
+    """Return a batch whose book waits to be decoded."""
+    eager = ticks(count)
+    book = {"bid_price_1": np.full(count, level), "trades": np.arange(count, dtype=np.float64)}
+    columns = {name: eager.column(name) for name in CORE}
+    return TickBatch(eager.symbols, eager.ts_event_ms, columns=columns, load=lambda: book)
+
+
+def test_the_book_may_come_later_and_is_read_back_with_its_batch(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    batch = lazy(3)
+    assert journal.append(batch, rest_later=True) == 0
+    assert batch.rest_waits
+    ((_, before),) = everything(tmp_path)
+    assert isinstance(before, TickBatch)
+    assert not before.has("bid_price_1")
+    assert journal.append_rest()
+    assert not journal.append_rest(), "once is enough"
+    assert journal.append(Heartbeat(5)) == 1
+    journal.close()
+    assert everything(tmp_path) == [(0, lazy(3)), (1, Heartbeat(5))]
+    assert Journal(tmp_path).end == 1, "the book has no offset of its own"
+
+
+@pytest.mark.parametrize("goes_on", ["append", "close"])
+def test_a_book_nobody_asked_to_write_is_written_before_the_next_record_and_at_the_end(
+    tmp_path: Path, goes_on: str
+) -> None:
+    journal = Journal(tmp_path)
+    journal.append(lazy(3), rest_later=True)
+    if goes_on == "append":
+        journal.append(Heartbeat(5))
+        assert everything(tmp_path) == [(0, lazy(3)), (1, Heartbeat(5))]
+    journal.close()
+    assert everything(tmp_path)[0] == (0, lazy(3))
+
+
+def test_a_book_that_has_been_decoded_already_goes_with_its_batch(tmp_path: Path) -> None:
+    journal, batch = Journal(tmp_path), lazy(3)
+    batch.column("trades")
+    journal.append(batch, rest_later=True)
+    assert not journal.append_rest()
+    assert everything(tmp_path) == [(0, lazy(3))]
+    journal.close()
+
+
+def test_a_journal_cut_within_a_book_keeps_the_batch_and_goes_on(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append(lazy(3), rest_later=True)
+    (segment,) = tmp_path.iterdir()
+    core = segment.stat().st_size
+    journal.close()
+    whole = segment.read_bytes()
+    for cut in range(core, len(whole)):
+        segment.write_bytes(whole[:cut])
+        again = Journal(tmp_path)
+        assert again.end == 0
+        assert again.append(Heartbeat(5)) == 1
+        again.close()
+        (_, batch), (_, heartbeat) = everything(tmp_path)
+        assert isinstance(batch, TickBatch)
+        assert (batch.has("bid_price_1"), len(batch), heartbeat) == (False, 3, Heartbeat(5))
+
+
+def test_a_book_stays_in_its_batchs_segment_and_within_its_size(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, segment_bytes=3000)
+    for _ in range(20):
+        journal.append(lazy(3), rest_later=True)
+    journal.close()
+    assert len(list(tmp_path.iterdir())) > 2
+    assert max(path.stat().st_size for path in tmp_path.iterdir()) <= 3000
+    assert everything(tmp_path) == [(offset, lazy(3)) for offset in range(20)]

@@ -5,21 +5,27 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from feeds.errors import FeedError
 from feeds.exrights import NO_EXRIGHTS, ExRight, encode_exrights
+from feeds.inputs import FeedInput, Input
+from feeds.instruments import Instrument
 from feeds.journal import Journal
 from feeds.simulated import SimulatedFeed
+from feeds.tick import CORE, TickBatch
 from monitord import pipeline as module
 from monitord.checkpoint import Checkpoint, CheckpointFolder
 from monitord.errors import CheckpointError, StoreError
 from monitord.pipeline import Pipeline
 from monitord.store import Store
 from rules import rulefile
+from rules.alert import Alert
 
 RULES = "version: 1\ngroups:\n- name: g\n  rules:\n  - {id: up, select: all, when: LAST > 0}\n"
 
@@ -136,6 +142,20 @@ async def test_a_stop_waits_for_the_checkpoint_that_is_being_written(stand: Stan
     assert stand.disk.writes == 2, "nothing is written once closed"
 
 
+async def test_a_stop_commits_the_last_input_also_when_nothing_came_of_it(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without events the offset is committed once a second at most, so the last ones may be missing until then."""
+    monkeypatch.setattr(module, "OFFSET_EVERY_S", 1e9)
+    stand.rules = RULES.replace("LAST > 0", "LAST < 0")
+    await stand.pipeline.reload()
+    await stand.pipeline.run()
+    last, source = stand.pipeline.engine.offset, stand.journal.source_id
+    assert await stand.store.offset(source_id=source) < last
+    await stand.pipeline.close()
+    assert await stand.store.offset(source_id=source) == last
+
+
 async def test_a_full_disk_at_the_stop_is_told_and_the_stop_goes_on(stand: Stand) -> None:
     stand.disk.full = True
     with capture_logs() as logs:
@@ -178,3 +198,212 @@ async def test_a_checkpoint_whose_journal_is_gone_is_passed_over_and_the_rules_a
         await second.pipeline.close()
     finally:
         await store.close()
+
+
+class Pushes:
+    """A live feed without offsets: what is put into it comes out, until `close`."""
+
+    source_id, has_offsets, paced = "pushes", False, True
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[TickBatch | None] = asyncio.Queue()
+
+    async def open(self, *, after: int = -1) -> None: ...
+
+    async def __aiter__(self) -> AsyncIterator[FeedInput]:
+        while (batch := await self.queue.get()) is not None:
+            yield FeedInput(-1, batch)
+
+    async def instruments(self) -> Sequence[Instrument]:
+        return ()
+
+    async def close(self) -> None:
+        self.queue.put_nowait(None)
+
+    def counters(self) -> Mapping[str, int]:
+        return {}
+
+
+class Spied(Journal):
+    """A journal that notes what is asked of it; `full`: it takes no more books."""
+
+    def __init__(self, folder: Path, did: list[str]) -> None:
+        super().__init__(folder, source_id=Pushes.source_id)
+        self.did, self.full = did, False
+        self.finished = threading.Event()
+
+    def append(self, value: Input, *, rest_later: bool = False) -> int:
+        self.did.append("append")
+        return super().append(value, rest_later=rest_later)
+
+    def append_rest(self) -> bool:
+        if self.full and self._unfinished is not None:
+            self.finished.set()
+            raise FeedError("the disk is full")
+        added = super().append_rest()
+        if added:
+            self.did.append("book")
+            self.finished.set()
+        return added
+
+    def sync(self) -> None:
+        super().sync()
+        self.did.append("sync")
+
+
+class LiveStand:
+    """A pipeline over pushes, with a note of what it did in which order."""
+
+    def __init__(self, folder: Path, store: Store, when: str, *, checkpoint_s: float = 60.0) -> None:
+        self.feed, self.did, self.store = Pushes(), list[str](), store
+        self.journal = Spied(folder / "journal", self.did)
+        self.committed, self.alerts = asyncio.Event(), list[Alert]()
+        self.pipeline = Pipeline(
+            self.feed,
+            journal=self.journal,
+            store=self,
+            checkpoints=CheckpointFolder(folder / "checkpoints"),
+            load_rules=lambda: rulefile.load({"r": RULES.replace("LAST > 0", when)}),
+            on_alerts=self.alerts.extend,
+            checkpoint_s=checkpoint_s,
+        )
+        self.offset, self.episodes = store.offset, store.episodes
+
+    async def commit(self, alerts: Sequence[Alert], *, offset: int, source_id: str) -> int:
+        if alerts:
+            self.did.append("commit")
+            self.committed.set()
+        return await self.store.commit(alerts, offset=offset, source_id=source_id)
+
+
+def with_book(last: float) -> TickBatch:
+    """Return a tick of 10:02:03 and later, the best bid at its price."""
+    columns = {name: np.array([last]) for name in CORE}
+    ts_ms = np.array([1_675_216_923_000 + round(last * 1000)])
+    return TickBatch(("600519.SH",), ts_ms, columns=columns, load=lambda: {"bid_price_1": np.array([last])})
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = await Store.open(tmp_path / "store.sqlite")
+    yield opened
+    await opened.close()
+
+
+async def one_event(stand: LiveStand) -> None:
+    """Let the rule fire once, and keep the notes of that batch alone."""
+    await stand.pipeline.recover()
+    running = asyncio.create_task(stand.pipeline.run())
+    stand.feed.queue.put_nowait(with_book(1.0))
+    await asyncio.to_thread(stand.journal.finished.wait, 10)
+    await stand.pipeline.ask(lambda engine: None)
+    stand.did.clear()
+    stand.journal.finished.clear()
+    stand.feed.queue.put_nowait(with_book(2.0))
+    await asyncio.wait_for(stand.committed.wait(), 10)
+    await asyncio.to_thread(stand.journal.finished.wait, 10)
+    await stand.feed.close()
+    await running
+
+
+@pytest.mark.parametrize("early", [1, 1000])
+async def test_a_book_no_rule_has_read_is_journaled_behind_the_events(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, early: int
+) -> None:
+    monkeypatch.setattr(module, "EARLY_SYNC_TICKS", early)
+    monkeypatch.setattr(module, "QUIET_AFTER_S", 0.0)
+    stand = LiveStand(tmp_path, store, "LAST > 1.5")
+    await one_event(stand)
+    await stand.pipeline.ask(lambda engine: None)
+    assert stand.did == ["append", "sync", "commit", "book", "sync"]
+    await stand.pipeline.close()
+    assert [record.value for record in stand.journal.records()][-1] == with_book(2.0)
+
+
+@pytest.mark.parametrize("early", [1, 1000])
+async def test_a_book_a_rule_has_read_is_on_the_disk_before_its_events_are_committed(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, early: int
+) -> None:
+    monkeypatch.setattr(module, "EARLY_SYNC_TICKS", early)
+    stand = LiveStand(tmp_path, store, "BIDP1 > 1.5")
+    await one_event(stand)
+    did = [step for step in stand.did if step != "sync"]
+    assert did == ["append", "book", "commit"]
+    assert stand.did[stand.did.index("book") + 1] == "sync"
+    await stand.pipeline.close()
+
+
+async def test_a_book_that_cannot_be_written_is_tried_again_with_the_next_batch_and_ends_the_pipeline(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "QUIET_AFTER_S", 0.0)
+    stand = LiveStand(tmp_path, store, "LAST > 1.5")
+    await stand.pipeline.recover()
+    running = asyncio.create_task(stand.pipeline.run())
+    stand.journal.full = True
+    with capture_logs() as logs:
+        stand.feed.queue.put_nowait(with_book(1.0))
+        await asyncio.to_thread(stand.journal.finished.wait, 10)
+        await stand.pipeline.ask(lambda engine: None)
+    assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["journal_rest_failed"]
+    stand.feed.queue.put_nowait(with_book(2.0))
+    with pytest.raises(FeedError, match="the disk is full"):
+        await running
+    stand.journal.full = False
+    await stand.pipeline.close()
+
+
+async def test_events_decided_from_a_journal_that_lost_its_last_book_are_decided_again(
+    tmp_path: Path, store: Store
+) -> None:
+    first = LiveStand(tmp_path, store, "LAST > 1.5")
+    await first.pipeline.recover()
+    running = asyncio.create_task(first.pipeline.run())
+    for last in (1.0, 2.0):
+        first.feed.queue.put_nowait(with_book(last))
+    await asyncio.wait_for(first.committed.wait(), 10)
+    shutil.copytree(tmp_path / "journal", tmp_path / "killed" / "journal")  # before the last book was written
+    await first.feed.close()
+    await running
+    await first.pipeline.close()
+    (told,) = first.alerts
+    other = await Store.open(tmp_path / "other.sqlite")
+    second = LiveStand(tmp_path / "killed", other, "LAST > 1.5")
+    await second.pipeline.recover()
+    assert [row.id for row in await other.pending(limit=9)] == [told.id]
+    await second.pipeline.close()
+    await other.close()
+
+
+async def test_a_periodic_checkpoint_is_written_in_the_quiet_behind_a_batch(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "QUIET_AFTER_S", 0.0)
+    monkeypatch.setattr(module, "QUIET_WITHIN_S", 1000.0)
+    stand = LiveStand(tmp_path, store, "LAST > 1.5", checkpoint_s=0.0)
+    await stand.pipeline.recover()
+    running = asyncio.create_task(stand.pipeline.run())
+    writing = asyncio.create_task(stand.pipeline.run_checkpoints())
+    for _ in range(20):
+        await stand.pipeline.ask(lambda engine: None)
+    assert list((tmp_path / "checkpoints").glob("*")) == [], "no batch has come yet"
+    stand.feed.queue.put_nowait(with_book(1.0))
+    async with asyncio.timeout(10):
+        while not list((tmp_path / "checkpoints").glob("*")):
+            await stand.pipeline.ask(lambda engine: None)
+    writing.cancel()
+    await stand.feed.close()
+    await running
+    await stand.pipeline.close()
+
+
+async def test_without_batches_a_checkpoint_is_written_all_the_same(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "QUIET_WITHIN_S", 0.0)
+    stand.pipeline._checkpoint_s = 0.0
+    writing = asyncio.create_task(stand.pipeline.run_checkpoints())
+    assert await asyncio.to_thread(stand.disk.entered.wait, 10)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    await stand.pipeline.close()

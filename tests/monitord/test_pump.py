@@ -273,7 +273,7 @@ async def test_a_truncated_append_only_file_is_redriven_in_a_new_epoch(store: St
     channel = AlertChannel(broker.url)
     await begin(store, channel)
     records = await committed(store, range(1, 51))
-    await drained(Pump(store, channel))
+    await drained(Pump(store, channel, batch_rows=10))  # one call of the script is one transaction of the log
     subscription = channel.subscribe()
     old = await anext(subscription)
     assert isinstance(old, Position)
@@ -297,3 +297,20 @@ async def test_a_truncated_append_only_file_is_redriven_in_a_new_epoch(store: St
     assert pump.counters()["redrives"] == 1
     await subscription.aclose()
     await channel.close()
+
+
+async def test_the_end_of_a_batch_is_told_before_anything_else_is_waited_for(
+    store: Store, channel: AlertChannel
+) -> None:
+    await begin(store, channel)
+    await committed(store, range(1, 8))
+    told: list[tuple[str, int, int]] = []
+    pump = Pump(
+        store,
+        channel,
+        batch_rows=3,
+        on_published=lambda epoch, off: told.append((epoch, off, store.lag_rows)),
+    )
+    assert await drained(pump) == 0
+    epoch, _ = await channel.top()
+    assert told == [(epoch, 3, 7), (epoch, 6, 4), (epoch, 7, 1)]

@@ -9,13 +9,15 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from monitord import store as store_module
 from monitord.errors import StoreError
-from monitord.store import EpisodeCounter, HistoryFilter, Store
+from monitord.store import Batch, EpisodeCounter, HistoryFilter, Store
 from rules.alert import Alert, Event
 
 DAY_MS = 24 * 3_600_000
@@ -290,3 +292,32 @@ def commit_and_be_killed(path: Path, commits: int) -> int:
                 writer.send_signal(signal.SIGKILL)
                 return int(line)
     raise AssertionError("the writer ended by itself")
+
+
+async def test_a_batch_holds_the_first_events_of_the_outbox_and_what_was_acknowledged(store: Store) -> None:
+    assert await store.batch(limit=9) == Batch([], "", 0)
+    await store.begin_epoch("e1", base=4)
+    await store.commit([alert(n) for n in (1, 2, 3)], offset=1)
+    await store.mark_sent([(1, 5)], epoch="e1")
+    batch = await store.batch(limit=1)
+    assert ([row.id for row in batch.rows], batch.epoch, batch.acked) == (["al_2"], "e1", 5)
+
+
+async def test_the_log_is_copied_into_the_file_behind_what_is_sent_and_never_by_a_commit(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "CHECKPOINT_ROWS", 20)
+    await store.begin_epoch("e1", base=0)
+
+    def in_file() -> int:
+        with closing(sqlite3.connect(f"file:{store.path}?immutable=1", uri=True)) as file:  # without the log beside it
+            tables = file.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'events'").fetchone()[0]
+            return int(file.execute("SELECT count(*) FROM events").fetchone()[0]) if tables else 0
+
+    await store.commit([alert(n) for n in range(1, 6001)], offset=1)
+    assert store.path.with_name("monitord.db-wal").stat().st_size > 1000 * 4096, "SQLite itself would have done it"
+    assert in_file() == 0
+    await store.mark_sent([(seq, seq) for seq in range(1, 5901)], epoch="e1")
+    assert in_file() == 0, "not while events wait"
+    await store.mark_sent([(seq, seq) for seq in range(5901, 6001)], epoch="e1")
+    assert in_file() == 6000

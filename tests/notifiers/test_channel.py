@@ -11,6 +11,7 @@ from typing import Any
 import fakeredis
 import orjson
 import pytest
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
 from monitord.broker import EmbeddedBroker
@@ -25,9 +26,11 @@ from notifiers.channel import (
     Position,
     Receipt,
     Subscription,
+    heeding_cancel,
     open_envelope,
 )
 from notifiers.errors import DeliveryError
+from notifiers.group import AlertConsumer, consumer_client
 
 
 def outgoing(number: int, *, symbol: str | None = "600519.SH") -> Outgoing:
@@ -408,6 +411,102 @@ async def test_a_broker_without_memory_refuses_without_a_gap(broker: EmbeddedBro
 
 
 @pytest.mark.acceptance
+class Astray:
+    """Lets a cancel come in the very turn of the loop in which a command has gone out; asyncio.wait_for forgets it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.victim: asyncio.Task[Any] | None = None
+        self.cancels = 0
+        send = AbstractConnection._send_packed_command
+
+        async def sends(connection: AbstractConnection, command: Any) -> None:
+            await send(connection, command)
+            if self.victim is not None:
+                victim, self.victim = self.victim, None
+                self.cancels += 1
+                victim.cancel()
+
+        monkeypatch.setattr(AbstractConnection, "_send_packed_command", sends)
+
+    async def ends(self, task: asyncio.Task[Any]) -> None:
+        """Cancel the task at its next command; it must end by that."""
+        self.victim = task
+        await asyncio.wait([task], timeout=10)
+        assert (task.cancelled(), self.cancels) == (True, 1)
+
+
+async def test_a_cancel_that_goes_astray_ends_a_subscription_all_the_same(
+    broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The race of a stop against the top offset's check: the gateway followed on, and the daemon never ended."""
+    channel = AlertChannel(broker.url)
+    epoch = await begun(channel, 3)
+    subscription = channel.subscribe((epoch, 0))
+
+    async def follow() -> None:
+        async for _ in subscription:
+            pass
+
+    await take(subscription, 4)
+    await Astray(monkeypatch).ends(asyncio.create_task(follow()))
+    await channel.publish([outgoing(4)], epoch=epoch, acked=3)
+    assert offs(await take(subscription, 1)) == [4]  # it goes on where it was
+    await subscription.aclose()
+    await channel.close()
+
+
+async def test_a_cancel_that_goes_astray_ends_a_publisher_all_the_same(
+    broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = AlertChannel(broker.url)
+    epoch = await begun(channel, 1)
+
+    async def publish() -> None:
+        while True:
+            await channel.publish([outgoing(2)], epoch=epoch, acked=1)
+
+    await Astray(monkeypatch).ends(asyncio.create_task(publish()))
+    assert await channel.publish([outgoing(2)], epoch=epoch, acked=1) == [Receipt(2, True)]  # it had gone out
+    await channel.close()
+
+
+async def test_a_cancel_that_goes_astray_ends_a_reader_of_a_group_all_the_same(
+    broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = AlertChannel(broker.url)
+    await begun(channel, 3)
+    consumer = AlertConsumer(consumer_client(broker.url), "hook")
+    await consumer.open(from_start=True)
+
+    async def read() -> None:
+        while True:
+            await consumer.read(block_ms=50, limit=100)
+
+    await Astray(monkeypatch).ends(asyncio.create_task(read()))
+    assert [entry.id for entry in await consumer.read(block_ms=50, limit=100)] == ["1-0", "2-0", "3-0"]
+    await consumer.close()
+    await channel.close()
+
+
+async def test_a_cancel_that_was_heard_before_is_no_new_one() -> None:
+    """Cleaning up after a cancel may talk to the broker."""
+    done = asyncio.Event()
+
+    async def cleans_up() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            with heeding_cancel():
+                await asyncio.sleep(0)
+            done.set()
+
+    task = asyncio.create_task(cleans_up())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert done.is_set()
+
+
 async def test_a_cancelled_publish_leaves_no_reply_behind_for_the_next(broker: EmbeddedBroker) -> None:
     channel = AlertChannel(broker.url)
     epoch = await begun(channel)
@@ -430,3 +529,27 @@ async def configure(channel: AlertChannel, **settings: Any) -> None:
             await channel._redis.config_set(name, value)
         except ResponseError as error:
             raise AssertionError(error) from error
+
+
+async def test_a_burst_is_taken_in_one_piece(channel: AlertChannel) -> None:
+    epoch = await begun(channel)
+    subscription = channel.subscribe()
+    await take(subscription, 1)
+    await channel.publish([outgoing(n) for n in range(1, 61)], epoch=epoch, acked=0)
+    await take(subscription, 1)
+    taken = list(iter(lambda: step_without_waiting(subscription), None))
+    assert offs(taken) == list(range(2, 61))
+    assert subscription.counters()["filled"] == 0
+    await subscription.aclose()
+
+
+def step_without_waiting(subscription: Subscription) -> Position | Envelope | None:
+    """Return what the subscription has at hand, None if it would wait."""
+    step = subscription.__anext__()
+    if not subscription._ready:
+        step.close()
+        return None
+    with pytest.raises(StopIteration) as returned:
+        step.send(None)
+    found: Position | Envelope = returned.value.value
+    return found

@@ -206,8 +206,16 @@ async def test_every_broker_error_is_one_kind_without_its_text(redis: Any, error
 
 async def test_nothing_to_acknowledge_asks_nothing(redis: Any) -> None:
     consumer = await opened(redis)
-    redis.xack = None
+    await add(redis, 1)
+    assert await read(consumer) == [("1", 1)]
+    xack, redis.xack = redis.xack, None
     await consumer.ack([])
+    redis.xack = xack
+    assert (await redis.xpending(ALERT_STREAM, "notify:hook"))["pending"] == 1
+    await add(redis, 2)
+    assert await read(consumer) == [("2", 1)]  # on it goes: nothing is handed out again
+    await consumer.ack(["1-0", "2-0"])
+    assert (await redis.xpending(ALERT_STREAM, "notify:hook"))["pending"] == 0
 
 
 async def test_the_client_waits_longer_than_a_read_blocks() -> None:

@@ -138,7 +138,10 @@ def silences_of(clock: Sequence[int]) -> list[tuple[int, int]]:
 
 @dataclass(slots=True)
 class Bar:
-    """One bar; volume and amount None = unknown. `told` is what stood in it when it closed, before any late tick."""
+    """One bar; volume and amount None = unknown. `told` is what stood in it when it closed, before any late tick.
+
+    late: its first tick came after the clock had come to its close, and closed it.
+    """
 
     end_ms: int
     open: int
@@ -150,6 +153,7 @@ class Bar:
     closed_ms: int | None = None
     told: tuple[Any, ...] = ()
     flat: bool = False
+    late: bool = False
 
     @property
     def values(self) -> tuple[Any, ...]:
@@ -237,10 +241,10 @@ def _bars_of_day(
             bar.told = bar.values
             found.append(bar)
             continue
-        unheard = before is None or is_silent(end, minutes, silences)
-        if unheard and mine[0].ts_ms // SECOND * SECOND >= closes_ms:
-            closes_ms = clock_end + MINUTE  # there was no bar to close when its time came: the late tick begins it
-        bar = _bar(mine, end, before, cumulative, closes_ms, whole=whole)
+        # There was no bar to close when its time came: the late tick begins it, and what follows amends it.
+        late = before is None or is_silent(end, minutes, silences)
+        late = late and mine[0].ts_ms // SECOND * SECOND >= closes_ms
+        bar = _bar(mine, end, before, cumulative, closes_ms, whole=whole, late=late)
         later_tick = min((by_end[later][0].ts_ms for later in by_end if later > end), default=None)
         if bar.closed_ms is None and (closes_ms <= clock_end or later_tick is not None):
             bar.closed_ms = closes_ms if later_tick is None else min(closes_ms, later_tick)
@@ -252,10 +256,18 @@ def _bars_of_day(
 
 
 def _bar(
-    mine: list[Row], end: int, before: Row | None, cumulative: tuple[int, float] | None, closes_ms: int, *, whole: bool
+    mine: list[Row],
+    end: int,
+    before: Row | None,
+    cumulative: tuple[int, float] | None,
+    closes_ms: int,
+    *,
+    whole: bool,
+    late: bool,
 ) -> Bar:
     """Make one bar of its ticks; those from `closes_ms` on only amend it, and after a closing status none count.
 
+    late: the first of them begins it after its time, and closes it.
     before: the symbol's last priced tick; `whole`: its day was seen from before 09:30:00 on, so the extremes of the
     first priced tick, too, have come about in this bar.
     """
@@ -264,7 +276,7 @@ def _bar(
     bar = Bar(end, first.last, first.last, first.last, first.last, None, None)
     for row in mine:
         assert row.last is not None
-        if row.ts_ms // SECOND * SECOND >= closes_ms and not bar.told:
+        if row.ts_ms // SECOND * SECOND >= closes_ms and not bar.told and not late:
             flat = before is not None and row is first  # nothing had come when the clock closed it
             bar.told, bar.closed_ms = (*(before.last,) * 4, 0, 0.0) if flat and before else bar.values, closes_ms
         bar.close = row.last
@@ -281,6 +293,8 @@ def _bar(
         if day_ms(end) == CLOSE and row.status in ENDED and day_ms(row.ts_ms) >= CLOSE and not bar.told:
             bar.told, bar.closed_ms = bar.values, row.ts_ms
             break
+        if late and not bar.told:
+            bar.told, bar.closed_ms, bar.late = bar.values, row.ts_ms, True
     return bar
 
 
@@ -424,7 +438,7 @@ def is_heard(bar: Bar, silences: Sequence[tuple[int, int]]) -> bool:
 
     The clock closes bars as it enters a second, so before a mark of that second; ticks come in no silence.
     """
-    if bar.closed_ms is None or bar.closed_ms != due_ms(bar.end_ms):
+    if bar.late or bar.closed_ms is None or bar.closed_ms != due_ms(bar.end_ms):
         return bar.closed_ms is not None
     return not any(a // SECOND * SECOND < bar.closed_ms <= b for a, b in silences)
 

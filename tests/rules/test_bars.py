@@ -107,14 +107,52 @@ def test_a_late_tick_amends_what_the_clock_has_closed_and_fires_nothing_again() 
     assert told(watch, "30m")["13:30"]["RC"] == 10.4
 
 
+def test_a_bar_that_a_tick_begins_after_its_time_closes_at_once_and_is_not_lost() -> None:
+    """The clock comes to a bar's close once; in lunch that was long ago, and the next bar may be a flat one."""
+    watch = Watch(bar_rule("1m"), bar_rule("5m"))
+    watch.take(tick("12:59:58", 10.0, volume_lots=5.0))
+    assert told(watch)["11:30"]["C1"] == told(watch, "5m")["11:30"]["C1"] == 10.0
+    watch.take(tick("12:59:59", 10.1, volume_lots=6.0), mark("silent", "13:00:00"), mark("alive", "13:03:00"))
+    watch.take(tick("13:05:10", 10.2, volume_lots=8.0), heartbeat("13:06:03"))
+    assert list(told(watch)) == ["11:30", "13:04", "13:05", "13:06"]
+    assert list(told(watch, "5m")) == ["11:30", "13:05"]
+    assert told(watch)["13:04"]["RC"] == 10.1  # the second late tick amended it
+
+
+def test_a_late_tick_into_a_minute_that_was_silent_begins_its_bar_and_closes_it_before_the_next_silence() -> None:
+    watch = Watch(bar_rule("1m"))
+    watch.take(tick("11:27:20", 10.0, volume_lots=5.0), mark("silent", "11:28:10"), mark("alive", "11:31:00"))
+    watch.take(tick("12:59:58", 10.1, volume_lots=6.0), mark("silent", "13:00:30"), mark("alive", "13:02:30"))
+    watch.take(heartbeat("13:04:03"))
+    assert list(told(watch)) == ["11:28", "11:30", "13:03", "13:04"]
+    assert (told(watch)["11:30"]["C1"], told(watch)["11:30"]["V1"]) == (10.1, 1.0)
+
+
+def test_what_a_late_tick_fires_in_a_bar_whose_time_is_over_is_settled_with_it() -> None:
+    condition = TELL.replace(VALUES, "C>9")
+    watch = Watch(f"id: c, select: all, period: 1m, session: all_trading, confirm: bar_close, {condition}")
+    watch.take(heartbeat("10:01:05"), tick("10:00:59", 10.0))
+    assert watch.said == ["fire 10:00:59 #1", "confirmed 10:01:00 #1"]
+
+
+def test_the_days_last_bar_begun_after_1501_closes_at_once() -> None:
+    watch = Watch(bar_rule("1d"))
+    watch.take(tick("15:00:59", 10.0), heartbeat("15:00:59"))
+    assert told(watch, "1d") == {}
+    late = Watch(bar_rule("1d"))
+    late.take(tick("15:01:00", 10.0))
+    assert told(late, "1d")["15:00"]["C1"] == 10.0
+
+
 def test_the_day_ends_with_its_first_closing_status_and_nothing_after_amends_it() -> None:
     watch = Watch(bar_rule("1m"), bar_rule("1d"))
     watch.take(tick("09:30:00", 10.0), tick("14:59:59", 10.0, volume_lots=3.0, status=18))
     watch.take(tick("15:00:00", 10.1, volume_lots=4.0, status=18), tick("15:00:02", 10.2, volume_lots=9.0, status=15))
     assert (told(watch)["15:00"]["C1"], told(watch, "1d")["15:00"]["V1"]) == (10.2, 9.0)
     watch.take(tick("15:00:05", 10.3, volume_lots=11.0, status=15), heartbeat("15:05:00"))
-    watch.take(tick("09:30:00", 10.0, day=20230202, volume_lots=1.0, prev_close=10.3))
-    watch.take(heartbeat("09:31:03", day=20230202))
+    watch.take(
+        tick("09:30:00", 10.0, day=20230202, volume_lots=1.0, prev_close=10.3), heartbeat("09:31:03", day=20230202)
+    )
     assert told(watch)["09:31"]["RC"] == 10.2
     assert len([one for one in watch.events if one.rule == "bars-1d"]) == 1
 
@@ -178,7 +216,7 @@ def days(draw: st.DrawFn) -> tuple[list[dict[str, object] | Mark | Heartbeat], R
     rows: list[Row] = []
     silences: list[tuple[int, int]] = []
     clock, high, low, lots = 0, 0, 10**6, 0
-    for start, steps in STRETCHES[draw(st.integers(0, 2)) :]:
+    for start, steps in STRETCHES[draw(st.integers(0, 4)) :]:
         clock = max(clock, ms(start))
         for step in draw(st.lists(st.sampled_from(steps), max_size=9)):
             clock += step * SECOND + draw(st.sampled_from([0, 0, 0, 500]))

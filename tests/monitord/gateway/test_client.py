@@ -690,7 +690,9 @@ frames = st.text(max_size=200) | st.binary(max_size=200) | requests.map(json.dum
 
 
 async def _survives(stand: Stand, frame: str | bytes) -> None:
+    """Send a frame and a ping behind it: the ping is answered, or the connection ends with a code that says why."""
     talk = await stand.connect()
+    answered = False
     try:
         if isinstance(frame, bytes):
             await talk.ws.send_bytes(frame)
@@ -703,14 +705,32 @@ async def _survives(stand: Stand, frame: str | bytes) -> None:
                 break
             messages = [json.loads(line) for line in reply.data.split("\n")]
             if any(message.get("id") == "probe" for message in messages):
+                answered = True
                 break
             for message in messages:
                 assert message.get("ok", True) or 100 <= message["error"]["code"] <= 106
     finally:
         await talk.ws.close()
-    if talk.ws.close_code not in (1000, None):
-        assert talk.ws.close_code in (CloseCode.PROTOCOL, CloseCode.BAD_TOKEN, CloseCode.RATE, 1007, 1006, 1000)
+    ends = (CloseCode.PROTOCOL, CloseCode.BAD_TOKEN, CloseCode.RATE, 1007, 1006)
+    assert talk.ws.close_code in ends or (answered and talk.ws.close_code in (1000, None))
     assert "client_errors" not in stand.gateway.counters()
+
+
+async def _serves_as_if_nothing_had_been(stand: Stand) -> None:
+    """Nobody and nothing is left of who came before, and the next client hears the next alert."""
+    await until(lambda: stand.gateway.clients == 0)
+    assert stand.gateway.hub._groups == {}
+    assert stand.gateway._floor.ticks._watches == {}
+    talk = await stand.connect()
+    assert (await talk.ask(subscribe("alerts")))["result"] == [{"ch": "alerts", "epoch": EPOCH, "off": 0}]
+    stand.alerts.publish()
+    heard = await talk.hear()
+    assert (heard["ch"], heard["off"], heard["data"]["id"]) == ("alerts", 1, "al_1")
+    codes = {f"closed_{int(code)}" for code in (CloseCode.PROTOCOL, CloseCode.BAD_TOKEN, CloseCode.RATE)}
+    counters = stand.gateway.counters()
+    assert (counters["alerts"], counters["clients"]) == (1, 1)
+    assert set(counters) <= {"alerts", "clients", "bad_tokens", *codes}
+    assert counters.get("bad_tokens", 0) == counters.get(f"closed_{int(CloseCode.BAD_TOKEN)}", 0)
 
 
 def test_no_frame_whatever_makes_the_gateway_stumble() -> None:
@@ -718,6 +738,7 @@ def test_no_frame_whatever_makes_the_gateway_stumble() -> None:
         async with standing() as stand:
             for frame in batch:
                 await _survives(stand, frame)
+            await _serves_as_if_nothing_had_been(stand)
 
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(frames, min_size=5, max_size=20))

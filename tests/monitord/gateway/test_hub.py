@@ -114,3 +114,20 @@ async def test_a_client_that_is_let_go_at_a_gap_hears_nothing_from_behind_it() -
         assert [orjson.loads(line)["off"] for line in heard] == [1]
         assert (await asyncio.wait_for(talk.ws.receive(), 5)).type is aiohttp.WSMsgType.CLOSE
         assert talk.ws.close_code == 4010
+
+
+@pytest.mark.parametrize("told_first", [True, False])
+async def test_a_burst_whose_end_is_known_goes_out_at_once_as_one_frame(told_first: bool) -> None:
+    async with standing() as stand:
+        talk = await stand.connect()
+        await talk.ask({"id": 1, "op": "subscribe", "args": ["alerts"]})
+        hub = stand.gateway.hub
+        if told_first:
+            hub.expect(EPOCH, 3)
+        for off in (1, 2, 3):
+            hub.take(channel.Envelope(off, EPOCH, record(off)))
+        if not told_first:
+            hub.expect(EPOCH, 3)
+        assert hub._flush_at is None, "nothing waits for a timer"
+        frame = await talk.ws.receive()
+        assert [orjson.loads(line)["off"] for line in frame.data.split("\n")] == [1, 2, 3]

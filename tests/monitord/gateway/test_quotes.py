@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from feeds.tick import CORE, REST, TickBatch
-from monitord.gateway.quotes import QuoteBoard
+from monitord.gateway.quotes import NEWER, QuoteBoard
 from tests.monitord.gateway.stand import Stand, standing
 
 
@@ -122,3 +122,13 @@ async def test_unsubscribing_stops_a_tick_that_waits() -> None:
         await talk.ask({"id": 3, "op": "unsubscribe", "args": ["tick:A.SH"]})  # type: ignore[attr-defined]
         with pytest.raises(TimeoutError):
             await talk.ws.receive(timeout=0.1)  # type: ignore[attr-defined]
+
+
+def test_however_many_batches_come_unasked_the_latest_tick_counts() -> None:
+    board = QuoteBoard()
+    for ts_ms in range(1, 3 * NEWER):
+        board.update(batch(ts_ms, A_SH=float(ts_ms), **{f"X{ts_ms}_SH": 1.0}))
+        board.update(batch(ts_ms, B_SZ=float(ts_ms)))
+    board.update(batch(99, A_SH=99.0))
+    for symbol, last in (("A.SH", 99.0), ("B.SZ", 3.0 * NEWER - 1), ("X1.SH", 1.0)):
+        assert board.quote(symbol)["last"] == last  # type: ignore[index]

@@ -189,12 +189,26 @@ async def test_a_listener_that_does_not_read_is_cut_while_others_hear_on(caplog:
 
 async def test_a_listener_that_leaves_is_noticed_at_the_next_heartbeat() -> None:
     async with standing() as stand:
-        reply = await listen(stand)
-        await anext(events(reply))
-        reply.close()
+        stays, leaves = await listen(stand), await listen(stand)
+        hears_on = events(stays)
+        await anext(hears_on)
+        await anext(events(leaves))
+        assert stand.gateway.clients == 2
+        leaves.close()
+        await asyncio.sleep(0.01)
+        stand.gateway.hub.heartbeat()
+        await until(lambda: stand.gateway.clients == 1)
+        (group,) = stand.gateway.hub._groups.values()
+        assert group == stand.gateway.hub.followers
+        stand.alerts.publish()
+        heard = await anext(hears_on)
+        assert (heard.name, heard.last_id, heard.data["id"]) == ("alert", f"{EPOCH}:1", "al_1")
+        stays.close()
         await asyncio.sleep(0.01)
         stand.gateway.hub.heartbeat()
         await until(lambda: stand.gateway.clients == 0)
+        assert stand.gateway.hub._groups == {}
+        assert stand.gateway.counters() == {"alerts": 1, "clients": 0}  # a client that leaves is no error
 
 
 async def test_health_and_ticks_come_as_events_of_their_own() -> None:

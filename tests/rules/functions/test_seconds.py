@@ -91,6 +91,58 @@ def test_rise_and_extremes_equal_brute_force_over_the_last_values_of_slots() -> 
             assert_same(values[2], np.where(np.isnan(then), nan, window.min(axis=0)))
 
 
+@pytest.mark.parametrize("opening", ["09:15:00", "09:30:00", "13:00:00"])
+@pytest.mark.parametrize("interval_s", [1, 3, 4, 5, 7, 10, 16])
+def test_a_clock_that_jumps_over_a_sessions_start_forgets_none_of_its_slots(opening: str, interval_s: int) -> None:
+    rng = np.random.default_rng(interval_s)
+    price = "AUCP" if opening == "09:15:00" else "LAST"
+    session = Session(*(f"{name}(9,{price})" for name in ("RISE", "HIGHS", "LOWS")), n=2, start="09:00:00")
+    first_ms = at(opening) - 2 * interval_s * 1000 + 500 * interval_s // 1000 * 1000
+    slots: dict[int, np.ndarray] = {}
+    for now_ms in range(first_ms, at(opening) + 90_000, interval_s * 1000):
+        session.enter(now_ms)
+        last = np.round(10 + rng.normal(0, 0.5, 2), 2)
+        values = session.tick(**{price: last})
+        slot = (now_ms - at(opening)) // 3000
+        if slot >= 0:
+            slots[slot] = last
+        held = [slots[max(k for k in slots if k <= j)] for j in range(min(slots, default=0), slot + 1)]
+        then = held[-4] if len(held) > 3 else np.full(2, nan)
+        window = np.array(held[-3:] or [then])
+        assert_same(values[0], (last / then - 1) * 100)
+        assert_same(values[1], np.where(np.isnan(then), nan, window.max(axis=0)))
+        assert_same(values[2], np.where(np.isnan(then), nan, window.min(axis=0)))
+    assert not np.isnan(values[0]).any()
+
+
+def test_a_jump_over_a_sessions_start_is_still_a_gap_to_a_halted_symbol() -> None:
+    session = Session("RISE(3)", n=2, start="12:59:55")
+    session.halted[1] = True
+    session.enter(at("13:00:05"))
+    session.tick(LAST=10.0)
+    session.halted[1] = False
+    session.enter(at("13:00:06"))
+    assert_same(session.tick(LAST=11.0)[0], np.array([10.0, nan]))
+    session.enter(at("13:00:09"))
+    assert_same(session.tick(LAST=11.0)[0], np.array([0.0, 0.0]))
+
+
+def test_ticks_missing_before_a_jump_over_a_sessions_start_are_missing_behind_it() -> None:
+    """The race: a full inbox says so before the first frame of the afternoon is taken."""
+    session = Session("RISE(3)", start="12:59:55")
+    session.graph.break_off(at("13:00:05"))
+    after = prices(session, "13:00:05", 6, 10.0)
+    assert np.isnan(after[:4]).all()
+    assert after[4:] == [0.0, 0.0]
+
+
+def test_a_start_in_the_middle_of_a_slot_is_a_gap_and_the_next_slot_the_first() -> None:
+    session = Session("RISE(3)", start="10:00:01")
+    found = prices(session, "10:00:01", 6, 10.0)
+    assert np.isnan(found[:5]).all()
+    assert found[5] == 0.0
+
+
 def prices(session: Session, clock: str, seconds: int, price: float) -> list[float]:
     """Let a symbol tick every second, and return RISE at each."""
     found = []

@@ -12,7 +12,10 @@ from rules.catalog import STANDARD
 from rules.errors import RuleFileError
 from rules.graph import Graph
 from rules.language import refusals
-from rules.language.checker import MAX_ERRORS, MAX_HEIGHT, MAX_WINDOW, Checked, check
+from rules.language.arguments import MAX_WINDOW
+from rules.language.checker import MAX_HEIGHT, check
+from rules.language.complaints import MAX_ERRORS
+from rules.language.facts import Checked
 from rules.language.parser import parse
 from rules.language.report import render
 from rules.language.text import normal_formula
