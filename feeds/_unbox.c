@@ -1,4 +1,4 @@
-/* Numbers out of many dicts of one shape, into columns.
+/* Numbers out of many dicts of one shape, into columns. No Python code runs here, so borrowed references stay good.
  *
  * The compiled twin of `unbox_in_python` in feeds/unbox.py; both give the same columns bit for bit. A whole market
  * comes as 5,500 dicts of some twenty entries, most of them not in any cache, so what costs is waiting for memory:
@@ -41,7 +41,7 @@ ask_for(PyObject *tick)
     }
 }
 
-/* Write a float's or an int's value; 0 for anything else. Runs no Python code, so borrowed references stay good. */
+/* Write the value of a float or of an int; 0 for anything else. */
 static int
 number_of(PyObject *value, double *number)
 {
@@ -49,8 +49,8 @@ number_of(PyObject *value, double *number)
         *number = PyFloat_AS_DOUBLE(value);
         return 1;
     }
-    if (!PyLong_Check(value))
-        return 0;
+    if (!PyLong_CheckExact(value) && !PyBool_Check(value))
+        return 0; /* one of another class may convert itself in its own way */
     int overflow;
     long long whole = PyLong_AsLongLongAndOverflow(value, &overflow); /* an eighth of PyLong_AsDouble, for times */
     *number = overflow ? PyLong_AsDouble(value) : (double)whole;
@@ -79,6 +79,13 @@ on_grid(double number, double grid)
     return rounded == 0.0 ? NAN : rounded;
 }
 
+/* Tell whether a key is this name. Only exact strings are compared, so no Python code runs. */
+static int
+is_name(PyObject *key, PyObject *name)
+{
+    return key == name || (PyUnicode_CheckExact(key) && PyUnicode_Compare(key, name) == 0);
+}
+
 /* Note where the fields stand in the first tick: dicts of one shape hold a key in the same place. */
 static void
 learn(PyObject *tick, Field *fields, Py_ssize_t count)
@@ -88,23 +95,24 @@ learn(PyObject *tick, Field *fields, Py_ssize_t count)
         return;
     for (Py_ssize_t place = 0, next = 0; PyDict_Next(tick, &next, &key, &value); place = next)
         for (Py_ssize_t i = 0; i < count; i++)
-            if (key == fields[i].name)
+            if (is_name(key, fields[i].name))
                 fields[i].place = place;
 }
 
 /* Return the value of a field, borrowed, or NULL. The place is a guess, held against its bounds by PyDict_Next and here
- * against the very key; where it is right it takes half the time of a search. */
+ * against the key; where it is right it takes half the time of a search. A search by hash might run the code of a key
+ * that is no plain string, under which borrowed references could go: elsewhere the entries are walked through. */
 static PyObject *
 value_of(PyObject *tick, const Field *field)
 {
     PyObject *key, *value;
     Py_ssize_t place = field->place;
-    if (PyDict_Next(tick, &place, &key, &value) && key == field->name)
+    if (PyDict_Next(tick, &place, &key, &value) && is_name(key, field->name))
         return value;
-    value = PyDict_GetItemWithError(tick, field->name);
-    if (value == NULL)
-        PyErr_Clear();
-    return value;
+    for (place = 0; PyDict_Next(tick, &place, &key, &value);)
+        if (is_name(key, field->name))
+            return value;
+    return NULL;
 }
 
 /* Find the values of `count` ticks of the `left` from here on; 0 if one is no dict or lacks a field. */
@@ -117,7 +125,7 @@ find(PyObject **ticks, Py_ssize_t count, Py_ssize_t left, const Field *fields, P
             PREFETCH(ticks[i + 2 * AHEAD]);
         if (i + AHEAD < left)
             ask_for(ticks[i + AHEAD]);
-        if (!PyDict_Check(ticks[i]))
+        if (!PyDict_CheckExact(ticks[i]))
             return 0;
         for (Py_ssize_t field = 0; field < n_fields; field++) {
             PyObject *value = value_of(ticks[i], &fields[field]);
@@ -185,6 +193,10 @@ read_fields(PyObject *described, Field *fields)
         if (!PyArg_ParseTuple(PyTuple_GET_ITEM(described, i), "Unddd", &field->name, &field->width, &field->least,
                               &field->most, &field->grid))
             return -1;
+        if (field->width < 1) {
+            PyErr_SetString(PyExc_ValueError, "a field is at least 1 wide");
+            return -1;
+        }
         field->row = rows;
         field->place = 0;
         rows += field->width;
@@ -228,7 +240,7 @@ same_keys(PyObject *module, PyObject *const *args, Py_ssize_t given)
     PyObject *key, *value;
     Py_ssize_t next = 0, n = 0;
     (void)module;
-    if (given != 2 || !PyDict_Check(args[0]) || !PyTuple_Check(args[1])) {
+    if (given != 2 || !PyDict_CheckExact(args[0]) || !PyTuple_Check(args[1])) {
         PyErr_SetString(PyExc_TypeError, "same_keys takes a dict and a tuple");
         return NULL;
     }

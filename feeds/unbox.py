@@ -47,12 +47,14 @@ def unbox(ticks: list[Any], fields: tuple[Field, ...]) -> FloatArray | None:
     16 fields.
     """
     out = np.empty((sum(field.width for field in fields), len(ticks)))
-    return out if _unbox(ticks, fields, out) else None
+    if COMPILED is not None and COMPILED(ticks, fields, out):
+        return out
+    return out if unbox_in_python(ticks, fields, out) else None  # takes numbers of other classes than Python's own, too
 
 
 def same_keys(payload: Mapping[str, Any], symbols: tuple[str, ...]) -> bool:
     """Tell whether these are the payload's keys, in order; may say no where they are equal but other objects."""
-    if _compiled_same_keys is not None and isinstance(payload, dict):
+    if _compiled_same_keys is not None and type(payload) is dict:
         return _compiled_same_keys(payload, symbols)
     return len(payload) == len(symbols) and tuple(payload) == symbols
 
@@ -60,7 +62,7 @@ def same_keys(payload: Mapping[str, Any], symbols: tuple[str, ...]) -> bool:
 def unbox_in_python(ticks: list[Any], fields: tuple[Field, ...], out: FloatArray) -> bool:
     """Write the numbers to `out` and return True; False if a tick is irregular, then `out` is not to be read."""
     row = 0
-    if not all(isinstance(tick, dict) for tick in ticks):
+    if not all(type(tick) is dict for tick in ticks):
         return False
     for field in fields:
         rows = out[row : row + field.width]
@@ -97,6 +99,3 @@ def _numbers(ticks: list[Any], field: Field) -> FloatArray:
     if any(type(one) is not list or len(one) != field.width for one in lists):
         raise _Irregular
     return np.frombuffer(array("d", chain.from_iterable(lists))).reshape(-1, field.width).T
-
-
-_unbox: Unboxer = unbox_in_python if COMPILED is None else COMPILED

@@ -55,8 +55,8 @@ class Market:
 
     clock_ms  running maximum of all times seen, floored to the second (Unix ms); 0 before the first
     date      trade date of the clock, yyyymmdd; day_number counts the trade dates seen
-    dropped   ticks not used, by reason: future, out_of_order, duplicate; late_bar counts ticks used for the latest
-              prices but too late for their bar
+    dropped   ticks not used, by reason: future, old_day, out_of_order, duplicate; late_bar counts ticks used for the
+              latest prices but too late for their bar
     """
 
     def __init__(self) -> None:
@@ -146,7 +146,7 @@ class Market:
         if not len(batch) or batch.span_ms[1] <= int(batch.recv_ms.min()) + FUTURE_MS:
             return batch
         future = batch.ts_event_ms > batch.recv_ms + FUTURE_MS
-        self.dropped["future"] += int(future.sum())
+        self._drop("future", future)
         return batch.take(np.flatnonzero(~future))
 
     def segments(self, rows: IntArray, batch: TickBatch, *, quiet_until_ms: int) -> Iterator[slice]:
@@ -169,18 +169,23 @@ class Market:
                 yield slice(start, stop)
 
     def news(self, at: Selection, batch: TickBatch) -> BoolArray | None:
-        """Tell which ticks are to be used: not older than their symbol's last, and not that very payload again.
+        """Tell which ticks are to be used: of the clock's day, not older than their symbol's last, and no repeats.
 
-        None: all of them.
+        None: all of them. A feed's first push may hold the last tick of a day long past for what has not ticked today.
         """
-        if batch.span_ms[0] > self.latest.newest_ms:
+        if batch.span_ms[0] > self.latest.newest_ms and batch.span_ms[0] >= self.midnight_ms:
             return None
-        old = batch.ts_event_ms < self.latest.ts_ms.array[at]
-        repeats = self.latest.repeats(at, batch)
-        self.dropped["out_of_order"] += int(old.sum())
-        self.dropped["duplicate"] += int(repeats.sum())
-        dropped = old | repeats
+        stale = batch.ts_event_ms < self.midnight_ms
+        old = (batch.ts_event_ms < self.latest.ts_ms.array[at]) & ~stale
+        repeats = self.latest.repeats(at, batch) & ~stale
+        for reason, those in (("old_day", stale), ("out_of_order", old), ("duplicate", repeats)):
+            self._drop(reason, those)
+        dropped = stale | old | repeats
         return ~dropped if dropped.any() else None
+
+    def _drop(self, reason: str, those: BoolArray) -> None:
+        if count := int(np.count_nonzero(those)):
+            self.dropped[reason] += count
 
     def segment(self, rows: IntArray, batch: TickBatch, *, arrival: IntArray) -> Segment:
         """Return these ticks, which are news of one clock second, with what holds for all of them."""

@@ -13,7 +13,7 @@ from itertools import count
 import numpy as np
 
 from feeds.tick import FloatArray
-from rules.functions.values import NumberNode
+from rules.functions.values import Constant, NumberNode
 from rules.node import Node, Selection
 from rules.state import StateTable
 
@@ -25,11 +25,13 @@ class Plan:
     all symbols their columns may hold something else.
     """
 
-    __slots__ = ("_columns", "_lent", "_peeks", "_places", "_state", "nodes", "results")
+    __slots__ = ("_again", "_columns", "_lent", "_peeks", "_places", "_state", "nodes", "results")
 
     def __init__(self, nodes: Sequence[Node], state: StateTable, *, results: Collection[Node]) -> None:
         self.nodes = tuple(nodes)
         self._peeks = tuple(node.peek for node in nodes)
+        self._again = tuple(node.peek for node in nodes if not isinstance(node, Constant))
+        """For a pass over all symbols right after one: constants are what they were."""
         self._state = state
         self.results = frozenset(results)
         self._places = _places(self.nodes, self.results)
@@ -38,10 +40,15 @@ class Plan:
 
     def peek(self, at: Selection) -> None:
         """Evaluate every node once for the selected symbols; state stays as it is."""
-        if isinstance(at, slice) and self._state.lender is not self:
+        peeks = self._peeks
+        if not isinstance(at, slice):
+            self._state.lender = None  # constants are as long as this selection now
+        elif self._state.lender is self:
+            peeks = self._again
+        else:
             self._lend()
         with np.errstate(all="ignore"):
-            for peek in self._peeks:
+            for peek in peeks:
                 peek(at)
 
     def _lend(self) -> None:

@@ -31,32 +31,39 @@ release(Column *columns, Py_ssize_t count)
         PyBuffer_Release(&columns[i].view);
 }
 
-/* Take the columns that `sizes` describes: 'd' and 'b' are read, 'D' and 'B' written. Returns their length; -1 with an
- * exception set, and nothing held, if one is of another type, of a length of its own, or neither dense nor constant. */
+enum { FAILED = -1, NOT_OURS = -2 };
+
+/* Take the columns that `kinds` describes: 'd' and 'b' are read, 'D' and 'B' written. Returns their length; FAILED, with
+ * an exception set, if one has a length of its own or may not be written; NOT_OURS if one is of another type, or
+ * neither dense nor constant, which is numpy's to do. Nothing is held then. */
 static Py_ssize_t
-take(PyObject *const *given, const char *sizes, Column *columns)
+take(PyObject *const *given, const char *kinds, Column *columns)
 {
-    Py_ssize_t n = -1;
-    for (Py_ssize_t i = 0; sizes[i] != '\0'; i++) {
-        int written = sizes[i] == 'D' || sizes[i] == 'B';
-        Py_ssize_t size = sizes[i] == 'd' || sizes[i] == 'D' ? (Py_ssize_t)sizeof(double) : 1;
+    Py_ssize_t n = -1, count = (Py_ssize_t)strlen(kinds);
+    int ours = 1;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        int written = kinds[i] == 'D' || kinds[i] == 'B', number = kinds[i] == 'd' || kinds[i] == 'D';
         Py_buffer *view = &columns[i].view;
-        if (PyObject_GetBuffer(given[i], view, PyBUF_STRIDES | (written ? PyBUF_WRITABLE : 0)) < 0) {
+        if (PyObject_GetBuffer(given[i], view, PyBUF_STRIDES | PyBUF_FORMAT | (written ? PyBUF_WRITABLE : 0)) < 0) {
             release(columns, i);
-            return -1;
+            return FAILED;
         }
         if (n < 0 && view->ndim == 1)
             n = view->shape[0];
-        Py_ssize_t stride = view->ndim == 1 ? view->strides[0] : -1;
-        if (view->itemsize != size || view->ndim != 1 || view->shape[0] != n ||
-            !(stride == size || n < 2 || (stride == 0 && !written))) {
-            PyErr_Format(PyExc_ValueError, "column %zd is not what it should be", i + 1);
+        if (view->ndim != 1 || view->shape[0] != n) {
+            PyErr_Format(PyExc_ValueError, "column %zd is not as long as the others", i + 1);
             release(columns, i + 1);
-            return -1;
+            return FAILED;
         }
+        Py_ssize_t stride = view->strides[0];
+        ours = ours && strcmp(view->format, number ? "d" : "?") == 0 &&
+               (stride == view->itemsize || n < 2 || (stride == 0 && !written));
         columns[i].step = stride == 0 ? 0 : 1;
     }
-    return n;
+    if (ours)
+        return n;
+    release(columns, count);
+    return NOT_OURS;
 }
 
 /* ── the loops ───────────────────────────────────────────────────────────────────────────────────────────────── */
@@ -119,14 +126,40 @@ add_share_loop(Py_ssize_t n, double share, In x, In base, Out out)
         out[i] = x[i] * share + base[i];
 }
 
+/* Where there is a NaN, which is rare, put the value before in its place, or x where that is NaN, too. */
 FOR_EACH_PROCESSOR static void
-smooth_loop(Py_ssize_t n, double weight, In x, In rest, In before, Out out)
+hold_loop(Py_ssize_t n, In x, In before, Out out)
 {
     for (Py_ssize_t i = 0; i < n; i++) {
-        double now = x[i] * weight + rest[i];
         double held = before[i] == before[i] ? before[i] : x[i];
-        out[i] = now == now ? now : held;
+        out[i] = out[i] == out[i] ? out[i] : held;
     }
+}
+
+/* Returns how many elements are NaN. */
+FOR_EACH_PROCESSOR static Py_ssize_t
+smooth_loop(Py_ssize_t n, double weight, In x, In rest, Out out)
+{
+    Py_ssize_t unknown = 0;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        out[i] = x[i] * weight + rest[i];
+        unknown += out[i] != out[i];
+    }
+    return unknown;
+}
+
+FOR_EACH_PROCESSOR static void
+higher_loop(Py_ssize_t n, In a, In b, Out out)
+{
+    for (Py_ssize_t i = 0; i < n; i++)
+        out[i] = a[i] >= b[i] || b[i] != b[i] ? a[i] : b[i];
+}
+
+FOR_EACH_PROCESSOR static void
+lower_loop(Py_ssize_t n, In a, In b, Out out)
+{
+    for (Py_ssize_t i = 0; i < n; i++)
+        out[i] = a[i] <= b[i] || b[i] != b[i] ? a[i] : b[i];
 }
 
 FOR_EACH_PROCESSOR static void
@@ -161,11 +194,11 @@ spread_loop(Py_ssize_t n, double weight, In x, In mean, In m2, In floor, Out out
 
 /* Check the number of arguments, take a leading number if `number` is wanted, and the columns behind it. */
 static Py_ssize_t
-begin(PyObject *const *args, Py_ssize_t given, double *number, const char *sizes, Column *columns)
+begin(PyObject *const *args, Py_ssize_t given, double *number, const char *kinds, Column *columns)
 {
     Py_ssize_t numbers = number == NULL ? 0 : 1;
-    if (given != numbers + (Py_ssize_t)strlen(sizes)) {
-        PyErr_Format(PyExc_TypeError, "%zd arguments, not %zd", numbers + (Py_ssize_t)strlen(sizes), given);
+    if (given != numbers + (Py_ssize_t)strlen(kinds)) {
+        PyErr_Format(PyExc_TypeError, "%zd arguments, not %zd", numbers + (Py_ssize_t)strlen(kinds), given);
         return -1;
     }
     if (number != NULL) {
@@ -173,7 +206,14 @@ begin(PyObject *const *args, Py_ssize_t given, double *number, const char *sizes
         if (*number == -1.0 && PyErr_Occurred())
             return -1;
     }
-    return take(args + numbers, sizes, columns);
+    return take(args + numbers, kinds, columns);
+}
+
+/* What Python is told where nothing was taken: False leaves the step to numpy. */
+static PyObject *
+refused(Py_ssize_t why)
+{
+    return why == NOT_OURS ? PyBool_FromLong(0) : NULL;
 }
 
 /* Refuse constants: their readers are rare enough to take numpy's way. */
@@ -201,7 +241,7 @@ shift(PyObject *module, PyObject *const *args, Py_ssize_t given)
     Py_ssize_t n = begin(args, given, &share, "dD", columns);
     (void)module;
     if (n < 0)
-        return NULL;
+        return refused(n);
     int done = dense(columns, 1);
     if (done)
         shift_loop(n, share, DATA(0), DATA(1));
@@ -215,7 +255,7 @@ compare(PyObject *module, PyObject *const *args, Py_ssize_t given)
     Py_ssize_t n = begin(args, given, NULL, "ddBB", columns);
     (void)module;
     if (n < 0)
-        return NULL;
+        return refused(n);
     int done = dense(columns, 1) || dense(columns + 1, 1);
     if (done && columns[0].step == 0)
         compare_one_loop(n, n > 0 ? *(const double *)DATA(0) : 0.0, DATA(1), DATA(2), DATA(3));
@@ -233,7 +273,7 @@ cross(PyObject *module, PyObject *const *args, Py_ssize_t given)
     Py_ssize_t n = begin(args, given, NULL, "ddbBB", columns);
     (void)module;
     if (n < 0)
-        return NULL;
+        return refused(n);
     int done = dense(columns, 3);
     if (done)
         cross_loop(n, DATA(0), DATA(1), DATA(2), DATA(3), DATA(4));
@@ -248,7 +288,7 @@ add_share(PyObject *module, PyObject *const *args, Py_ssize_t given)
     Py_ssize_t n = begin(args, given, &share, "ddD", columns);
     (void)module;
     if (n < 0)
-        return NULL;
+        return refused(n);
     int done = dense(columns, 2);
     if (done)
         add_share_loop(n, share, DATA(0), DATA(1), DATA(2));
@@ -263,11 +303,39 @@ smooth(PyObject *module, PyObject *const *args, Py_ssize_t given)
     Py_ssize_t n = begin(args, given, &weight, "dddD", columns);
     (void)module;
     if (n < 0)
-        return NULL;
+        return refused(n);
     int done = dense(columns, 3);
-    if (done)
-        smooth_loop(n, weight, DATA(0), DATA(1), DATA(2), DATA(3));
+    if (done && smooth_loop(n, weight, DATA(0), DATA(1), DATA(3)) > 0)
+        hold_loop(n, DATA(0), DATA(2), DATA(3));
     return finish(columns, 4, done);
+}
+
+static PyObject *
+higher(PyObject *module, PyObject *const *args, Py_ssize_t given)
+{
+    Column columns[MOST_COLUMNS];
+    Py_ssize_t n = begin(args, given, NULL, "ddD", columns);
+    (void)module;
+    if (n < 0)
+        return refused(n);
+    int done = dense(columns, 2);
+    if (done)
+        higher_loop(n, DATA(0), DATA(1), DATA(2));
+    return finish(columns, 3, done);
+}
+
+static PyObject *
+lower(PyObject *module, PyObject *const *args, Py_ssize_t given)
+{
+    Column columns[MOST_COLUMNS];
+    Py_ssize_t n = begin(args, given, NULL, "ddD", columns);
+    (void)module;
+    if (n < 0)
+        return refused(n);
+    int done = dense(columns, 2);
+    if (done)
+        lower_loop(n, DATA(0), DATA(1), DATA(2));
+    return finish(columns, 3, done);
 }
 
 static PyObject *
@@ -277,7 +345,7 @@ divide(PyObject *module, PyObject *const *args, Py_ssize_t given)
     Py_ssize_t n = begin(args, given, NULL, "ddD", columns);
     (void)module;
     if (n < 0)
-        return NULL;
+        return refused(n);
     int done = dense(columns, 2);
     if (done)
         divide_loop(n, DATA(0), DATA(1), DATA(2));
@@ -291,7 +359,7 @@ divide_near(PyObject *module, PyObject *const *args, Py_ssize_t given)
     Py_ssize_t n = begin(args, given, NULL, "dddD", columns);
     (void)module;
     if (n < 0)
-        return NULL;
+        return refused(n);
     int done = dense(columns, 3);
     if (done)
         divide_near_loop(n, DATA(0), DATA(1), DATA(2), DATA(3));
@@ -306,7 +374,7 @@ spread(PyObject *module, PyObject *const *args, Py_ssize_t given)
     Py_ssize_t n = begin(args, given, &weight, "ddddD", columns);
     (void)module;
     if (n < 0)
-        return NULL;
+        return refused(n);
     int done = dense(columns, 4);
     if (done)
         spread_loop(n, weight, DATA(0), DATA(1), DATA(2), DATA(3), DATA(4));
@@ -316,7 +384,7 @@ spread(PyObject *module, PyObject *const *args, Py_ssize_t given)
 #define METHOD(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, "As in rules/functions/columns.py."}
 
 static PyMethodDef methods[] = {
-    METHOD(shift), METHOD(compare), METHOD(cross), METHOD(add_share), METHOD(smooth), METHOD(divide),
+    METHOD(shift), METHOD(compare), METHOD(cross), METHOD(add_share), METHOD(smooth), METHOD(higher), METHOD(lower), METHOD(divide),
     METHOD(divide_near), METHOD(spread), {NULL, NULL, 0, NULL},
 };
 

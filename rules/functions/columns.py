@@ -69,6 +69,20 @@ def smooth(weight: float, x: FloatArray, rest: FloatArray, before: FloatArray, o
             out[hole] = np.where(np.isnan(before[hole]), x[hole], before[hole])
 
 
+def higher(a: FloatArray, b: FloatArray, out: FloatArray) -> FloatArray:
+    """Take the higher of two; of a number and NaN the number, of two that are equal a."""
+    if COMPILED is None or not COMPILED.higher(a, b, out):
+        np.copyto(out, np.where((a >= b) | np.isnan(b), a, b))
+    return out
+
+
+def lower(a: FloatArray, b: FloatArray, out: FloatArray) -> FloatArray:
+    """Take the lower of two; of a number and NaN the number, of two that are equal a."""
+    if COMPILED is None or not COMPILED.lower(a, b, out):
+        np.copyto(out, np.where((a <= b) | np.isnan(b), a, b))
+    return out
+
+
 def divide(a: FloatArray, b: FloatArray, out: FloatArray) -> None:
     """a / b; NaN where b is 0."""
     if COMPILED is None or not COMPILED.divide(a, b, out):

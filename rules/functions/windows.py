@@ -110,15 +110,15 @@ class Weighted(Window):
 class Extreme(Window):
     """HHV (`pick` np.fmax) or LLV (np.fmin): over as many of N bars as there are, NaN left out."""
 
-    __slots__ = ("_pick",)
+    __slots__ = ("_join", "_pick")
 
     def __init__(self, key: str, x: NumberNode, n: int, *, ring: Ring, pick: Callable[..., Any]) -> None:
         super().__init__(key, x, n, ring=ring, warmup=x.warmup)
         self._pick = pick
+        self._join = columns.higher if pick is np.fmax else columns.lower
 
     def extend(self, base: FloatArray, x: FloatArray, out: FloatArray) -> FloatArray:
-        self._pick(base, x, out=out)
-        return out
+        return self._join(base, x, out)
 
     def reread(self, rows: Rows) -> FloatArray:
         best = next(rows).copy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sysconfig
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -124,5 +125,63 @@ def test_the_compiled_way_refuses_columns_that_do_not_fit() -> None:
         unboxing.COMPILED([tick()], FIELDS, np.empty((ROWS, 2)))
     with pytest.raises(ValueError, match="17 fields"):
         unboxing.COMPILED([tick()], FIELDS[:1] * 17, np.empty((17, 1)))
+    with pytest.raises(ValueError, match="at least 1 wide"):
+        unboxing.COMPILED([tick()], (Field("time", -1, 0.0, 1.0, 0.0),), np.empty((0, 1)))
     with pytest.raises(TypeError):
         unboxing.COMPILED([tick()], ("time",), np.empty((1, 1)))  # type: ignore[arg-type]
+
+
+class Whole(int):
+    def __float__(self) -> float:
+        return 42.0
+
+
+@pytest.mark.parametrize("value", [Whole(7), np.int64(42), np.float64(42.0), Decimal(42)], ids=type)
+def test_numbers_of_other_classes_convert_themselves_whichever_way_it_is_read(value: Any) -> None:
+    for compiled in (unboxing.COMPILED, None):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(unboxing, "COMPILED", compiled)
+            found = unboxing.unbox([tick(), tick(time=value)], FIELDS)
+        assert found is not None
+        assert found[0, 1] == 42.0
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_dict_of_another_class_is_not_asked_and_not_changed(way: Way) -> None:
+    lazy: defaultdict[str, Any] = defaultdict(float, tick())
+    del lazy["time"]
+    assert columns(way, [tick(), lazy]) is None
+    assert "time" not in lazy
+
+
+class Ambush(str):
+    """A key whose comparison takes the ticks away while they are read."""
+
+    __slots__ = ("victim",)
+
+    def __eq__(self, other: object) -> bool:
+        self.victim.clear()
+        return False
+
+    __hash__ = str.__hash__
+
+
+@needs_compiled
+def test_no_code_of_a_key_runs_while_ticks_are_read() -> None:
+    assert unboxing.COMPILED is not None
+    ticks: list[Any] = [tick() for _ in range(20)]
+    ambush = Ambush("price")
+    ambush.victim = ticks[0]
+    ticks[9] = {ambush: 1.0, "time": 1, "lots": [1] * 5, "asks": [1] * 5}
+    assert columns(unboxing.COMPILED, ticks) is None
+    assert ticks[0] == tick()
+
+
+def test_a_payload_whose_order_changed_under_the_same_keys_is_not_taken_for_the_old_one() -> None:
+    payload = OrderedDict({"600519.SH": 1, "000001.SZ": 2})
+    symbols = tuple(payload)
+    assert unboxing.same_keys(payload, symbols)
+    payload.move_to_end("600519.SH")
+    assert not unboxing.same_keys(payload, symbols)
+    assert not unboxing.same_keys(dict(payload), symbols)
+    assert unboxing.same_keys(dict(payload), tuple(payload))

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from feeds.errors import FeedError
 from feeds.inputs import Control, ControlKind
 from feeds.instruments import Board, Instrument, encode_table
+from feeds.sessions import date_text
 from feeds.tick import TickBatch
 from rules.alert import Alert
 from rules.engine import Engine
 from rules.errors import RuleError
-from tests.rules.ticks import Watch, batch, heartbeat, mark, ms, rules, said, tick
+from tests.rules.ticks import DAY, SYMBOL, Watch, batch, heartbeat, mark, ms, rules, said, tick
 
 nan = math.nan
 LEVEL = 'id: level, select: all, when: "LAST >= 10", rearm: "LAST < 9.5", freq: always'
@@ -146,6 +147,27 @@ def test_an_out_of_order_tick_is_dropped_and_counted() -> None:
     assert watch.said == []
     watch.take(tick("10:00:02", 9.0, symbol="000333.SZ"), tick("10:00:03", 10.4, symbol="000333.SZ"))
     assert watch.said == ["fire 10:00:03 #1"]  # older than another symbol's, not than its own
+
+
+@pytest.mark.parametrize("status", [13, 15, 0])
+@pytest.mark.parametrize("together", [True, False])
+def test_a_tick_of_a_day_that_is_over_is_dropped_and_counted_whatever_it_comes_with(
+    status: int, together: bool
+) -> None:
+    """The first push of a feed holds the last tick of days past for what has not ticked today."""
+    opened = 'id: opened, select: all, period: 1d, when: "O > 0 AND C >= 9.5", freq: always, on_start: fire'
+    strong = 'id: strong, select: all, when: "PCT <= -5", freq: always, on_start: fire, session: all_trading'
+    watch = Watch(opened, strong)
+    today = tick("10:00:00", 10.2, symbol="000333.SZ", day=DAY + 1)
+    past = tick("15:00:05", 9.0, status=status, volume_lots=50_000.0)
+    watch.take(*([batch(today, past)] if together else [today, past]))
+    assert watch.engine.market.dropped == {"old_day": 1}
+    watch.take(tick("10:00:03", 9.6, day=DAY + 1, open=9.6, volume_lots=300.0))
+    mine = [one for one in watch.events if one.symbol == SYMBOL]
+    assert [(one.rule, one.trade_date) for one in mine] == [("opened", date_text(ms("10:00:00", DAY + 1)))]
+    row = watch.engine.market.universe.row(SYMBOL)
+    bars = watch.engine.market.bars["1d"]
+    assert [float(bars.fields[name].array[row]) for name in ("O", "L", "C")] == [9.6, 9.6, 9.6]
 
 
 def test_an_identical_payload_is_a_duplicate_and_an_equal_time_stamp_is_not() -> None:
