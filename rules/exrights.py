@@ -2,8 +2,9 @@
 
 There are two witnesses. A table of ex-rights days, given by control record, is believed as it stands. Without a record
 the feed tells: on an ex-rights day the previous close that the exchange publishes is not the last close but the
-reference price made from it. That is only to be seen where the last close is surely known: a tick at or after 15:00:00
-of the very trading day before, or a day on which we missed nothing and the symbol did not trade.
+reference price made from it. That is only to be seen where the last close is surely known: of the very trading day
+before a tick with a closing status, or one at or after 15:00:02 with nothing missed behind it; or a day on which we
+missed nothing and the symbol did not trade.
 
 A symbol is looked at from 09:15 of each trade date on, until its first price of the day: from there on the day's own
 bars would be changed too.
@@ -32,7 +33,8 @@ CLOSING_STATUS: Final = (15, 22, 23)
 _NO_END: Final = 1 << 62
 _OPEN_AUCTION_MS: Final = (9 * 60 + 15) * 60_000
 _AUCTION_RESULT_MS: Final = (9 * 60 + 25) * 60_000
-_CLOSE_MS: Final = 15 * 3_600_000
+_CLOSE_MS: Final = 15 * 3_600_000 + 2_000
+"""From when on a tick may show the close: the closing auction's result is printed no earlier, at 15:00:00 it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ class ExRights:
 
     def miss(self, ts_ms: int) -> None:
         """Note that ticks are missing between this time and the next ones."""
-        self._missed_ms.array[...] = ts_ms
+        missed_ms = self._missed_ms.array
+        missed_ms[...] = np.where(missed_ms == _NO_END, ts_ms, np.maximum(missed_ms, ts_ms))
 
     def is_ex(self, row: int, ts_ms: int) -> bool:
         """Tell whether this is an ex-rights day of the symbol."""
@@ -90,13 +93,15 @@ class ExRights:
             return
         last, volume = latest.raw("last"), latest.raw("volume_lots")
         traded = here & ~np.isnan(last) & ~(volume <= 0)
-        over = (day_ms(latest.ts_ms.array) >= _CLOSE_MS) | np.isin(latest.status.array, CLOSING_STATUS)
-        stood = ~traded & (self._missed_ms.array < midnight) & (self._close_date.array == self.table.previous(date))
+        ts_ms, missed_ms = latest.ts_ms.array, self._missed_ms.array
+        # Marks are as of a second. What was missed since before today is no more once there are ticks again.
+        complete = (missed_ms < ts_ms // 1000 * 1000) | (missed_ms == _NO_END)
+        over = ((day_ms(ts_ms) >= _CLOSE_MS) & complete) | np.isin(latest.status.array, CLOSING_STATUS)
+        stood = ~traded & (missed_ms < midnight) & (self._close_date.array == self.table.previous(date))
         self._close.array[traded] = last[traded]
         self._close_date.array[...] = np.where((traded & over) | stood, date, 0)
         # What was missed behind the day's last ticks may have been some of the next day too.
-        newest_ms = int(latest.ts_ms.array.max()) // 1000 * 1000
-        missed_ms = self._missed_ms.array
+        newest_ms = int(ts_ms.max()) // 1000 * 1000
         missed_ms[...] = np.where((missed_ms >= newest_ms) & (missed_ms < _NO_END), _NO_END, 0)
 
     def decide(

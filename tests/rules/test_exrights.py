@@ -44,7 +44,7 @@ def day(*pairs: tuple[str, float], date: int = 20230201, **columns: Any) -> list
 
 def whole_day(close: float, *, date: int = 20230201, **columns: Any) -> list[dict[str, Any]]:
     """Return a day that surely closed at this price."""
-    return day(("09:30:00", close), ("14:56:57", close), ("15:00:01", close), date=date, **columns)
+    return day(("09:30:00", close), ("14:56:57", close), ("15:00:02", close), date=date, **columns)
 
 
 def value_of(watch: Watch, rule: str, symbol: str = SYMBOL) -> float | None:
@@ -92,6 +92,8 @@ def test_an_index_never_goes_ex() -> None:
     "before",
     [
         day(("09:30:00", 20.0), ("14:56:57", 20.0)),  # who knows what became of it until 15:00
+        day(("09:30:00", 20.0), ("15:00:00", 20.0)),  # the closing auction's result comes after it
+        day(("09:30:00", 20.0), ("15:00:01.999", 20.0), status=18),
         whole_day(20.0, date=20230131),  # the day before that
         [],
     ],
@@ -100,6 +102,37 @@ def test_a_close_that_is_not_surely_yesterdays_tells_nothing(before: list[dict[s
     watch = Watch(MEAN_DAYS)
     watch.take(*before, *day(("09:30:00", 9.9), date=EX, prev_close=10.0))
     assert ex_date(watch) == 0
+
+
+@pytest.mark.parametrize("kind", ["gap", "silent"])
+@pytest.mark.parametrize("missed", ["15:00:00", "15:00:02", "15:00:03", "15:01:00"])
+def test_what_was_missed_behind_a_days_last_tick_may_have_been_its_close(kind: str, missed: str) -> None:
+    watch = Watch(MEAN_DAYS)
+    watch.take(*day(("09:30:00", 20.0), ("15:00:02.500", 20.0)), mark(kind, missed))
+    watch.take(*day(("09:30:00", 20.4), date=EX, prev_close=20.3))
+    assert ex_date(watch) == (EX if missed == "15:00:00" else 0)
+
+
+def test_the_latest_of_all_that_was_missed_counts() -> None:
+    watch = Watch(MEAN_DAYS)
+    watch.take(*whole_day(20.0), mark("gap", "15:00:02"), mark("gap", "11:00:00"))
+    watch.take(*day(("09:30:00", 20.4), date=EX, prev_close=20.3))
+    assert ex_date(watch) == 0
+
+
+@pytest.mark.parametrize("status", [15, 22, 23])
+def test_a_closing_status_tells_the_close_whatever_was_missed(status: int) -> None:
+    watch = Watch(MEAN_DAYS)
+    watch.take(*day(("09:30:00", 20.0)), *day(("15:00:00", 20.0), status=status), mark("gap", "15:00:00"))
+    watch.take(*day(("09:30:00", 9.9), date=EX, prev_close=10.0))
+    assert ex_date(watch) == EX
+
+
+def test_what_was_missed_in_the_night_says_nothing_of_the_next_close() -> None:
+    watch = Watch(MEAN_DAYS)
+    watch.take(*whole_day(20.0), mark("gap", "15:00:02"), *whole_day(20.2, date=EX, prev_close=20.0))
+    watch.take(*day(("09:30:00", 9.9), date=20230203, prev_close=10.0))
+    assert ex_date(watch) == 20230203
 
 
 def test_over_a_weekend_friday_is_the_trading_day_before_and_over_holidays_the_calendar_knows() -> None:
@@ -129,7 +162,7 @@ def test_a_stock_that_did_not_trade_keeps_its_close_unless_ticks_are_missing() -
 def test_a_suspended_stock_goes_ex_when_its_reference_price_does() -> None:
     watch = Watch(MEAN_DAYS)
     watch.take(*whole_day(20.0))
-    watch.take(*day(("09:30:00", float("nan")), ("15:00:01", float("nan")), date=EX, status=1, prev_close=10.0,
+    watch.take(*day(("09:30:00", float("nan")), ("15:00:02", float("nan")), date=EX, status=1, prev_close=10.0,
                     volume_lots=0.0))  # fmt: skip
     assert ex_date(watch) == EX
     watch.take(*day(("09:30:00", 10.1), date=20230203, prev_close=10.0))
@@ -255,7 +288,7 @@ def test_a_position_keeps_its_entry_and_its_peak_follows() -> None:
 
 def test_a_week_that_goes_on_over_the_day_is_adjusted() -> None:
     watch = Watch('id: week, select: all, period: 1w, when: "M: H; C > 0", on_start: fire, freq: once_per_day')
-    watch.take(*day(("09:30:00", 20.0), ("10:00:00", 22.0), ("15:00:01", 20.0), high=22.0))
+    watch.take(*day(("09:30:00", 20.0), ("10:00:00", 22.0), ("15:00:02", 20.0), high=22.0))
     watch.take(*day(("09:30:00", 10.2), date=EX, prev_close=10.0, high=10.2))
     assert value_of(watch, "week") == 11.0
 
@@ -312,7 +345,7 @@ def test_two_july_days_of_the_whole_market_have_their_ex_rights_stocks(market_da
     for date, count in ((20260703, 0), (20260706, 41), (20260707, 32)):
         table = pq.read_table(market_data / "tables" / f"market_close_{date}.parquet").to_pandas()
         table = table[table["last"] > 0]
-        for clock in ("09:30:00", "15:00:01"):
+        for clock in ("09:30:00", "15:00:02"):
             engine.step(closes(table, ms(clock, date)))
         symbols = engine.market.universe.symbols
         ex = {symbols[row] for row in np.flatnonzero(engine.market.exrights.ex_date.array == date)}
