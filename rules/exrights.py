@@ -30,6 +30,7 @@ from rules.state import StateTable
 EXRIGHT: Final = "exright"
 """The `gap` of an event that compares the price of an ex-rights day with a number of before it."""
 CLOSING_STATUS: Final = (15, 22, 23)
+_SAME: Final = 1e-9
 _NO_END: Final = 1 << 62
 _OPEN_AUCTION_MS: Final = (9 * 60 + 15) * 60_000
 _AUCTION_RESULT_MS: Final = (9 * 60 + 25) * 60_000
@@ -66,7 +67,9 @@ class ExRights:
         self._missed_ms = state.claim("exrights/missed_ms", dtype=np.int64, fill=0)
         """Since when ticks were missing last, Unix ms; _NO_END = since before today."""
         self.ex_date = state.claim("exrights/ex_date", dtype=np.int64, fill=0)
-        """The symbol's last ex-rights day that we know of."""
+        """The symbol's last ex-rights day that we know of, 0 = none, or the feed has taken it back."""
+        self._told = state.claim("exrights/told", fill=1.0)
+        """What the factors come to that the feed has told on `read_date`; 1 = nothing, or all has been taken back."""
 
     def take(self, source: str) -> None:
         """Let this table take the place of what was known; raises FeedError if it is none."""
@@ -126,7 +129,9 @@ class ExRights:
         told = ~filed & self._is_told(rows, prev, tick_of, date=date)
         price[told] = prev[told] / self._close.array[rows[told]]
         self._close.array[rows] *= price
-        self.ex_date.array[rows[told]] = date
+        self._told.array[rows[told]] *= price[told]
+        taken_back = np.abs(self._told.array[rows[told]] - 1) <= _SAME
+        self.ex_date.array[rows[told]] = np.where(taken_back, 0, date)
         self._decided_date.array[rows[priced | filed]] = date
         changed = (price != 1) | (shares != 1)
         return Adjustment(rows[changed], price[changed], shares[changed]) if changed.any() else None
@@ -149,6 +154,7 @@ class ExRights:
             found = factors_of(due, float(self._close.array[row]))
             if since and not np.isnan(found.price):
                 price[i], shares[i] = found.price, found.shares
+        self._told.array[rows[self._read_date.array[rows] != date]] = 1
         self._read_date.array[rows] = date
         return filed
 

@@ -54,7 +54,7 @@ def value_of(watch: Watch, rule: str, symbol: str = SYMBOL) -> float | None:
 
 def ex_date(watch: Watch, symbol: str = SYMBOL) -> int:
     market = watch.engine.market
-    return int(market.exrights.ex_date.array[market.universe.row(symbol)])
+    return int(market.exrights.ex_date.array[market.universe.row(symbol)]) if len(market.universe.symbols) else 0
 
 
 # ── the feed tells ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -180,6 +180,35 @@ def test_before_the_auction_a_stale_previous_close_is_not_believed_and_a_wrong_o
     )
     watch.take(*day(("09:30:00", 20.2), date=EX, prev_close=20.0))
     assert value_of(watch, "days") == pytest.approx(20.0, rel=1e-12)
+
+
+def test_what_the_feed_takes_back_is_no_ex_rights_day_of_any_rule() -> None:
+    stream = [*whole_day(20.0), tick("09:15:00", float("nan"), day=EX, prev_close=19.5),
+              tick("09:15:30", float("nan"), day=EX, prev_close=19.3),
+              tick("09:16:00", float("nan"), day=EX, prev_close=20.0),
+              *day(("09:30:00", 9.8), ("10:00:00", 10.2), date=EX, prev_close=20.0)]  # fmt: skip
+    for cut in range(len(stream)):
+        watch = Watch(ABOVE)
+        watch.take(*stream[:cut])
+        assert ex_date(watch) == (EX if cut in (4, 5) else 0)
+        arrays, header = watch.engine.checkpoint()
+        watch.engine = Engine.restore(arrays, orjson.loads(orjson.dumps(header)))
+        watch.take(*stream[cut:])
+        assert ex_date(watch) == 0
+        row = watch.engine.market.universe.row(SYMBOL)
+        assert not watch.engine.market.exrights.is_ex(row, ms("10:00:00", EX))
+        assert [(one.rule, one.gap) for one in watch.events] == [("above", None)]
+
+
+def test_what_the_feed_takes_back_and_tells_again_is_one() -> None:
+    watch = Watch(MEAN_DAYS)
+    watch.take(*whole_day(20.0))
+    for k, prev in enumerate((19.5, 20.0, 10.0)):
+        watch.take(tick(f"09:15:{k:02}", float("nan"), day=EX, prev_close=prev))
+    assert ex_date(watch) == EX
+    watch.take(*whole_day(10.0, date=EX, prev_close=10.0), *day(("09:30:00", 4.9), date=20230203, prev_close=5.0))
+    assert ex_date(watch) == 20230203
+    assert value_of(watch, "days") == 5.0
 
 
 def test_after_the_first_price_of_the_day_nothing_is_changed_any_more() -> None:
