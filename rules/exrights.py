@@ -139,7 +139,10 @@ class ExRights:
     def _read_table(
         self, rows: IntArray, symbols: Sequence[str], *, date: int, price: FloatArray, shares: FloatArray
     ) -> BoolArray:
-        """Write the factors of the days on record since the symbols were last seen; return which had any."""
+        """Write the factors of the days on record since the symbols were last seen; return which had any.
+
+        Where they come to nothing that is believed, only the day is: it is left to the feed to tell by how much.
+        """
         filed = np.zeros(len(rows), np.bool_)
         days = self.table.days
         for i in np.flatnonzero(self._read_date.array[rows] != date) if days else ():
@@ -148,11 +151,11 @@ class ExRights:
             due = self.table.between(symbols[row], int(since), date)
             if not due:
                 continue
-            filed[i] = True
             if due[-1].date == date:
                 self.ex_date.array[row] = date
             found = factors_of(due, float(self._close.array[row]))
-            if since and not np.isnan(found.price):
+            filed[i] = not since or not np.isnan(found.price)
+            if since and filed[i]:
                 price[i], shares[i] = found.price, found.shares
         self._told.array[rows[self._read_date.array[rows] != date]] = 1
         self._read_date.array[rows] = date
@@ -165,6 +168,8 @@ class ExRights:
             ratio = prev / close
             told = (self._close_date.array[rows] == self.table.previous(date)) & (prev != close)
             told &= (ratio >= LEAST) & (ratio <= MOST)
+            product = self._told.array[rows] * ratio
+            told &= (product >= LEAST) & (product <= MOST)
         for i in np.flatnonzero(told):
             told[i] = abs(prev[i] - close[i]) > tick_of(int(rows[i])) / 2 * (1 + 1e-9)
         return np.asarray(told)

@@ -10,8 +10,11 @@ import orjson
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from feeds.exrights import ExRight, encode_exrights
+from feeds.errors import FeedError
+from feeds.exrights import ExRight, decode_exrights, encode_exrights
 from feeds.inputs import Control, ControlKind, Heartbeat, Mark, MarkKind
 from feeds.tick import TickBatch
 from rules.engine import Engine
@@ -254,6 +257,106 @@ def test_bonus_shares_multiply_the_volumes_of_before() -> None:
     watch = Watch('id: v, select: all, period: 1d, when: "M: REF(V,1); C > 0", on_start: fire')
     watch.take(exrights(ExRight(SYMBOL, EX, bonus=1.0)), *whole_day(20.0), *day(("09:30:00", 9.9), date=EX))
     assert value_of(watch, "v") == 2 * 102.0
+
+
+@pytest.mark.parametrize(
+    "days",
+    [
+        [ExRight(SYMBOL, EX, cash_cny=20.0)],
+        [ExRight(SYMBOL, EX, rights=99.0, rights_cny=999_999.0)],
+        [ExRight(SYMBOL, 20230202, factor=0.01), ExRight(SYMBOL, 20230203, factor=0.01)],
+        [ExRight(SYMBOL, 20230202, factor=0.9, bonus=98.0), ExRight(SYMBOL, 20230203, factor=0.9, bonus=1.0)],
+    ],
+)
+def test_records_that_come_to_a_factor_out_of_bounds_are_not_believed_and_the_feed_tells(days: list[ExRight]) -> None:
+    watch = Watch(MEAN_DAYS)
+    watch.take(exrights(*days, closed=(EX,) if len(days) > 1 else ()), *whole_day(20.0))
+    date = days[-1].date
+    watch.take(*day(("09:30:00", 9.9), date=date, prev_close=10.0))
+    assert value_of(watch, "days") == 10.0
+    assert ex_date(watch) == date
+
+
+def test_what_the_feed_tells_bit_by_bit_stays_within_bounds_as_well() -> None:
+    watch = Watch(MEAN_DAYS)
+    watch.take(*whole_day(200.0))
+    for k, prev in enumerate((20.0, 2.0, 1.0)):
+        watch.take(tick(f"09:15:{k:02}", float("nan"), day=EX, prev_close=prev))
+    watch.take(*day(("09:30:00", 1.0), date=EX, prev_close=1.0))
+    assert value_of(watch, "days") == pytest.approx(2.0, rel=1e-12)
+
+
+def test_hundreds_of_tiny_factors_before_a_rights_issue_stop_nothing() -> None:
+    dates = [20220000 + month * 100 + one for month in range(1, 9) for one in range(1, 27)]
+    tiny = (ExRight(SYMBOL, date, factor=0.01) for date in dates)
+    watch = Watch(MEAN_DAYS)
+    watch.take(exrights(*tiny, ExRight(SYMBOL, 20221001, rights=0.3, rights_cny=5.0)))
+    watch.take(*whole_day(20.0, date=20211231), *day(("09:30:00", 19.0), date=EX, prev_close=20.0))
+    assert value_of(watch, "days") == 20.0
+
+
+AMOUNTS = st.one_of(
+    st.sampled_from([0, 0.0, -0.0, 1, 0.01, 0.3, 5e-324, 19.99, 20, 98.99, 99, 100, 99_999, 500_000, 999_999.9, True]),
+    st.floats(0, 1e6, exclude_max=True),
+)
+FACTORS = st.one_of(st.none(), st.sampled_from([0.01, 1, 0.5, 100, 0, True]), st.floats(0.01, 100))
+RECORDS = st.tuples(
+    st.sampled_from([SYMBOL, "000001.SZ", "000001.SH"]),
+    st.sampled_from([20230201, EX, 20230203, 20230206, *range(20230101, 20230132)]),
+    FACTORS, AMOUNTS, AMOUNTS, AMOUNTS, AMOUNTS,
+)  # fmt: skip
+CLOSES = st.sampled_from([20.0, 0.01, 1e-300, 0.0, -1.0, 1e6, float("nan")])
+YEAR = [20220000 + month * 100 + one for month in range(1, 13) for one in range(1, 26)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    records=st.lists(RECORDS, max_size=20, unique_by=lambda one: one[:2]),
+    run=st.tuples(st.sampled_from([0.01, 0.5, 1.0, 100.0]), st.sampled_from([0, 1, 2, 170, 300])),
+    closed=st.lists(st.sampled_from([20230202, 20230203, 20230131]), unique=True),
+    closes=st.lists(st.tuples(CLOSES, CLOSES), min_size=4, max_size=4),
+)
+def test_no_record_that_is_taken_stops_the_engine(
+    records: list[tuple[Any, ...]],
+    run: tuple[float, int],
+    closed: list[int],
+    closes: list[tuple[float, float]],
+) -> None:
+    good = [one for one in records if not is_refused([one], closed)]
+    good += [(SYMBOL, date, run[0], 0, 0, 0, 0) for date in YEAR[: run[1]]]
+    watch = Watch(ABOVE, MEAN_DAYS)
+    watch.take(Control(ControlKind.EXRIGHTS, text_of(good, closed)))
+    for date, (close, prev) in zip((20211231, 20230201, EX, 20230203), closes, strict=True):
+        for symbol in (SYMBOL, "000001.SH"):
+            watch.take(tick("09:15:00", float("nan"), day=date, symbol=symbol, prev_close=prev))
+            watch.take(*day(("15:00:02", close), date=date, symbol=symbol, prev_close=prev))
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
+VALUES = st.recursive(
+    SCALARS, lambda one: st.lists(one, max_size=8) | st.dictionaries(st.text(), one, max_size=3), max_leaves=12
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(VALUES)
+def test_whatever_is_no_table_is_refused_and_nothing_else_happens(value: Any) -> None:
+    for row in (value, [value], [SYMBOL, value], [SYMBOL, EX, value], [SYMBOL, EX, 0.5, value], [value] * 7):
+        for closed in ([], [value]):
+            is_refused([row], closed)
+            is_refused(value, closed)
+
+
+def text_of(records: Any, closed: Any) -> str:
+    return orjson.dumps({"v": 1, "closed": closed, "exrights": records}).decode()
+
+
+def is_refused(records: Any, closed: Any) -> bool:
+    try:
+        decode_exrights(text_of(records, closed))
+    except FeedError:
+        return True
+    return False
 
 
 # ── what follows ──────────────────────────────────────────────────────────────────────────────────────────────────
