@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
-from functools import reduce
 from itertools import chain
 from typing import Final
 
@@ -26,7 +25,7 @@ NO_EXRIGHTS: Final = '{"v":1,"closed":[],"exrights":[]}'
 HOLIDAYS_SINCE: Final = 20100101
 """From when on a control record tells holidays: further back than recordings reach."""
 LEAST, MOST = 0.01, 100.0
-"""Bounds of a factor: what lies outside is a slip of the pen, or of a feed."""
+"""Bounds of a factor, of a day's as of several days' product: outside lies a slip of the pen, or of a feed."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -53,9 +52,19 @@ class ExRight:
             return f"{self.date} is no date"
         if self.factor is not None and not LEAST <= self.factor <= MOST:
             return f"factor must be from {LEAST:g} to {MOST:g}, not {self.factor:g}"
-        parts = (self.cash_cny, self.bonus, self.rights, self.rights_cny)
-        if not all(0 <= part < 1e6 for part in parts):
-            return "cash, bonus, rights and their price are numbers of 0 or more"
+        parts = {
+            "cash": self.cash_cny,
+            "bonus": self.bonus,
+            "rights": self.rights,
+            "the price of rights": self.rights_cny,
+        }
+        for name, part in parts.items():
+            if not 0 <= part < 1e6:
+                return f"{name} must be a number of 0 or more and below 1000000, not {part:g}"
+        if 1.0 + self.bonus + self.rights > MOST:
+            name = "bonus" if self.bonus >= self.rights else "rights"
+            told = f"{name} is {parts[name]:g}: one share cannot become more than {MOST:g}"
+            return f"{told}; write new shares per share held, 0.5 where 10 shares give 5"
         if self.factor is None and not (self.cash_cny or self.bonus or self.rights):
             return "it needs a factor, or cash, bonus or rights"
         return None
@@ -66,16 +75,19 @@ class ExRight:
         return 1.0 + self.bonus
 
     def price_factor(self, close_cny: float) -> float:
-        """Return new price over old, given the close before; NaN where that is needed and unknown, or no price left."""
+        """Return new price over old, given the close before; NaN where that is needed and unknown, or out of bounds."""
         if self.factor is not None:
             return self.factor
+        if not close_cny > 0:
+            return float("nan")
         left = close_cny - self.cash_cny + self.rights * self.rights_cny
-        return left / (1.0 + self.bonus + self.rights) / close_cny if left > 0 else float("nan")
+        factor = left / (1.0 + self.bonus + self.rights) / close_cny
+        return factor if is_factor(factor) else float("nan")
 
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """What all ex-rights days of a stretch come to: of prices, and of shares."""
+    """What all ex-rights days of a stretch come to: of prices, and of shares; both NaN where that is not believed."""
 
     price: float
     shares: float
@@ -101,13 +113,23 @@ class ExRightTable:
         return _date_of(number)
 
 
+def is_factor(number: float) -> bool:
+    """Tell whether a factor is within bounds; NaN is not."""
+    return LEAST <= number <= MOST
+
+
 def factors(exrights: Iterable[ExRight], close_cny: float) -> Factors:
-    """Return what these ex-rights days, one after the other, do to a price that closed at `close_cny`."""
+    """Return what these ex-rights days, one after the other, do to a price that closed at `close_cny`.
 
-    def join(so_far: Factors, one: ExRight) -> Factors:
-        return Factors(so_far.price * one.price_factor(close_cny * so_far.price), so_far.shares * one.shares)
-
-    return reduce(join, exrights, Factors(1.0, 1.0))
+    One that is unknown, or a product on the way that is out of bounds, makes all of them unbelievable.
+    """
+    price = shares = 1.0
+    for one in exrights:
+        price *= one.price_factor(close_cny * price)
+        shares *= one.shares
+        if not (is_factor(price) and is_factor(shares)):
+            return Factors(float("nan"), float("nan"))
+    return Factors(price, shares)
 
 
 def closed_weekdays(calendar: Calendar, *, since: int) -> list[int]:
@@ -161,10 +183,11 @@ def decode_exrights(source: str) -> ExRightTable:
         record = orjson.loads(source)
         version, rows = record["v"], [ExRight(*row) for row in record["exrights"]]
         closed = [int(date) for date in record["closed"]]
-        numbers = [*chain.from_iterable(astuple(one)[3:] for one in rows), *(one.factor or 1.0 for one in rows)]
+        numbers = [*chain.from_iterable(astuple(one)[3:] for one in rows)]
+        numbers += [one.factor for one in rows if one.factor is not None]
         whole = all(isinstance(number, int | float) for number in numbers)
         named = all(isinstance(one.symbol, str) and isinstance(one.date, int) for one in rows)
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise FeedError(f"not the text of ex-rights days: {error}") from None
     if version != SOURCE_VERSION:
         raise FeedError(f"ex-rights version {version!r}, this program reads {SOURCE_VERSION}")
@@ -181,5 +204,5 @@ def _refuse_faults(exrights: Iterable[ExRight]) -> None:
         if fault is None and (one.symbol, one.date) in seen:
             fault = f"it has two records of {one.date}; write them as one"
         if fault is not None:
-            raise FeedError(f"ex-rights day of {one.symbol}: {fault}")
+            raise FeedError(f"ex-rights day of {one.symbol}, {one.date}: {fault}")
         seen.add((one.symbol, one.date))

@@ -39,7 +39,7 @@ from rules.reporter import AT_TICK, BEFORE_TICK, Reporter
 from rules.rule import Evaluation, RuleSet
 from rules.segment import Segment, places
 
-CHECKPOINT_VERSION: Final = 3
+CHECKPOINT_VERSION: Final = 4
 
 
 @dataclass(frozen=True, slots=True)

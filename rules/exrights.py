@@ -2,8 +2,9 @@
 
 There are two witnesses. A table of ex-rights days, given by control record, is believed as it stands. Without a record
 the feed tells: on an ex-rights day the previous close that the exchange publishes is not the last close but the
-reference price made from it. That is only to be seen where the last close is surely known: a tick at or after 15:00:00
-of the very trading day before, or a day on which we missed nothing and the symbol did not trade.
+reference price made from it. That is only to be seen where the last close is surely known: of the very trading day
+before a tick with a closing status, or one at or after 15:00:02 with nothing missed behind it; or a day on which we
+missed nothing and the symbol did not trade.
 
 A symbol is looked at from 09:15 of each trade date on, until its first price of the day: from there on the day's own
 bars would be changed too.
@@ -29,10 +30,12 @@ from rules.state import StateTable
 EXRIGHT: Final = "exright"
 """The `gap` of an event that compares the price of an ex-rights day with a number of before it."""
 CLOSING_STATUS: Final = (15, 22, 23)
+_SAME: Final = 1e-9
 _NO_END: Final = 1 << 62
 _OPEN_AUCTION_MS: Final = (9 * 60 + 15) * 60_000
 _AUCTION_RESULT_MS: Final = (9 * 60 + 25) * 60_000
-_CLOSE_MS: Final = 15 * 3_600_000
+_CLOSE_MS: Final = 15 * 3_600_000 + 2_000
+"""From when on a tick may show the close: the closing auction's result is printed no earlier, at 15:00:00 it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,9 @@ class ExRights:
         self._missed_ms = state.claim("exrights/missed_ms", dtype=np.int64, fill=0)
         """Since when ticks were missing last, Unix ms; _NO_END = since before today."""
         self.ex_date = state.claim("exrights/ex_date", dtype=np.int64, fill=0)
-        """The symbol's last ex-rights day that we know of."""
+        """The symbol's last ex-rights day that we know of, 0 = none, or the feed has taken it back."""
+        self._told = state.claim("exrights/told", fill=1.0)
+        """What the factors come to that the feed has told on `read_date`; 1 = nothing, or all has been taken back."""
 
     def take(self, source: str) -> None:
         """Let this table take the place of what was known; raises FeedError if it is none."""
@@ -73,7 +78,8 @@ class ExRights:
 
     def miss(self, ts_ms: int) -> None:
         """Note that ticks are missing between this time and the next ones."""
-        self._missed_ms.array[...] = ts_ms
+        missed_ms = self._missed_ms.array
+        missed_ms[...] = np.where(missed_ms == _NO_END, ts_ms, np.maximum(missed_ms, ts_ms))
 
     def is_ex(self, row: int, ts_ms: int) -> bool:
         """Tell whether this is an ex-rights day of the symbol."""
@@ -90,13 +96,15 @@ class ExRights:
             return
         last, volume = latest.raw("last"), latest.raw("volume_lots")
         traded = here & ~np.isnan(last) & ~(volume <= 0)
-        over = (day_ms(latest.ts_ms.array) >= _CLOSE_MS) | np.isin(latest.status.array, CLOSING_STATUS)
-        stood = ~traded & (self._missed_ms.array < midnight) & (self._close_date.array == self.table.previous(date))
+        ts_ms, missed_ms = latest.ts_ms.array, self._missed_ms.array
+        # Marks are as of a second. What was missed since before today is no more once there are ticks again.
+        complete = (missed_ms < ts_ms // 1000 * 1000) | (missed_ms == _NO_END)
+        over = ((day_ms(ts_ms) >= _CLOSE_MS) & complete) | np.isin(latest.status.array, CLOSING_STATUS)
+        stood = ~traded & (missed_ms < midnight) & (self._close_date.array == self.table.previous(date))
         self._close.array[traded] = last[traded]
         self._close_date.array[...] = np.where((traded & over) | stood, date, 0)
         # What was missed behind the day's last ticks may have been some of the next day too.
-        newest_ms = int(latest.ts_ms.array.max()) // 1000 * 1000
-        missed_ms = self._missed_ms.array
+        newest_ms = int(ts_ms.max()) // 1000 * 1000
         missed_ms[...] = np.where((missed_ms >= newest_ms) & (missed_ms < _NO_END), _NO_END, 0)
 
     def decide(
@@ -121,7 +129,9 @@ class ExRights:
         told = ~filed & self._is_told(rows, prev, tick_of, date=date)
         price[told] = prev[told] / self._close.array[rows[told]]
         self._close.array[rows] *= price
-        self.ex_date.array[rows[told]] = date
+        self._told.array[rows[told]] *= price[told]
+        taken_back = np.abs(self._told.array[rows[told]] - 1) <= _SAME
+        self.ex_date.array[rows[told]] = np.where(taken_back, 0, date)
         self._decided_date.array[rows[priced | filed]] = date
         changed = (price != 1) | (shares != 1)
         return Adjustment(rows[changed], price[changed], shares[changed]) if changed.any() else None
@@ -129,7 +139,10 @@ class ExRights:
     def _read_table(
         self, rows: IntArray, symbols: Sequence[str], *, date: int, price: FloatArray, shares: FloatArray
     ) -> BoolArray:
-        """Write the factors of the days on record since the symbols were last seen; return which had any."""
+        """Write the factors of the days on record since the symbols were last seen; return which had any.
+
+        Where they come to nothing that is believed, only the day is: it is left to the feed to tell by how much.
+        """
         filed = np.zeros(len(rows), np.bool_)
         days = self.table.days
         for i in np.flatnonzero(self._read_date.array[rows] != date) if days else ():
@@ -138,12 +151,13 @@ class ExRights:
             due = self.table.between(symbols[row], int(since), date)
             if not due:
                 continue
-            filed[i] = True
             if due[-1].date == date:
                 self.ex_date.array[row] = date
             found = factors_of(due, float(self._close.array[row]))
-            if since and not np.isnan(found.price):
+            filed[i] = not since or not np.isnan(found.price)
+            if since and filed[i]:
                 price[i], shares[i] = found.price, found.shares
+        self._told.array[rows[self._read_date.array[rows] != date]] = 1
         self._read_date.array[rows] = date
         return filed
 
@@ -154,6 +168,8 @@ class ExRights:
             ratio = prev / close
             told = (self._close_date.array[rows] == self.table.previous(date)) & (prev != close)
             told &= (ratio >= LEAST) & (ratio <= MOST)
+            product = self._told.array[rows] * ratio
+            told &= (product >= LEAST) & (product <= MOST)
         for i in np.flatnonzero(told):
             told[i] = abs(prev[i] - close[i]) > tick_of(int(rows[i])) / 2 * (1 + 1e-9)
         return np.asarray(told)

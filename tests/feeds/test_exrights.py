@@ -31,6 +31,12 @@ A, B = "600519.SH", "000001.SZ"
         (ExRight(A, 20230630, cash_cny=1.0, bonus=0.5, rights=0.3, rights_cny=8.0), 10.0, 11.4 / 1.8 / 10.0, 1.5),
         (ExRight(A, 20230630, cash_cny=10.0), 10.0, math.nan, 1.0),
         (ExRight(A, 20230630, cash_cny=1.0), math.nan, math.nan, 1.0),
+        (ExRight(A, 20230630, cash_cny=1.0), 0.0, math.nan, 1.0),
+        (ExRight(A, 20230630, rights=1.0, rights_cny=1.0), 0.0, math.nan, 1.0),
+        (ExRight(A, 20230630, rights=1.0, rights_cny=9.0), -1.0, math.nan, 1.0),
+        (ExRight(A, 20230630, rights=1.0, rights_cny=9.0), 5e-324, math.nan, 1.0),
+        (ExRight(A, 20230630, cash_cny=9.95), 10.0, math.nan, 1.0),
+        (ExRight(A, 20230630, rights=50.0, rights_cny=999_999.0), 10.0, math.nan, 1.0),
     ],
 )
 def test_the_reference_price_is_that_of_the_exchanges(
@@ -44,6 +50,44 @@ def test_days_one_after_the_other_each_see_the_price_that_the_one_before_has_lef
     days = ExRight(A, 20230630, bonus=1.0), ExRight(A, 20240630, cash_cny=1.0)
     found = factors(days, 20.0)
     assert (found.price, found.shares) == (pytest.approx(0.5 * 0.9), 2.0)
+
+
+@pytest.mark.parametrize(
+    "days",
+    [
+        [ExRight(A, 20230601, factor=0.01), ExRight(A, 20230602, factor=0.5)],
+        [ExRight(A, 20230601, factor=100.0), ExRight(A, 20230602, factor=2.0), ExRight(A, 20230603, factor=0.1)],
+        [ExRight(A, 20230601, factor=0.9, bonus=90.0), ExRight(A, 20230602, factor=0.9, bonus=1.0)],
+        [*(ExRight(A, n, factor=0.01) for n in range(200)), ExRight(A, 999, rights=0.3, rights_cny=5.0)],
+        [*(ExRight(A, n, factor=100.0) for n in range(200)), ExRight(A, 999, cash_cny=5.0)],
+    ],
+)
+def test_a_product_out_of_bounds_is_not_believed(days: list[ExRight]) -> None:
+    found = factors(days, 20.0)
+    assert math.isnan(found.price)
+    assert math.isnan(found.shares)
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        (
+            ExRight(A, 20230630, bonus=99_999.0),
+            "bonus is 99999: one share cannot become more than 100; write new",
+        ),
+        (
+            ExRight(A, 20230630, rights=500_000.0, rights_cny=999_999.0),
+            "rights is 500000: one share cannot become",
+        ),
+        (ExRight(A, 20230630, bonus=50.0, rights=50.0), "bonus is 50: "),
+        (ExRight(A, 20230630, cash_cny=1e6), "cash must be a number of 0 or more and below 1000000, not 1e[+]06"),
+    ],
+)
+def test_amounts_out_of_bounds_are_refused_with_what_is_wrong_where_and_what_to_write(
+    record: ExRight, told: str
+) -> None:
+    with pytest.raises(FeedError, match=f"ex-rights day of {A}, 20230630: {told}"):
+        encode_exrights([record])
 
 
 def test_days_between_leave_out_the_first_date_and_take_the_last() -> None:
@@ -91,7 +135,13 @@ def test_what_is_no_ex_rights_day_is_refused(days: list[ExRight]) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "[]", '{"v":2,"closed":[],"exrights":[]}', '{"v":1,"closed":[1],"exrights":[]}',
-     '{"v":1,"closed":[],"exrights":[["600519.SH",20230630,"x",0,0,0,0]]}', '{"v":1,"closed":[],"exrights":[[1]]}'],
+     '{"v":1,"closed":[],"exrights":[["600519.SH",20230630,"x",0,0,0,0]]}',
+     '{"v":1,"closed":[],"exrights":[["600519.SH",20230630,"",0,0,0,0]]}',
+     '{"v":1,"closed":[],"exrights":[["600519.SH",20230630,[],1,0,0,0]]}',
+     '{"v":1,"closed":[],"exrights":[[["600519.SH"],20230630,0.5]]}',
+     '{"v":1,"closed":[],"exrights":[["600519.SH",9223372036854775807,0.5]]}',
+     '{"v":1,"closed":[9223372036854775807],"exrights":[]}',
+     '{"v":1,"closed":[],"exrights":[[1]]}'],
 )  # fmt: skip
 def test_a_text_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(FeedError, match="ex-rights"):

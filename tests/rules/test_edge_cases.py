@@ -414,7 +414,7 @@ def test_cooldown_leaves_out_the_silences_of_yesterday() -> None:
 
 def over_the_night(watch: Watch, close: float, first: float, *, reference: float) -> None:
     """Let a stock close at one price and start at another, with this previous close."""
-    for clock, number in (("09:30:00", 1.0), ("14:56:57", 2.0), ("15:00:01", 3.0)):
+    for clock, number in (("09:30:00", 1.0), ("14:56:57", 2.0), ("15:00:02", 3.0)):
         watch.prices((clock, close), volume_lots=number, prev_close=close)
     watch.prices(("09:30:00", first), day=NEXT, volume_lots=1.0, prev_close=reference)
 

@@ -10,8 +10,11 @@ import orjson
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from feeds.exrights import ExRight, encode_exrights
+from feeds.errors import FeedError
+from feeds.exrights import ExRight, decode_exrights, encode_exrights
 from feeds.inputs import Control, ControlKind, Heartbeat, Mark, MarkKind
 from feeds.tick import TickBatch
 from rules.engine import Engine
@@ -44,7 +47,7 @@ def day(*pairs: tuple[str, float], date: int = 20230201, **columns: Any) -> list
 
 def whole_day(close: float, *, date: int = 20230201, **columns: Any) -> list[dict[str, Any]]:
     """Return a day that surely closed at this price."""
-    return day(("09:30:00", close), ("14:56:57", close), ("15:00:01", close), date=date, **columns)
+    return day(("09:30:00", close), ("14:56:57", close), ("15:00:02", close), date=date, **columns)
 
 
 def value_of(watch: Watch, rule: str, symbol: str = SYMBOL) -> float | None:
@@ -54,7 +57,7 @@ def value_of(watch: Watch, rule: str, symbol: str = SYMBOL) -> float | None:
 
 def ex_date(watch: Watch, symbol: str = SYMBOL) -> int:
     market = watch.engine.market
-    return int(market.exrights.ex_date.array[market.universe.row(symbol)])
+    return int(market.exrights.ex_date.array[market.universe.row(symbol)]) if len(market.universe.symbols) else 0
 
 
 # ── the feed tells ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -92,6 +95,8 @@ def test_an_index_never_goes_ex() -> None:
     "before",
     [
         day(("09:30:00", 20.0), ("14:56:57", 20.0)),  # who knows what became of it until 15:00
+        day(("09:30:00", 20.0), ("15:00:00", 20.0)),  # the closing auction's result comes after it
+        day(("09:30:00", 20.0), ("15:00:01.999", 20.0), status=18),
         whole_day(20.0, date=20230131),  # the day before that
         [],
     ],
@@ -100,6 +105,37 @@ def test_a_close_that_is_not_surely_yesterdays_tells_nothing(before: list[dict[s
     watch = Watch(MEAN_DAYS)
     watch.take(*before, *day(("09:30:00", 9.9), date=EX, prev_close=10.0))
     assert ex_date(watch) == 0
+
+
+@pytest.mark.parametrize("kind", ["gap", "silent"])
+@pytest.mark.parametrize("missed", ["15:00:00", "15:00:02", "15:00:03", "15:01:00"])
+def test_what_was_missed_behind_a_days_last_tick_may_have_been_its_close(kind: str, missed: str) -> None:
+    watch = Watch(MEAN_DAYS)
+    watch.take(*day(("09:30:00", 20.0), ("15:00:02.500", 20.0)), mark(kind, missed))
+    watch.take(*day(("09:30:00", 20.4), date=EX, prev_close=20.3))
+    assert ex_date(watch) == (EX if missed == "15:00:00" else 0)
+
+
+def test_the_latest_of_all_that_was_missed_counts() -> None:
+    watch = Watch(MEAN_DAYS)
+    watch.take(*whole_day(20.0), mark("gap", "15:00:02"), mark("gap", "11:00:00"))
+    watch.take(*day(("09:30:00", 20.4), date=EX, prev_close=20.3))
+    assert ex_date(watch) == 0
+
+
+@pytest.mark.parametrize("status", [15, 22, 23])
+def test_a_closing_status_tells_the_close_whatever_was_missed(status: int) -> None:
+    watch = Watch(MEAN_DAYS)
+    watch.take(*day(("09:30:00", 20.0)), *day(("15:00:00", 20.0), status=status), mark("gap", "15:00:00"))
+    watch.take(*day(("09:30:00", 9.9), date=EX, prev_close=10.0))
+    assert ex_date(watch) == EX
+
+
+def test_what_was_missed_in_the_night_says_nothing_of_the_next_close() -> None:
+    watch = Watch(MEAN_DAYS)
+    watch.take(*whole_day(20.0), mark("gap", "15:00:02"), *whole_day(20.2, date=EX, prev_close=20.0))
+    watch.take(*day(("09:30:00", 9.9), date=20230203, prev_close=10.0))
+    assert ex_date(watch) == 20230203
 
 
 def test_over_a_weekend_friday_is_the_trading_day_before_and_over_holidays_the_calendar_knows() -> None:
@@ -129,7 +165,7 @@ def test_a_stock_that_did_not_trade_keeps_its_close_unless_ticks_are_missing() -
 def test_a_suspended_stock_goes_ex_when_its_reference_price_does() -> None:
     watch = Watch(MEAN_DAYS)
     watch.take(*whole_day(20.0))
-    watch.take(*day(("09:30:00", float("nan")), ("15:00:01", float("nan")), date=EX, status=1, prev_close=10.0,
+    watch.take(*day(("09:30:00", float("nan")), ("15:00:02", float("nan")), date=EX, status=1, prev_close=10.0,
                     volume_lots=0.0))  # fmt: skip
     assert ex_date(watch) == EX
     watch.take(*day(("09:30:00", 10.1), date=20230203, prev_close=10.0))
@@ -147,6 +183,35 @@ def test_before_the_auction_a_stale_previous_close_is_not_believed_and_a_wrong_o
     )
     watch.take(*day(("09:30:00", 20.2), date=EX, prev_close=20.0))
     assert value_of(watch, "days") == pytest.approx(20.0, rel=1e-12)
+
+
+def test_what_the_feed_takes_back_is_no_ex_rights_day_of_any_rule() -> None:
+    stream = [*whole_day(20.0), tick("09:15:00", float("nan"), day=EX, prev_close=19.5),
+              tick("09:15:30", float("nan"), day=EX, prev_close=19.3),
+              tick("09:16:00", float("nan"), day=EX, prev_close=20.0),
+              *day(("09:30:00", 9.8), ("10:00:00", 10.2), date=EX, prev_close=20.0)]  # fmt: skip
+    for cut in range(len(stream)):
+        watch = Watch(ABOVE)
+        watch.take(*stream[:cut])
+        assert ex_date(watch) == (EX if cut in (4, 5) else 0)
+        arrays, header = watch.engine.checkpoint()
+        watch.engine = Engine.restore(arrays, orjson.loads(orjson.dumps(header)))
+        watch.take(*stream[cut:])
+        assert ex_date(watch) == 0
+        row = watch.engine.market.universe.row(SYMBOL)
+        assert not watch.engine.market.exrights.is_ex(row, ms("10:00:00", EX))
+        assert [(one.rule, one.gap) for one in watch.events] == [("above", None)]
+
+
+def test_what_the_feed_takes_back_and_tells_again_is_one() -> None:
+    watch = Watch(MEAN_DAYS)
+    watch.take(*whole_day(20.0))
+    for k, prev in enumerate((19.5, 20.0, 10.0)):
+        watch.take(tick(f"09:15:{k:02}", float("nan"), day=EX, prev_close=prev))
+    assert ex_date(watch) == EX
+    watch.take(*whole_day(10.0, date=EX, prev_close=10.0), *day(("09:30:00", 4.9), date=20230203, prev_close=5.0))
+    assert ex_date(watch) == 20230203
+    assert value_of(watch, "days") == 5.0
 
 
 def test_after_the_first_price_of_the_day_nothing_is_changed_any_more() -> None:
@@ -192,6 +257,106 @@ def test_bonus_shares_multiply_the_volumes_of_before() -> None:
     watch = Watch('id: v, select: all, period: 1d, when: "M: REF(V,1); C > 0", on_start: fire')
     watch.take(exrights(ExRight(SYMBOL, EX, bonus=1.0)), *whole_day(20.0), *day(("09:30:00", 9.9), date=EX))
     assert value_of(watch, "v") == 2 * 102.0
+
+
+@pytest.mark.parametrize(
+    "days",
+    [
+        [ExRight(SYMBOL, EX, cash_cny=20.0)],
+        [ExRight(SYMBOL, EX, rights=99.0, rights_cny=999_999.0)],
+        [ExRight(SYMBOL, 20230202, factor=0.01), ExRight(SYMBOL, 20230203, factor=0.01)],
+        [ExRight(SYMBOL, 20230202, factor=0.9, bonus=98.0), ExRight(SYMBOL, 20230203, factor=0.9, bonus=1.0)],
+    ],
+)
+def test_records_that_come_to_a_factor_out_of_bounds_are_not_believed_and_the_feed_tells(days: list[ExRight]) -> None:
+    watch = Watch(MEAN_DAYS)
+    watch.take(exrights(*days, closed=(EX,) if len(days) > 1 else ()), *whole_day(20.0))
+    date = days[-1].date
+    watch.take(*day(("09:30:00", 9.9), date=date, prev_close=10.0))
+    assert value_of(watch, "days") == 10.0
+    assert ex_date(watch) == date
+
+
+def test_what_the_feed_tells_bit_by_bit_stays_within_bounds_as_well() -> None:
+    watch = Watch(MEAN_DAYS)
+    watch.take(*whole_day(200.0))
+    for k, prev in enumerate((20.0, 2.0, 1.0)):
+        watch.take(tick(f"09:15:{k:02}", float("nan"), day=EX, prev_close=prev))
+    watch.take(*day(("09:30:00", 1.0), date=EX, prev_close=1.0))
+    assert value_of(watch, "days") == pytest.approx(2.0, rel=1e-12)
+
+
+def test_hundreds_of_tiny_factors_before_a_rights_issue_stop_nothing() -> None:
+    dates = [20220000 + month * 100 + one for month in range(1, 9) for one in range(1, 27)]
+    tiny = (ExRight(SYMBOL, date, factor=0.01) for date in dates)
+    watch = Watch(MEAN_DAYS)
+    watch.take(exrights(*tiny, ExRight(SYMBOL, 20221001, rights=0.3, rights_cny=5.0)))
+    watch.take(*whole_day(20.0, date=20211231), *day(("09:30:00", 19.0), date=EX, prev_close=20.0))
+    assert value_of(watch, "days") == 20.0
+
+
+AMOUNTS = st.one_of(
+    st.sampled_from([0, 0.0, -0.0, 1, 0.01, 0.3, 5e-324, 19.99, 20, 98.99, 99, 100, 99_999, 500_000, 999_999.9, True]),
+    st.floats(0, 1e6, exclude_max=True),
+)
+FACTORS = st.one_of(st.none(), st.sampled_from([0.01, 1, 0.5, 100, 0, True]), st.floats(0.01, 100))
+RECORDS = st.tuples(
+    st.sampled_from([SYMBOL, "000001.SZ", "000001.SH"]),
+    st.sampled_from([20230201, EX, 20230203, 20230206, *range(20230101, 20230132)]),
+    FACTORS, AMOUNTS, AMOUNTS, AMOUNTS, AMOUNTS,
+)  # fmt: skip
+CLOSES = st.sampled_from([20.0, 0.01, 1e-300, 0.0, -1.0, 1e6, float("nan")])
+YEAR = [20220000 + month * 100 + one for month in range(1, 13) for one in range(1, 26)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    records=st.lists(RECORDS, max_size=20, unique_by=lambda one: one[:2]),
+    run=st.tuples(st.sampled_from([0.01, 0.5, 1.0, 100.0]), st.sampled_from([0, 1, 2, 170, 300])),
+    closed=st.lists(st.sampled_from([20230202, 20230203, 20230131]), unique=True),
+    closes=st.lists(st.tuples(CLOSES, CLOSES), min_size=4, max_size=4),
+)
+def test_no_record_that_is_taken_stops_the_engine(
+    records: list[tuple[Any, ...]],
+    run: tuple[float, int],
+    closed: list[int],
+    closes: list[tuple[float, float]],
+) -> None:
+    good = [one for one in records if not is_refused([one], closed)]
+    good += [(SYMBOL, date, run[0], 0, 0, 0, 0) for date in YEAR[: run[1]]]
+    watch = Watch(ABOVE, MEAN_DAYS)
+    watch.take(Control(ControlKind.EXRIGHTS, text_of(good, closed)))
+    for date, (close, prev) in zip((20211231, 20230201, EX, 20230203), closes, strict=True):
+        for symbol in (SYMBOL, "000001.SH"):
+            watch.take(tick("09:15:00", float("nan"), day=date, symbol=symbol, prev_close=prev))
+            watch.take(*day(("15:00:02", close), date=date, symbol=symbol, prev_close=prev))
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
+VALUES = st.recursive(
+    SCALARS, lambda one: st.lists(one, max_size=8) | st.dictionaries(st.text(), one, max_size=3), max_leaves=12
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(VALUES)
+def test_whatever_is_no_table_is_refused_and_nothing_else_happens(value: Any) -> None:
+    for row in (value, [value], [SYMBOL, value], [SYMBOL, EX, value], [SYMBOL, EX, 0.5, value], [value] * 7):
+        for closed in ([], [value]):
+            is_refused([row], closed)
+            is_refused(value, closed)
+
+
+def text_of(records: Any, closed: Any) -> str:
+    return orjson.dumps({"v": 1, "closed": closed, "exrights": records}).decode()
+
+
+def is_refused(records: Any, closed: Any) -> bool:
+    try:
+        decode_exrights(text_of(records, closed))
+    except FeedError:
+        return True
+    return False
 
 
 # ── what follows ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -255,7 +420,7 @@ def test_a_position_keeps_its_entry_and_its_peak_follows() -> None:
 
 def test_a_week_that_goes_on_over_the_day_is_adjusted() -> None:
     watch = Watch('id: week, select: all, period: 1w, when: "M: H; C > 0", on_start: fire, freq: once_per_day')
-    watch.take(*day(("09:30:00", 20.0), ("10:00:00", 22.0), ("15:00:01", 20.0), high=22.0))
+    watch.take(*day(("09:30:00", 20.0), ("10:00:00", 22.0), ("15:00:02", 20.0), high=22.0))
     watch.take(*day(("09:30:00", 10.2), date=EX, prev_close=10.0, high=10.2))
     assert value_of(watch, "week") == 11.0
 
@@ -312,7 +477,7 @@ def test_two_july_days_of_the_whole_market_have_their_ex_rights_stocks(market_da
     for date, count in ((20260703, 0), (20260706, 41), (20260707, 32)):
         table = pq.read_table(market_data / "tables" / f"market_close_{date}.parquet").to_pandas()
         table = table[table["last"] > 0]
-        for clock in ("09:30:00", "15:00:01"):
+        for clock in ("09:30:00", "15:00:02"):
             engine.step(closes(table, ms(clock, date)))
         symbols = engine.market.universe.symbols
         ex = {symbols[row] for row in np.flatnonzero(engine.market.exrights.ex_date.array == date)}
