@@ -10,7 +10,7 @@ import orjson
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from feeds.errors import FeedError
@@ -316,6 +316,7 @@ YEAR = [20220000 + month * 100 + one for month in range(1, 13) for one in range(
     closed=st.lists(st.sampled_from([20230202, 20230203, 20230131]), unique=True),
     closes=st.lists(st.tuples(CLOSES, CLOSES), min_size=4, max_size=4),
 )
+@example(records=[(SYMBOL, 20230115, None, 0, 0, 0.3, 5.0)], run=(0.01, 300), closed=[], closes=[(20.0, 20.0)] * 4)
 def test_no_record_that_is_taken_stops_the_engine(
     records: list[tuple[Any, ...]],
     run: tuple[float, int],
