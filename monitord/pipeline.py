@@ -25,7 +25,7 @@ from feeds.inputs import Control, ControlKind, FeedInput, Input, Mark, MarkKind
 from feeds.instruments import Instrument, encode_table
 from feeds.journal import Journal
 from feeds.sessions import date_text
-from feeds.tick import TickBatch
+from feeds.tick import CORE, TickBatch
 from monitord.checkpoint import Checkpoint, CheckpointFolder
 from monitord.errors import CheckpointError, StoreError
 from monitord.positions import Listed, PositionSources
@@ -392,8 +392,8 @@ class Pipeline:
             self._journal_read += 1
             alerts += self._engine.step(control)
         alerts += self._engine.step(given.value, offset=offset)
-        if not self._feed.has_offsets:
-            self._secure(given.value, told=bool(alerts))
+        if alerts and not self._feed.has_offsets:
+            self._secure()
         ticks = len(given.value) if isinstance(given.value, TickBatch) else 0
         return Outcome(_stamped(alerts, given.value), ticks, offset, time.perf_counter() - started)
 
@@ -417,21 +417,20 @@ class Pipeline:
     # ── the journal of a live feed, on the engine thread ──────────────────────────────────────────────────────────
 
     def _append(self, value: Input) -> int:
-        """Journal an input and return its offset; a large batch is synced from now on."""
+        """Journal an input and return its offset; a large batch is synced from now on.
+
+        Its book may only wait while no rule reads it: killed between the two records, recovery would decide without it.
+        """
         self._await_sync()
-        offset = self._journal_read = self._journal.append(value, rest_later=True)
+        unread = set(self._engine.market.latest.columns) <= set(CORE)
+        offset = self._journal_read = self._journal.append(value, rest_later=unread)
         if isinstance(value, TickBatch) and len(value) >= EARLY_SYNC_TICKS:
             self._syncing = self._syncs.submit(self._journal.sync)
         return offset
 
-    def _secure(self, value: Input, *, told: bool) -> None:
-        """Complete an input whose book a rule has read; put it on the disk if there are events to tell."""
-        read = isinstance(value, TickBatch) and not value.rest_waits
-        if not told and not read:
-            return
-        synced = self._await_sync()
-        added = read and self._journal.append_rest()
-        if told and (added or not synced):
+    def _secure(self) -> None:
+        """Put the input just taken on the disk: there are events to tell."""
+        if not self._await_sync():
             self._journal.sync()
 
     def _await_sync(self) -> bool:

@@ -236,7 +236,10 @@ class Spied(Journal):
 
     def append(self, value: Input, *, rest_later: bool = False) -> int:
         self.did.append("append")
-        return super().append(value, rest_later=rest_later)
+        offset = super().append(value, rest_later=rest_later)
+        if self._unfinished is None and isinstance(value, TickBatch):
+            self.finished.set()
+        return offset
 
     def append_rest(self) -> bool:
         if self.full and self._unfinished is not None:
@@ -265,7 +268,7 @@ class LiveStand:
             journal=self.journal,
             store=self,
             checkpoints=CheckpointFolder(folder / "checkpoints"),
-            load_rules=lambda: rulefile.load({"r": RULES.replace("LAST > 0", when)}),
+            load_rules=lambda: rulefile.load({"r": RULES.replace("LAST > 0", self.when)}),
             on_alerts=self.alerts.extend,
             checkpoint_s=checkpoint_s,
         )
@@ -323,15 +326,38 @@ async def test_a_book_no_rule_has_read_is_journaled_behind_the_events(
 
 
 @pytest.mark.parametrize("early", [1, 1000])
-async def test_a_book_a_rule_has_read_is_on_the_disk_before_its_events_are_committed(
+async def test_a_book_a_rule_reads_is_on_the_disk_with_its_batch_before_its_events_are_committed(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, early: int
 ) -> None:
     monkeypatch.setattr(module, "EARLY_SYNC_TICKS", early)
     stand = LiveStand(tmp_path, store, "BIDP1 > 1.5")
     await one_event(stand)
-    did = [step for step in stand.did if step != "sync"]
-    assert did == ["append", "book", "commit"]
-    assert stand.did[stand.did.index("book") + 1] == "sync"
+    assert stand.did == ["append", "sync", "commit"]
+    await stand.pipeline.close()
+
+
+@pytest.mark.parametrize("reloaded", [False, True])
+async def test_a_batch_is_journaled_with_its_book_before_a_rule_that_reads_it_decides(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, reloaded: bool
+) -> None:
+    """Killed within the step, recovery would read no lots and find every sealed stock open."""
+    stand = LiveStand(tmp_path, store, "LAST > 1.5" if reloaded else "NOT(SEALUP)")
+    await stand.pipeline.recover()
+    if reloaded:
+        stand.when = "NOT(SEALUP)"
+        await stand.pipeline.reload()
+    engine, journaled = stand.pipeline.engine, list[Input]()
+    step = engine.step
+
+    def looks(value: Input, *, offset: int = -1) -> list[Alert]:
+        journaled.append([record.value for record in stand.journal.records()][-1])
+        return step(value, offset=offset)
+
+    monkeypatch.setattr(engine, "step", looks)
+    stand.feed.queue.put_nowait(with_book(1.0))
+    await stand.feed.close()
+    await stand.pipeline.run()
+    assert journaled == [with_book(1.0)]
     await stand.pipeline.close()
 
 
