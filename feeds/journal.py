@@ -128,8 +128,8 @@ class Journal:
         """Append an input of a feed without own offsets and return the offset it gets here.
 
         rest_later: leave out lazy columns that nobody has asked for; `append_rest` adds them, at the latest the next
-        append or `close`. Killed before, the batch is read back without them, as from a source that has none: whoever
-        decides from them calls `append_rest` before he tells. Raises FeedError when the disk refuses (full, read-only):
+        append or `close`. Killed before, the batch is read back without them, as from a source that has none: not for
+        batches whose lazy columns anything is decided from. Raises FeedError when the disk refuses (full, read-only):
         nothing was appended, the next try may succeed.
         """
         return self._append(value, OWN_OFFSETS, rest_later=rest_later)

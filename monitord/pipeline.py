@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
@@ -25,7 +25,7 @@ from feeds.inputs import Control, ControlKind, FeedInput, Input, Mark, MarkKind
 from feeds.instruments import Instrument, encode_table
 from feeds.journal import Journal
 from feeds.sessions import date_text
-from feeds.tick import TickBatch
+from feeds.tick import CORE, TickBatch
 from monitord.checkpoint import Checkpoint, CheckpointFolder
 from monitord.errors import CheckpointError, StoreError
 from monitord.positions import Listed, PositionSources
@@ -125,7 +125,10 @@ class Pipeline:
         self._writing = asyncio.Lock()
         """Held while a checkpoint is written: a stop may come while the periodic one is under way."""
         self._closed = False
-        self._uncommitted: StoreError | None = None
+        self._ahead = False
+        """The engine has stepped and its events are not committed: only a restart decides them again. Set on the engine
+        thread before it steps, taken back by the commit; whatever comes between leaves it set."""
+        self._broken_off = "cancelled before its commit"
         self._engine = Engine(window=window)
         self._controls: deque[tuple[int, Control]] = deque()
         self._settled_at = -1
@@ -216,11 +219,13 @@ class Pipeline:
     # ── running ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def run(self) -> None:
-        """Evaluate inputs until the feed ends or is closed. Cancelling it between inputs loses nothing."""
+        """Evaluate inputs until the feed ends or is closed. Cancelling it between inputs loses nothing.
+
+        Cancelled within one, or after any error, the engine may be ahead of the store; it then takes no further input
+        (StoreError), and a new process decides that one again.
+        """
         async for given in self._feed:
             async with self._turn:
-                if self._uncommitted is not None:  # of a reload: only recovery decides its events again
-                    raise self._uncommitted
                 if not self._settled and given.offset > self._settled_at:
                     await self._settle(await asyncio.to_thread(self._load_rules))
                 await self._take(given)
@@ -242,12 +247,14 @@ class Pipeline:
         Raises CheckpointError or FeedError where the disk refuses; the older checkpoints and their journal then stay.
         """
         async with self._writing:
-            if self._closed or self._uncommitted is not None:
+            if self._closed:
                 return
             async with self._turn:
-                # Every event up to the engine's offset is committed: turns end with their commit.
-                arrays, header = await self._in_engine(self._snapshot)
+                state = await self._in_engine(self._snapshot)
                 journal_end = self._journal_read
+            if state is None:
+                return
+            arrays, header = state
             meta = {"engine": header, "journal": journal_end}
             checkpoint = Checkpoint(self._feed.source_id, header["offset"], STATE_FORMAT, meta, arrays)
             await asyncio.to_thread(self._checkpoints.write, checkpoint)
@@ -255,8 +262,14 @@ class Pipeline:
             trim_before, self._trim_before = self._trim_before, journal_end + 1
             await self._in_engine(lambda: self._journal.trim(before=trim_before))
 
-    def _snapshot(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the engine's state; the journal that leads to it is on the disk, so that it never ends before it."""
+    def _snapshot(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """Return the engine's state, None where it is ahead of the store.
+
+        The journal that leads to it is on the disk, so that it never ends before it. Race: a cancelled turn is over
+        while the engine still takes its input, so only here, behind it, `_ahead` tells.
+        """
+        if self._ahead:
+            return None
         self._await_sync()
         self._journal.sync()
         return self._engine.checkpoint()
@@ -332,8 +345,7 @@ class Pipeline:
         if self.caught_up.is_set():
             try:
                 await self.checkpoint()
-                if self._uncommitted is None:  # else events are missing in the store
-                    await self._store.commit((), offset=self._engine.offset, source_id=self._feed.source_id)
+                await self._commit_last()
             except (CheckpointError, FeedError, StoreError) as error:
                 # The older one and the journal lead to the same state.
                 log.error("checkpoint_failed", why=str(error))
@@ -345,14 +357,24 @@ class Pipeline:
         self._thread.shutdown()
         self._syncs.shutdown()
 
+    async def _commit_last(self) -> None:
+        """Commit the offset of the last input, unless its events are missing in the store."""
+        async with self._turn:
+            offset = await self._in_engine(lambda: None if self._ahead else self._engine.offset)
+            if offset is None:
+                log.warning("checkpoint_withheld", why=self._broken_off)
+            else:
+                await self._store.commit((), offset=offset, source_id=self._feed.source_id)
+
     # ── one input ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _take(self, given: FeedInput) -> None:
         if self._quiet_timer is not None:
             self._quiet_timer.cancel()
-        outcome = await self._in_engine(lambda: self._evaluate(given))
-        self._on_step(outcome)
-        await self._commit(outcome.alerts, outcome.offset)
+        with self._remembering():
+            outcome = await self._in_engine(lambda: self._evaluate(given))
+            self._on_step(outcome)
+            await self._commit(outcome.alerts, outcome.offset)
         if isinstance(given.value, TickBatch):
             await asyncio.sleep(0)  # the pump was woken, and its way is the longer one
             self._on_ticks(given.value)
@@ -362,35 +384,53 @@ class Pipeline:
         """Take one input on the engine thread; events are on disk as journaled inputs before anyone hears of them."""
         started = time.perf_counter()
         alerts: list[Alert] = []
+        self._check_stored()
+        offset = given.offset if self._feed.has_offsets else self._append(given.value)
+        self._ahead = True
         while self._controls and self._controls[0][0] < given.offset:
             _, control = self._controls.popleft()
             self._journal_read += 1
             alerts += self._engine.step(control)
-        offset = given.offset if self._feed.has_offsets else self._append(given.value)
         alerts += self._engine.step(given.value, offset=offset)
-        if not self._feed.has_offsets:
-            self._secure(given.value, told=bool(alerts))
+        if alerts and not self._feed.has_offsets:
+            self._secure()
         ticks = len(given.value) if isinstance(given.value, TickBatch) else 0
         return Outcome(_stamped(alerts, given.value), ticks, offset, time.perf_counter() - started)
+
+    def _check_stored(self) -> None:
+        if self._ahead:
+            raise StoreError(
+                f"events of an earlier input are not stored ({self._broken_off}); a restart decides them anew"
+            )
+
+    @contextmanager
+    def _remembering(self) -> Iterator[None]:
+        """Keep the first error that leaves the engine ahead of the store, for whoever is refused because of it."""
+        known = self._ahead
+        try:
+            yield
+        except Exception as error:
+            if self._ahead and not known:
+                self._broken_off = str(error) or type(error).__name__
+            raise
 
     # ── the journal of a live feed, on the engine thread ──────────────────────────────────────────────────────────
 
     def _append(self, value: Input) -> int:
-        """Journal an input and return its offset; a large batch is synced from now on."""
+        """Journal an input and return its offset; a large batch is synced from now on.
+
+        Its book may only wait while no rule reads it: killed between the two records, recovery would decide without it.
+        """
         self._await_sync()
-        offset = self._journal_read = self._journal.append(value, rest_later=True)
+        unread = set(self._engine.market.latest.columns) <= set(CORE)
+        offset = self._journal_read = self._journal.append(value, rest_later=unread)
         if isinstance(value, TickBatch) and len(value) >= EARLY_SYNC_TICKS:
             self._syncing = self._syncs.submit(self._journal.sync)
         return offset
 
-    def _secure(self, value: Input, *, told: bool) -> None:
-        """Complete an input whose book a rule has read; put it on the disk if there are events to tell."""
-        read = isinstance(value, TickBatch) and not value.rest_waits
-        if not told and not read:
-            return
-        synced = self._await_sync()
-        added = read and self._journal.append_rest()
-        if told and (added or not synced):
+    def _secure(self) -> None:
+        """Put the input just taken on the disk: there are events to tell."""
+        if not self._await_sync():
             self._journal.sync()
 
     def _await_sync(self) -> bool:
@@ -425,29 +465,32 @@ class Pipeline:
 
     async def _control(self, control: Control) -> None:
         """Journal a control record behind the last input, sync it, and let it take effect."""
+        with self._remembering():
+            alerts = await self._in_engine(lambda: self._take_control(control))
+            await self._commit(alerts, self._engine.offset)
 
-        def take() -> list[Alert]:
-            self._await_sync()
-            if self._feed.has_offsets:
-                self._journal_read = self._journal.append_control(control, follows=self._engine.offset)
-                self._journal.sync()
-                return self._engine.step(control)
+    def _take_control(self, control: Control) -> list[Alert]:
+        self._check_stored()
+        self._await_sync()
+        if self._feed.has_offsets:
+            offset = -1
+            self._journal_read = self._journal.append_control(control, follows=self._engine.offset)
+        else:
             offset = self._journal_read = self._journal.append(control)
-            self._journal.sync()
+        self._journal.sync()
+        self._ahead = True
+        try:
             return self._engine.step(control, offset=offset)
-
-        await self._commit(await self._in_engine(take), self._engine.offset)
+        except (FeedError, RuleError):  # a bad record: the state is as before
+            self._ahead = False
+            raise
 
     async def _commit(self, alerts: Sequence[Alert], offset: int) -> None:
         now = asyncio.get_running_loop().time()
-        if not alerts and now < self._offset_due:
-            return
-        self._offset_due = now + OFFSET_EVERY_S
-        try:
+        if alerts or now >= self._offset_due:
+            self._offset_due = now + OFFSET_EVERY_S
             await self._store.commit(alerts, offset=offset, source_id=self._feed.source_id)
-        except StoreError as error:
-            self._uncommitted = error
-            raise
+        self._ahead = False
         if alerts:
             self._on_alerts(alerts)
 

@@ -26,6 +26,7 @@ from monitord.pipeline import Pipeline
 from monitord.store import Store
 from rules import rulefile
 from rules.alert import Alert
+from rules.errors import RuleError
 
 RULES = "version: 1\ngroups:\n- name: g\n  rules:\n  - {id: up, select: all, when: LAST > 0}\n"
 
@@ -179,6 +180,7 @@ async def test_after_a_reload_that_was_not_stored_only_a_new_process_goes_on(
     with pytest.raises(StoreError, match="the disk is full"):
         await stand.pipeline.run()
     await stand.pipeline.close()
+    assert stand.disk.writes == 0
 
 
 async def test_a_checkpoint_whose_journal_is_gone_is_passed_over_and_the_rules_are_put_in_force_anew(
@@ -234,7 +236,10 @@ class Spied(Journal):
 
     def append(self, value: Input, *, rest_later: bool = False) -> int:
         self.did.append("append")
-        return super().append(value, rest_later=rest_later)
+        offset = super().append(value, rest_later=rest_later)
+        if self._unfinished is None and isinstance(value, TickBatch):
+            self.finished.set()
+        return offset
 
     def append_rest(self) -> bool:
         if self.full and self._unfinished is not None:
@@ -255,7 +260,7 @@ class LiveStand:
     """A pipeline over pushes, with a note of what it did in which order."""
 
     def __init__(self, folder: Path, store: Store, when: str, *, checkpoint_s: float = 60.0) -> None:
-        self.feed, self.did, self.store = Pushes(), list[str](), store
+        self.feed, self.did, self.store, self.when = Pushes(), list[str](), store, when
         self.journal = Spied(folder / "journal", self.did)
         self.committed, self.alerts = asyncio.Event(), list[Alert]()
         self.pipeline = Pipeline(
@@ -263,7 +268,7 @@ class LiveStand:
             journal=self.journal,
             store=self,
             checkpoints=CheckpointFolder(folder / "checkpoints"),
-            load_rules=lambda: rulefile.load({"r": RULES.replace("LAST > 0", when)}),
+            load_rules=lambda: rulefile.load({"r": RULES.replace("LAST > 0", self.when)}),
             on_alerts=self.alerts.extend,
             checkpoint_s=checkpoint_s,
         )
@@ -321,15 +326,38 @@ async def test_a_book_no_rule_has_read_is_journaled_behind_the_events(
 
 
 @pytest.mark.parametrize("early", [1, 1000])
-async def test_a_book_a_rule_has_read_is_on_the_disk_before_its_events_are_committed(
+async def test_a_book_a_rule_reads_is_on_the_disk_with_its_batch_before_its_events_are_committed(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, early: int
 ) -> None:
     monkeypatch.setattr(module, "EARLY_SYNC_TICKS", early)
     stand = LiveStand(tmp_path, store, "BIDP1 > 1.5")
     await one_event(stand)
-    did = [step for step in stand.did if step != "sync"]
-    assert did == ["append", "book", "commit"]
-    assert stand.did[stand.did.index("book") + 1] == "sync"
+    assert stand.did == ["append", "sync", "commit"]
+    await stand.pipeline.close()
+
+
+@pytest.mark.parametrize("reloaded", [False, True])
+async def test_a_batch_is_journaled_with_its_book_before_a_rule_that_reads_it_decides(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, reloaded: bool
+) -> None:
+    """Killed within the step, recovery would read no lots and find every sealed stock open."""
+    stand = LiveStand(tmp_path, store, "LAST > 1.5" if reloaded else "NOT(SEALUP)")
+    await stand.pipeline.recover()
+    if reloaded:
+        stand.when = "NOT(SEALUP)"
+        await stand.pipeline.reload()
+    engine, journaled = stand.pipeline.engine, list[Input]()
+    step = engine.step
+
+    def looks(value: Input, *, offset: int = -1) -> list[Alert]:
+        journaled.append([record.value for record in stand.journal.records()][-1])
+        return step(value, offset=offset)
+
+    monkeypatch.setattr(engine, "step", looks)
+    stand.feed.queue.put_nowait(with_book(1.0))
+    await stand.feed.close()
+    await stand.pipeline.run()
+    assert journaled == [with_book(1.0)]
     await stand.pipeline.close()
 
 
@@ -373,6 +401,109 @@ async def test_events_decided_from_a_journal_that_lost_its_last_book_are_decided
     assert [row.id for row in await other.pending(limit=9)] == [told.id]
     await second.pipeline.close()
     await other.close()
+
+
+def fail_once(stand: LiveStand, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    """Let the first batch with events break off, after the engine has moved on."""
+    engine, failed = stand.pipeline.engine, list[str]()
+    step, commit = engine.step, stand.commit
+
+    def break_off(error: Exception) -> None:
+        if not failed:
+            failed.append(broken)
+            raise error
+
+    def steps(value: Input, *, offset: int = -1) -> list[Alert]:
+        if alerts := step(value, offset=offset):
+            break_off(ZeroDivisionError("a bug"))
+        return alerts
+
+    async def commits(alerts: Sequence[Alert], *, offset: int, source_id: str) -> int:
+        if alerts:
+            break_off(StoreError("the store is full"))
+        return await commit(alerts, offset=offset, source_id=source_id)
+
+    if broken == "engine":
+        monkeypatch.setattr(engine, "step", steps)
+    elif broken == "store":
+        monkeypatch.setattr(stand, "commit", commits)
+    else:
+        monkeypatch.setattr(stand.journal, broken, lambda: break_off(FeedError("the disk is full")))
+
+
+async def told_after_restart(folder: Path, store: Store, broken: LiveStand) -> None:
+    """Stop a pipeline whose events are not stored; a new one decides them, once."""
+    before = await store.offset(source_id=Pushes.source_id)
+    await broken.pipeline.checkpoint()
+    await broken.pipeline.close()
+    assert list((folder / "checkpoints").glob("*")) == [], "a checkpoint ahead of the store would lose its events"
+    assert await store.offset(source_id=Pushes.source_id) == before < broken.journal.end
+    assert (broken.alerts, await store.pending(limit=9)) == ([], [])
+    for _ in range(2):
+        second = LiveStand(folder, store, broken.when)
+        await second.pipeline.recover()
+        (row,) = await store.pending(limit=9)
+        assert [alert.id for alert in second.alerts] in ([row.id], [])
+        await second.pipeline.close()
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [("sync", "disk is full"), ("engine", "a bug"), ("store", "store is full")],
+)
+async def test_events_in_hand_when_their_batch_breaks_off_are_decided_by_the_next_process(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, broken: str, why: str
+) -> None:
+    monkeypatch.setattr(module, "QUIET_AFTER_S", 1000.0)
+    stand = LiveStand(tmp_path, store, "BIDP1 > 1.5")
+    await stand.pipeline.recover()
+    with monkeypatch.context() as once:
+        fail_once(stand, once, broken)
+        for last in (1.0, 2.0):
+            stand.feed.queue.put_nowait(with_book(last))
+        with pytest.raises((FeedError, StoreError, ZeroDivisionError), match=why):
+            await stand.pipeline.run()
+    stand.feed.queue.put_nowait(with_book(3.0))
+    with pytest.raises(StoreError, match=f"not stored.*{why}"):
+        await stand.pipeline.run()
+    await told_after_restart(tmp_path, store, stand)
+
+
+async def test_a_stop_while_a_cancelled_batch_is_still_in_the_engine_writes_no_checkpoint_of_it(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Race: the turn is over when its task is cancelled, and the engine's thread takes the batch all the same."""
+    stand = LiveStand(tmp_path, store, "LAST > 1.5")
+    await stand.pipeline.recover()
+    entered, go, step = threading.Event(), threading.Event(), stand.pipeline.engine.step
+
+    def slow(value: Input, *, offset: int = -1) -> list[Alert]:
+        if value == with_book(2.0):
+            entered.set()
+            assert go.wait(10)
+        return step(value, offset=offset)
+
+    monkeypatch.setattr(stand.pipeline.engine, "step", slow)
+    running = asyncio.create_task(stand.pipeline.run())
+    for last in (1.0, 2.0):
+        stand.feed.queue.put_nowait(with_book(last))
+    assert await asyncio.to_thread(entered.wait, 10)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    asyncio.get_running_loop().call_soon(go.set)
+    await told_after_restart(tmp_path, store, stand)
+
+
+async def test_a_control_record_the_engine_refuses_changes_nothing_and_the_pipeline_goes_on(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand.exrights = "nonsense"
+    with pytest.raises((FeedError, RuleError)):
+        await stand.pipeline.reload()
+    await stand.pipeline.run()
+    await stand.pipeline.close()
+    assert stand.disk.writes == 1
 
 
 async def test_a_periodic_checkpoint_is_written_in_the_quiet_behind_a_batch(
