@@ -456,6 +456,8 @@ class Pipeline:
                 self._journal.sync()
         except FeedError as error:  # the next input tries again, and ends the pipeline if it must
             log.warning("journal_rest_failed", why=str(error))
+        except Exception:  # nobody waits for this turn of the thread
+            log.exception("journal_rest_failed")
 
     def _close_journal(self) -> None:
         try:

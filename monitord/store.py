@@ -151,14 +151,15 @@ class Store:
         """Put events into the outbox and move the input offset, in one transaction; return how many events were new.
 
         An event whose id is here already is a duplicate: it was decided before from the same inputs. The offset never
-        goes back. Encodes each alert once, on the store's thread.
+        goes back. Encodes each alert once, on the store's thread. Cancelled, it is counted and tells the pump as ever.
         """
-        added = await self._run(lambda db: self._commit(db, alerts, offset, source_id))
-        self.lag_rows += added
-        self.duplicates += len(alerts) - added
-        if added:
-            self.committed.set()
-        return added
+        if self._db is None:
+            raise StoreError(f"store {self.path} is closed")
+        working = asyncio.get_running_loop().run_in_executor(
+            self._thread, self._transact, lambda db: self._commit(db, alerts, offset, source_id)
+        )
+        working.add_done_callback(lambda done: self._count(done, len(alerts)))
+        return await asyncio.shield(working)
 
     async def offset(self, *, source_id: str = "") -> int:
         """Return the newest committed input offset of the source, -1 if there is none."""
@@ -346,6 +347,16 @@ class Store:
             (source_id, offset),
         )
         return max(added, 0)  # -1 for no alert at all
+
+    def _count(self, committed: asyncio.Future[int], alerts: int) -> None:
+        """Count what a commit brought and tell the pump, whatever has become of the task that waited for it."""
+        if committed.cancelled() or committed.exception() is not None:
+            return
+        added = committed.result()
+        self.lag_rows += added
+        self.duplicates += alerts - added
+        if added:
+            self.committed.set()
 
     def _mark_sent(self, db: sqlite3.Connection, receipts: Sequence[tuple[int, int]], epoch: str) -> int:
         now_ms = self._clock_ms()

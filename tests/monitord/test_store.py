@@ -94,6 +94,17 @@ async def test_a_commit_that_fails_leaves_neither_events_nor_offset(store: Store
     assert [row.id for row in await store.pending(limit=9)] == ["al_1", "al_2"]
 
 
+async def test_a_cancelled_commit_is_counted_and_tells_the_pump_all_the_same(store: Store) -> None:
+    """Race: the transaction runs on when the task that waits for it is cancelled."""
+    committing = asyncio.create_task(store.commit([alert(1)], offset=1))
+    await asyncio.sleep(0)
+    committing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await committing
+    await asyncio.wait_for(store.committed.wait(), 10)
+    assert (store.lag_rows, await store.offset(), len(await store.pending(limit=9))) == (1, 1, 1)
+
+
 async def test_sent_rows_leave_the_outbox_and_raise_what_is_acknowledged(store: Store) -> None:
     await store.begin_epoch("e1", base=0)
     await store.commit([alert(n) for n in range(4)], offset=1)
