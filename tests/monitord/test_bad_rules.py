@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -78,7 +79,11 @@ async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
     stand = Stand(tmp_path, store)
     stand.rules = GOOD
     await stand.pipeline.recover()
+    # As the daemon does after its start: else a collection looks through what hundreds of other tests have left.
+    gc.collect()
+    gc.freeze()
     yield stand
+    gc.unfreeze()
     await stand.pipeline.close()
     await store.close()
 
