@@ -181,6 +181,8 @@ def decode_exrights(source: str) -> ExRightTable:
     """Return the table of a text made by `encode_exrights`; raises FeedError if it is none."""
     try:
         record = orjson.loads(source)
+        if not isinstance(record["exrights"], list) or not isinstance(record["closed"], list):
+            raise TypeError("exrights and closed are lists")
         version, rows = record["v"], [ExRight(*row) for row in record["exrights"]]
         closed = [int(date) for date in record["closed"]]
         numbers = [*chain.from_iterable(astuple(one)[3:] for one in rows)]

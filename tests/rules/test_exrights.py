@@ -331,6 +331,9 @@ def test_no_record_that_is_taken_stops_the_engine(
         for symbol in (SYMBOL, "000001.SH"):
             watch.take(tick("09:15:00", float("nan"), day=date, symbol=symbol, prev_close=prev))
             watch.take(*day(("15:00:02", close), date=date, symbol=symbol, prev_close=prev))
+    market = watch.engine.market
+    assert (market.date, market.universe.symbols) == (20230203, (SYMBOL, "000001.SH"))
+    np.testing.assert_array_equal(market.latest.raw("prev_close"), [closes[-1][1]] * 2)
 
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
@@ -344,8 +347,8 @@ VALUES = st.recursive(
 def test_whatever_is_no_table_is_refused_and_nothing_else_happens(value: Any) -> None:
     for row in (value, [value], [SYMBOL, value], [SYMBOL, EX, value], [SYMBOL, EX, 0.5, value], [value] * 7):
         for closed in ([], [value]):
-            is_refused([row], closed)
-            is_refused(value, closed)
+            assert is_refused([row], closed) or isinstance(value, int | float)  # a factor, or cash
+            assert is_refused(value, closed) or value == []
 
 
 def text_of(records: Any, closed: Any) -> str:
