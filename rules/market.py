@@ -147,7 +147,7 @@ class Market:
             return batch
         future = batch.ts_event_ms > batch.recv_ms + FUTURE_MS
         self._drop("future", future)
-        return batch.take(np.flatnonzero(~future))
+        return batch.keep(~future)
 
     def segments(self, rows: IntArray, batch: TickBatch, *, quiet_until_ms: int) -> Iterator[slice]:
         """Cut a batch where the market clock enters a second in which something is due, and where a symbol repeats.
@@ -350,8 +350,8 @@ class Market:
 
     def tick(self, row: int) -> dict[str, float | None]:
         """Return the core columns of a symbol's latest tick; unknown is None."""
-        raw = self.latest.raw
-        return {name: _known(raw(name).item(row)) for name in CORE}  # item: an element as a float in half the time
+        # item: an element as a float in half the time; NaN alone is not itself.
+        return {name: number if (number := raw.item(row)) == number else None for name, raw in self.latest.core()}
 
     def quote(self, row: int) -> dict[str, float | int | None]:
         """Return every kept column of a symbol's latest tick, with its time and status."""

@@ -112,7 +112,8 @@ class Reporter:
         name = key if is_group else None if instrument is None else instrument.name
         alert_id, episode_id = identities(rule.id, rule.rev, slot.leg.name, key, date, number, event=event)
         alert = Alert(
-            id=alert_id, episode_id=episode_id, event=event, rule=rule.id, rev=rule.rev, leg=slot.leg.name, symbol=None if is_group else key, group=key if is_group else None,
+            id=alert_id, episode_id=episode_id, event=event, rule=rule.id, rev=rule.rev, leg=slot.leg.name,
+            symbol=None if is_group else key, group=key if is_group else None,
             name=name, severity=rule.severity, labels=dict(rule.labels), trade_date=date, episode=number,
             ts_event_ms=moment.ts_ms, period=rule.period,
             bar_end_ms=moment.bar_end_ms, provisional=provisional, gap=self._gap(slot, row, moment), late=late,
@@ -151,8 +152,9 @@ class Reporter:
         date = date_text(now)
         alert_id, episode_id = identities(rule.id, rule.rev, None, None, date, 1, event=Event.EXPIRED)
         alert = Alert(
-            id=alert_id, episode_id=episode_id, event=Event.EXPIRED, rule=rule.id, rev=rule.rev, severity=rule.severity, labels=dict(rule.labels), trade_date=date, episode=1,
-            ts_event_ms=now, period=rule.period, message=f"{rule.id} 已到期",
+            id=alert_id, episode_id=episode_id, event=Event.EXPIRED, rule=rule.id, rev=rule.rev,
+            severity=rule.severity, labels=dict(rule.labels), trade_date=date, episode=1, ts_event_ms=now,
+            period=rule.period, message=f"{rule.id} 已到期",
         )  # fmt: skip
         self._noted.append((0, BEFORE_TICK, order, "", alert))
 
@@ -180,9 +182,8 @@ class Reporter:
         date, episode = self.silent_episode
         alert_id, episode_id = identities(FEED_RULE, "", None, None, date, episode, event=event)
         return Alert(
-            id=alert_id, episode_id=episode_id, event=event, rule=FEED_RULE,
-            rev="", severity="warning", trade_date=date, episode=episode, ts_event_ms=mark.ts_ms, period="tick",
-            why=mark.reason or None, message=message,
+            id=alert_id, episode_id=episode_id, event=event, rule=FEED_RULE, rev="", severity="warning",
+            trade_date=date, episode=episode, ts_event_ms=mark.ts_ms, period="tick", why=mark.reason or None, message=message,
         )  # fmt: skip
 
 
