@@ -21,13 +21,14 @@ import structlog
 from feeds.errors import FeedError
 from feeds.exrights import NO_EXRIGHTS
 from feeds.feed import Feed
-from feeds.inputs import Control, ControlKind, FeedInput, Input, Mark, MarkKind
+from feeds.inputs import Control, ControlKind, FeedInput, Heartbeat, Input, Mark, MarkKind
 from feeds.instruments import Instrument, encode_table
 from feeds.journal import Journal
 from feeds.sessions import date_text
 from feeds.tick import CORE, TickBatch
 from monitord.checkpoint import Checkpoint, CheckpointFolder
-from monitord.errors import CheckpointError, StoreError
+from monitord.errors import CheckpointError, EngineError, StoreError
+from monitord.failures import Failures, Place
 from monitord.positions import Listed, PositionSources
 from rules.alert import Alert
 from rules.engine import CHECKPOINT_VERSION, Engine
@@ -60,7 +61,7 @@ class Outbox(Protocol):
     async def commit(
         self, alerts: Sequence[Alert], *, offset: int, source_id: str, stamps: Mapping[str, int] | None = None
     ) -> int:
-        """Store events, with our own clock's stamps (ms), and input offset in one transaction; return how many are new."""
+        """Store events, stamped with our own clock (ms), and the input offset at once; return how many were new."""
 
     async def offset(self, *, source_id: str) -> int:
         """Return the last committed input offset of this source, -1 if there is none."""
@@ -139,6 +140,7 @@ class Pipeline:
         self._journal_read = -1
         self._offset_due = 0.0
         self._trim_before = -1
+        self._failures = Failures(journal.folder.parent / "failed", source_id=feed.source_id)
         self.caught_up = asyncio.Event()
         """Set once recovery is over and today's rules are in force."""
 
@@ -147,12 +149,16 @@ class Pipeline:
         """The engine, for counters that are safe to read from any thread (numbers only)."""
         return self._engine
 
+    def counters(self) -> Mapping[str, int]:
+        """Return counts since the start: inputs passed over because the engine fails at them; any thread."""
+        return {"passed_over": self._failures.passed_over}
+
     # ── recovery ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def recover(self) -> None:
         """Put the newest checkpoint back, run the journal to its end, and open the feed behind it.
 
-        Raises FeedError, RuleFileError (today's rules are unusable) or StoreError.
+        Raises FeedError, RuleFileError (today's rules are unusable), StoreError or EngineError.
         """
         rules = await asyncio.to_thread(self._load_rules)
         source = self._feed.source_id
@@ -162,13 +168,15 @@ class Pipeline:
             await self._in_engine(self._queue_controls)
             self._settled_at = max(stored, self._journal.newest_follows)
         else:
-            await self._run_journal()
+            while not await self._run_journal():
+                await self._in_engine(self._restore)  # the engine is somewhere in the middle of the input that failed
         await self._feed.open(after=self._engine.offset)
         if not self._feed.has_offsets or self._engine.offset >= self._settled_at:
             await self._settle(rules)
         log.info("recovered", source=source, offset=self._engine.offset, run_again_to=self._settled_at)
 
     def _restore(self) -> None:
+        self._engine, self._journal_read = Engine(window=self._window), -1
         kept = self._checkpoints.newest(self._feed.source_id, state_format=STATE_FORMAT)
         if kept is not None and kept.meta["journal"] > self._journal.end:
             # Somebody took the journal away: its offsets begin anew, and the checkpoint's mean nothing in it.
@@ -178,19 +186,23 @@ class Pipeline:
             self._engine = Engine.restore(kept.arrays, kept.meta["engine"])
             self._journal_read = kept.meta["journal"]
             self._trim_before = self._journal_read + 1
+        self._failures.read(self._journal.controls(after=self._journal_read))
 
     def _queue_controls(self) -> None:
         for record in self._journal.records(after=self._journal_read):
             assert isinstance(record.value, Control)
             self._controls.append((record.follows, record.value))
 
-    async def _run_journal(self) -> None:
-        """Run every journaled input again; events that come out again have the ids the store already holds."""
+    async def _run_journal(self) -> bool:
+        """Run every journaled input again; events that come out again have the ids the store already holds.
+
+        Returns False where the engine failed at one, which is noted.
+        """
 
         def run_some(records: Any) -> tuple[list[Alert], bool]:
             alerts: list[Alert] = []
             for offset, value in records:
-                alerts += self._engine.step(value, offset=offset)
+                alerts += self._step(value, Place(False, offset), offset=offset)
                 if len(alerts) >= 1000:
                     return alerts, True
             return alerts, False
@@ -198,9 +210,15 @@ class Pipeline:
         records = self._journal.read(after=self._engine.offset)
         more = True
         while more:
-            alerts, more = await self._in_engine(lambda: run_some(records))
+            try:
+                alerts, more = await self._in_engine(lambda: run_some(records))
+            except EngineError as error:
+                if error.__cause__ is None:
+                    raise
+                return False
             await self._commit(alerts, self._engine.offset)
         self._journal_read = self._journal.end
+        return True
 
     async def _settle(self, rules: RuleSet) -> None:
         """End recovery: number episodes above what the store holds, then put today's instruments and rules in force."""
@@ -393,12 +411,44 @@ class Pipeline:
         while self._controls and self._controls[0][0] < given.offset:
             _, control = self._controls.popleft()
             self._journal_read += 1
-            alerts += self._engine.step(control)
-        alerts += self._engine.step(given.value, offset=offset)
+            alerts += self._step(control, Place(True, self._journal_read))
+        alerts += self._step(given.value, Place(False, offset), offset=offset)
         if alerts and not self._feed.has_offsets:
             self._secure()
         ticks = len(given.value) if isinstance(given.value, TickBatch) else 0
         return Outcome(alerts, _stamps(given.value), ticks, offset, time.perf_counter() - started)
+
+    def _step(self, value: Input, place: Place, *, offset: int = -1) -> list[Alert]:
+        """Let the engine take an input of feed or journal; where it has failed at it too often, a gap instead.
+
+        Raises EngineError where the engine fails, with the error as its cause, after noting it in the journal.
+        """
+        if self._failures.passes_over(place):
+            value = self._failures.instead(place, value, clock_ms=self._engine.market.clock_ms)
+        try:
+            return self._engine.step(value, offset=offset)
+        except MemoryError:
+            raise  # nothing the input is to blame for
+        except Exception as error:
+            if isinstance(value, Control) and isinstance(error, FeedError | RuleError):
+                # A program that read it has journaled it: the state is as before, and today's files come behind it.
+                log.error("control_refused", kind=value.kind, record=place.offset, why=str(error))
+                return self._engine.step(Heartbeat(self._engine.market.clock_ms), offset=offset)
+            self._note_failure(value, place, error)
+            raise EngineError(f"the engine failed at {place}: {type(error).__name__}: {error}") from error
+
+    def _note_failure(self, value: Input, place: Place, error: Exception) -> None:
+        """Keep the input aside, and journal that the engine failed at it."""
+        record = self._failures.note(place, value, error, rules=self._engine.rules.source)
+        try:
+            self._await_sync()
+            if self._feed.has_offsets:
+                self._journal.append_control(record, follows=max(self._engine.offset, self._journal.newest_follows))
+            else:
+                self._journal.append(record)
+            self._journal.sync()
+        except FeedError as refused:
+            log.error("failure_not_journaled", input=str(place), why=str(refused))
 
     def _check_stored(self) -> None:
         if self._ahead:
@@ -483,6 +533,7 @@ class Pipeline:
 
     def _take_control(self, control: Control) -> list[Alert]:
         self._check_stored()
+        self._engine.check(control)  # what is refused is not journaled
         self._await_sync()
         if self._feed.has_offsets:
             offset = -1
@@ -496,6 +547,9 @@ class Pipeline:
         except (FeedError, RuleError):  # a bad record: the state is as before
             self._ahead = False
             raise
+        except Exception as error:
+            self._note_failure(control, Place(self._feed.has_offsets, self._journal_read), error)
+            raise EngineError(f"the engine failed at new {control.kind}: {type(error).__name__}: {error}") from error
 
     async def _commit(self, alerts: Sequence[Alert], offset: int, *, stamps: Mapping[str, int] | None = None) -> None:
         now = asyncio.get_running_loop().time()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from feeds.instruments import Instrument, decode_table
 from feeds.sessions import day_ms, midnight_ms, trade_date
-from feeds.tick import CORE, BoolArray, IntArray, TickBatch
+from feeds.tick import BoolArray, IntArray, TickBatch
 from feeds.universe import Universe
 from rules.bars import (
     CLOSE_DELAY_MS,

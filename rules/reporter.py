@@ -183,7 +183,8 @@ class Reporter:
         alert_id, episode_id = identities(FEED_RULE, "", None, None, date, episode, event=event)
         return Alert(
             id=alert_id, episode_id=episode_id, event=event, rule=FEED_RULE, rev="", severity="warning",
-            trade_date=date, episode=episode, ts_event_ms=mark.ts_ms, period="tick", why=mark.reason or None, message=message,
+            trade_date=date, episode=episode, ts_event_ms=mark.ts_ms, period="tick", why=mark.reason or None,
+            message=message,
         )  # fmt: skip
 
 
