@@ -23,11 +23,12 @@ import structlog
 from config.settings import Settings, Webhook
 from feeds.errors import FeedError
 from feeds.exrights import HOLIDAYS_SINCE, closed_weekdays, encode_exrights
-from feeds.feed import Feed, load_feed
+from feeds.feed import Feed
 from feeds.journal import Journal
 from feeds.sessions import Calendar
 from monitord.broker import Broker, EmbeddedBroker, ExternalBroker
 from monitord.checkpoint import CheckpointFolder
+from monitord.choice import build_feed
 from monitord.console import Console
 from monitord.errors import DaemonError
 from monitord.gateway.auth import Token
@@ -132,10 +133,10 @@ class App:
         load_sectors(settings)
         exrightfile.load(settings.instruments.exright_texts())
         positions.load(settings.positions.texts())
-        feed = build_feed(settings)
+        broker = build_broker(settings)
+        feed = build_feed(settings, broker_url=broker.url)
         store = await Store.open(settings.state_dir / "monitord.sqlite")
         cleanup.push_async_callback(store.close)
-        broker = build_broker(settings)
         await broker.start()
         cleanup.push_async_callback(broker.stop)
         channel = AlertChannel(broker.url)
@@ -353,11 +354,6 @@ def _make(state_dir: Path) -> None:
 
 async def _until(event: asyncio.Event) -> None:
     await event.wait()
-
-
-def build_feed(settings: Settings) -> Feed:
-    """Make the chosen feed; raises FeedError."""
-    return load_feed(settings.feed.name)(**settings.feed.arguments())
 
 
 def build_broker(settings: Settings) -> Broker:

@@ -25,8 +25,9 @@ from urllib.parse import quote
 import structlog
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
+from feeds.connection import heeding_cancel
 from monitord.errors import BrokerError
-from notifiers.channel import connect_to, heeding_cancel
+from notifiers.channel import connect_to
 from notifiers.errors import DeliveryError
 
 OLDEST_VERSION: Final = (6, 2)
