@@ -126,6 +126,13 @@ def _stream(text: str) -> str:
 StreamName: TypeAlias = Annotated[str, AfterValidator(_stream)]
 
 
+def _share(text: str) -> str:
+    found = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
+    if text == "" or (found is not None and int(found[1]) < int(found[2])):
+        return text
+    raise ValueError(f"{text!r} is no share: write 0/2 and 1/2 for the two halves of the rules")
+
+
 class RedisSection(Section):
     """The tick stream that `monitord bridge` writes on another machine."""
 
@@ -240,6 +247,8 @@ class EngineSection(Section):
 
     window: int = Field(default=250, ge=2, le=10_000)  # bars held per symbol and period
     checkpoint_s: Seconds = 60.0  # seconds between two checkpoints of the engine's state
+    # part of the rules this engine takes where several share them: "0/2" and "1/2"; "" = all
+    share: Annotated[str, AfterValidator(_share)] = ""
 
 
 class HistorySection(Section):

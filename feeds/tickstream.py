@@ -184,8 +184,9 @@ class TickStreamWriter:
             values += one
         keys = (self.names.stream, self.names.bridge(head.bridge))
         with saying("append to the tick stream"):
-            outcome, at, bridge, spool, number, ts_ms = await self._redis.eval(self._append_text, 2, *keys, *values)
-        return Outcome(outcome.decode()), Head(int(at), bridge.decode(), spool.decode(), int(number), int(ts_ms))
+            reply: Any = await self._redis.eval(self._append_text, 2, *keys, *values)
+        outcome, at, holder, of_spool, number, ts_ms = (word.decode() for word in reply)
+        return Outcome(outcome), Head(int(at), holder, of_spool, int(number), int(ts_ms))
 
     async def beat(self, fields: Mapping[str, str | int], *, spool: str, ttl_s: int = BEAT_TTL_S) -> float | None:
         """Tell that this bridge lives for another `ttl_s`, 0 = no more; return the server's time (Unix s).

@@ -190,16 +190,32 @@ class AlertChannel:
                 replies = await self._run_script(batch, epoch, acked)
         return [Receipt(int(off), bool(known)) for off, known in replies]
 
-    async def begin_epoch(self, *, acked: int) -> tuple[str, int]:
+    async def begin_epoch(self, *, acked: int, ours: str = "*") -> tuple[str, int]:
         """Begin a new epoch behind offset `acked` and all that is there; return its name and its base offset.
 
-        Raises Fenced or ChannelDown.
+        ours: the epoch we are in, "" = none yet; a newer one that another publisher has begun since is joined instead
+        ("*": never). Raises Fenced or ChannelDown.
         """
-        epoch = secrets.token_hex(4)
         keys = [self.names.meta, self.names.stream, self.names.fence]
+        values = (secrets.token_hex(4), acked, self._share, self._token, ours)
         with _down("begin an epoch"):
-            base = await self._redis.eval(self._epoch_text, len(keys), *keys, epoch, acked, self._share, self._token)
-        return epoch, int(base)
+            epoch, base = await self._redis.eval(self._epoch_text, len(keys), *keys, *values)
+        return epoch.decode(), int(base)
+
+    async def kept(self) -> tuple[Head, int]:
+        """Return where the channel stands, and the greatest offset up to which it has all that was acknowledged to us.
+
+        With a share of our own others publish as well, so the top says nothing of ours. Raises Fenced or ChannelDown.
+        """
+        with _down("read what it keeps"):
+            head = await _head(self._redis, self.names)
+            if not self._share:
+                return head, head.top
+            own = await self._redis.hget(self.names.meta, f"top:{self._share}")
+            token = await self._redis.hget(self.names.fence, self._share)
+        if int(token or 0) > self._token:
+            raise Fenced(f"the share {self._share} is held with token {int(token)}, ours is {self._token}")
+        return head, max(head.base, int(own or 0))
 
     async def head(self) -> Head:
         """Return epoch, top offset and base; raises ChannelDown."""

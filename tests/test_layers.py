@@ -20,7 +20,7 @@ ONLY_IN = {
         "notifiers/channel.py",
         "notifiers/group.py",
         "monitord/broker.py",
-    },  # fmt: skip
+    },
     "xtquant": {"feeds/xt.py"},
     "sqlite3": {
         "feeds/spool.py",
@@ -37,7 +37,7 @@ PURE = {"asyncio", "threading", "time", "pathlib", "os", "socket", "sqlite3", "a
 """What no file of rules/ imports: it takes text and batches, and its time is that of the ticks."""
 
 MAY_CREATE_TASKS = {"monitord/app.py", "monitord/bridge.py"}
-"""The one TaskGroup of each process: daemon, bridge. A TaskGroup inside a gateway connection's own handler ends with it and is as good."""
+"""The one TaskGroup of each process, daemon and bridge. One inside a gateway connection's own handler is as good."""
 CONNECTION_HANDLERS = "monitord/gateway/"
 
 BANNED_NAMES = {"utils", "helpers", "common", "manager", "base", "data", "info", "item", "helper"}
