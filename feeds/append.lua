@@ -25,15 +25,31 @@ local function newest()
   return {string.match(entry[1], '^%d+'), field.b or '', field.s or '', field.n or '0', field.ts or '0'}
 end
 
+-- The greatest id there ever was: entries deleted by hand leave theirs behind.
+local function greatest_ever()
+  local told = redis.call('XINFO', 'STREAM', KEYS[1])
+  for at = 1, #told, 2 do
+    if told[at] == 'last-generated-id' then return tonumber(string.match(told[at + 1], '^%d+')) end
+  end
+end
+
 local last = newest()
 local function answer(outcome) return {outcome, last[1], last[2], last[3], last[4], last[5]} end
 
 local function append(number, stamp, ts, kind, value)
-  local id = string.format('%.0f', math.max(tonumber(last[1]) + 2, tonumber(stamp)))
-  local oldest = string.format('%.0f', math.max(tonumber(id) - tonumber(ARGV[4]), 0))
-  redis.call('XADD', KEYS[1], 'MINID', '~', oldest, id .. '-0',
-    'p', last[1], 'b', ARGV[1], 's', ARGV[2], 'n', number, 'ts', ts, 'k', kind, 'v', value)
-  last = {id, ARGV[1], ARGV[2], number, ts}
+  local function add(call, at)
+    local id = string.format('%.0f', at)
+    local oldest = string.format('%.0f', math.max(at - tonumber(ARGV[4]), 0))
+    local added = call('XADD', KEYS[1], 'MINID', '~', oldest, id .. '-0',
+      'p', last[1], 'b', ARGV[1], 's', ARGV[2], 'n', number, 'ts', ts, 'k', kind, 'v', value)
+    if type(added) == 'string' then last = {id, ARGV[1], ARGV[2], number, ts} end
+    return added
+  end
+  local added = add(redis.pcall, math.max(tonumber(last[1]) + 2, tonumber(stamp)))
+  if type(added) == 'table' then
+    if not string.find(added.err, 'equal or smaller') then error(added.err) end
+    add(redis.call, greatest_ever() + 2)
+  end
 end
 
 if last[1] ~= ARGV[3] then return answer('MOVED') end

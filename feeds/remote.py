@@ -60,7 +60,7 @@ class RemoteFeed:
         self._last = -1
         self._count = FIRST_COUNT
         self._pause_s = FIRST_PAUSE_S
-        self._quiet_at: float | None = None
+        self._flowed_s, self._told_quiet = 0.0, False
         self._opened, self._closed = False, False
         self._waiting: asyncio.Timeout | None = None
         self._counts = dict.fromkeys(("ticks", "inputs", "gaps", "unreadable", "reconnects"), 0)
@@ -76,6 +76,7 @@ class RemoteFeed:
             log.warning("tick_stream_empty", stream=self._names.stream, hint="no bridge has written it yet")
         self._last = after
         self._opened, self._closed = True, False
+        self._flowed_s = asyncio.get_running_loop().time()
         self._counts = dict.fromkeys(self._counts, 0)
 
     async def __aiter__(self) -> AsyncIterator[FeedInput]:
@@ -153,12 +154,11 @@ class RemoteFeed:
         """Say once that the bridge is silent, and that it is back."""
         now_s = asyncio.get_running_loop().time()
         if not quiet:
-            if self._quiet_at is not None and now_s - self._quiet_at > QUIET_S:
-                log.info("tick_stream_flows", after_s=round(now_s - self._quiet_at, 1))
-            self._quiet_at = None
-        elif self._quiet_at is None:
-            self._quiet_at = now_s
-        elif now_s - self._quiet_at > QUIET_S > now_s - self._quiet_at - BLOCK_MS / 1000:
+            if self._told_quiet:
+                log.info("tick_stream_flows", after_s=round(now_s - self._flowed_s, 1))
+            self._flowed_s, self._told_quiet = now_s, False
+        elif now_s - self._flowed_s > QUIET_S and not self._told_quiet:
+            self._told_quiet = True
             log.warning("tick_stream_silent", stream=self._names.stream, hint="is the bridge running, and its feed?")
 
     def _taken(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Iterator[FeedInput]:

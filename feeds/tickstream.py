@@ -234,4 +234,6 @@ def saying(doing: str) -> Iterator[None]:
     except (RedisError, OSError, asyncio.IncompleteReadError) as error:
         if isinstance(error.__cause__, AuthenticationError):
             raise StreamRefused(f"Redis refuses the login: {error.__cause__}; check user and password") from error
+        if "ACL failure" in str(error):
+            raise StreamRefused(f"Redis refuses to {doing}: {error}; check the user's ACL") from error
         raise StreamDown(f"Redis cannot {doing} now: {str(error) or type(error).__name__}") from error

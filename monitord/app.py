@@ -380,7 +380,7 @@ def build_broker(settings: Settings) -> Broker:
         return ExternalBroker(section.url.get_secret_value())
     if settings.engine.share:
         raise StartError(
-            "engine.share needs a Redis that all shares have in common and none of them starts and stops: set broker.url"
+            "engine.share needs a Redis that all shares have in common, which none of them stops: set broker.url"
         )
     return EmbeddedBroker(
         settings.state_dir / "broker",
