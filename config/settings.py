@@ -280,6 +280,9 @@ class BridgeSection(Section):
     name: Annotated[str, AfterValidator(lambda text: text and _stream(text))] = (
         ""  # of this bridge, "" = the host's name
     )
+    keep_s: Annotated[float, Field(ge=10, le=86_400)] = (
+        600.0  # how long the stream keeps an input: 260 MB for 10 minutes
+    )
     spool_mb: int = Field(default=2048, ge=16)  # what is kept on the disk while Redis is away; the oldest goes first
 
     @model_validator(mode="after")

@@ -112,7 +112,7 @@ class Spool:
 
         A power cut may have taken the newest from the disk, and their numbers may have been given again since.
         """
-        return number <= max(self._found, self._given_out)
+        return bool(number <= max(self._found, self._given_out))
 
     def renew(self) -> None:
         """Take another name: the stream holds inputs under the old one that are lost here."""

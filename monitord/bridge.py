@@ -76,8 +76,9 @@ async def _run(settings: Settings) -> int:
     url, name, stream = _address(settings), bridge_name(settings), settings.bridge.stream
     feed = build_feed(settings, broker_url=url)
     folder = settings.state_dir / "bridge" / name / stream
-    spool = Spool(folder, source=feed.source_id, max_bytes=settings.bridge.spool_mb << 20)
-    writer = TickStreamWriter(url, bridge=name, stream=stream)
+    keep_s = settings.bridge.keep_s
+    spool = Spool(folder, source=feed.source_id, max_bytes=settings.bridge.spool_mb << 20, keep_s=keep_s)
+    writer = TickStreamWriter(url, bridge=name, stream=stream, keep_s=keep_s)
     heart = TickStreamWriter(url, bridge=name, stream=stream, timeout_s=BEAT_TIMEOUT_S)
     try:
         return await Bridge(feed, spool, writer=writer, heart=heart, name=name).run()

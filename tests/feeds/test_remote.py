@@ -230,7 +230,7 @@ async def test_frames_of_another_release_and_a_stream_of_somebody_elses_end_it(
     newer = bytearray(frame.encode(batch(1)))
     newer[4] += 1
     await redis.xadd("mon:ticks:main", {"p": 0, "k": "ticks", "ts": 0, "v": bytes(newer)}, id="5-0")
-    with pytest.raises(FeedError, match="version 2.*run the same release on both ends"):
+    with pytest.raises(FeedError, match=r"version 2.*run the same release on both ends"):
         await read(make, 1)
     await redis.delete("mon:ticks:main")
     await redis.xadd("mon:ticks:main", {"news": "x"})
@@ -282,7 +282,7 @@ async def test_a_server_that_is_not_there_or_refuses_is_said_at_open(broker: Emb
         RemoteFeed(url="nonsense://secret@x")
     assert "secret" not in str(refused.value)
     await redis.execute_command("ACL", "SETUSER", "poor", "on", ">pw", "~other", "+@all")
-    with pytest.raises(FeedError, match="refuses to read the tick stream.*ACL"):
+    with pytest.raises(FeedError, match=r"refuses to read the tick stream.*ACL"):
         await RemoteFeed(url=broker.url.replace("unix://", "unix://poor:pw@")).open()
 
 

@@ -197,7 +197,7 @@ def test_a_disk_that_refuses_appends_nothing_and_the_next_try_may_succeed(tmp_pa
     spool = opened(tmp_path, clock)
     fill(spool, 3)
     spool._db.execute("PRAGMA max_page_count = 20").fetchall()
-    with pytest.raises(FeedError, match="full.*check the disk's space"):
+    with pytest.raises(FeedError, match=r"full.*check the disk's space"):
         spool.append(Kind.TICKS, bytes(1 << 20), ts_ms=9, ticks=1)
     assert (spool.newest, spool.ts_ms) == (3, 3000)
     spool._db.execute("PRAGMA max_page_count = 100000").fetchall()
@@ -212,7 +212,8 @@ def test_killed_at_any_moment_it_holds_a_prefix_of_what_it_was_given(tmp_path: P
         f"spool = Spool(Path({str(tmp_path)!r}), source='xt', max_bytes=1 << 30)\n"
         "print('ready', flush=True)\n"
         "while True:\n"
-        "    spool.append(Kind.HEARTBEAT, b'%d' % (spool.newest + 1), ts_ms=spool.newest + 1, feed_offset=spool.newest)\n"
+        "    n = spool.newest\n"
+        "    spool.append(Kind.HEARTBEAT, b'%d' % (n + 1), ts_ms=n + 1, feed_offset=n)\n"
         "    sys.stdout.write(f'{spool.newest}\\n'); sys.stdout.flush()\n"
     )
     chance = random.Random(5)
