@@ -8,10 +8,14 @@
 -- input in. What is sent again after the server lost it gets the ids it had, and a reader can put a mark of its own
 -- before any entry. Field p is the id of the entry before, so a reader sees where something is missing.
 --
--- KEYS  1 stream   2 heartbeat (hash) of the bridge that holds the stream, as the caller believes
+-- The heartbeat of the bridge that holds the stream is not among KEYS: for the ACL an EVAL writes all of them, and a
+-- bridge may read another's heartbeat only. Redis Cluster would not take that, and its slots part the two anyway.
+--
+-- KEYS  1 stream
 -- ARGV  1 bridge   2 its spool   3 id of the newest entry, as the caller believes, 0 = none   4 microseconds to keep
 --       5 stamp of a take-over   6 number of the input before the first one that follows a take-over   7 its mark
---       8... of each input: its number in the spool, stamp, ts, kind, value
+--       8 heartbeat (hash) of the bridge that holds the stream, as the caller believes
+--       9... of each input: its number in the spool, stamp, ts, kind, value
 -- Returns {outcome, then of the newest entry: id, bridge, spool, number, ts}. Outcomes:
 --   OK      everything given is in the stream; where another bridge held it before, its mark stands before
 --   MOVED   the newest entry is another one
@@ -55,12 +59,12 @@ end
 if last[1] ~= ARGV[3] then return answer('MOVED') end
 
 if last[1] ~= '0' and not (last[2] == ARGV[1] and last[3] == ARGV[2]) then
-  local beat = redis.call('HMGET', KEYS[2], 'spool', 'feed')
+  local beat = redis.call('HMGET', ARGV[8], 'spool', 'feed')
   if beat[1] == last[3] and beat[2] ~= 'silent' then return answer('HELD') end
   append(ARGV[6], ARGV[5], last[5], 'mark', ARGV[7])
 end
 
-for at = 8, #ARGV, 5 do
+for at = 9, #ARGV, 5 do
   append(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
 end
 return answer('OK')

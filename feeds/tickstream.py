@@ -179,12 +179,12 @@ class TickStreamWriter:
         """
         values: list[Any] = [
             self._bridge, spool, head.id, self._keep_us, now_us, after, take_over(head, self._bridge),
+            self.names.bridge(head.bridge),
         ]  # fmt: skip
         for one in inputs:
             values += one
-        keys = (self.names.stream, self.names.bridge(head.bridge))
         with saying("append to the tick stream"):
-            reply: Any = await self._redis.eval(self._append_text, 2, *keys, *values)
+            reply: Any = await self._redis.eval(self._append_text, 1, self.names.stream, *values)
         outcome, at, holder, of_spool, number, ts_ms = (word.decode() for word in reply)
         return Outcome(outcome), Head(int(at), holder, of_spool, int(number), int(ts_ms))
 

@@ -103,7 +103,9 @@ def _address(settings: Settings) -> str:
 
 def bridge_name(settings: Settings) -> str:
     """Return the name of this bridge: as set, else the host's, with nothing in it that a key cannot have."""
-    host = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in platform.node())
+    host = "".join(
+        letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "-" for letter in platform.node()
+    )
     return settings.bridge.name or host[:64] or "bridge"
 
 
@@ -290,6 +292,7 @@ class Bridge:
         )
         if outcome is Outcome.MOVED and self._is_ours(head) and not spool.knows(head.number):
             log.error("spool_behind_stream", stream_has=head.number, spool_has=spool.newest)
+            await self._writer.beat({}, spool=spool.id, ttl_s=0)  # the name must be free for the new one
             await self._in_thread(spool.renew)
         self._head = head
         if outcome is Outcome.OK:

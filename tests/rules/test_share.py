@@ -1,4 +1,4 @@
-"""Shares of the rules: each rule in one of them, whoever else comes and goes, and together they decide what one does."""
+"""Shares of the rules: each rule in one of them, whoever comes and goes, and together they decide what one does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ groups:
   rules:
   - {id: wide, over: {all: true}, agg: {N: "count(PCT > 0.5)"}, when: N > 20, freq: always, cooldown: 5m}
   - {id: narrow, over: {all: true}, agg: {N: "share(PCT < -0.5)"}, when: N > 0.3, freq: always, cooldown: 5m}
-  - {id: index, select: all, when: "C > O AND \\"SH600000$CLOSE\\" > 0", period: 1m, freq: once_per_bar}
+  - {id: index, select: all, when: "C > O AND \\"SH600519$CLOSE\\" > 0", period: 1m, freq: once_per_bar}
   - {id: rise, select: all, when: PCT > 1, rearm: PCT < 0.9, freq: always}
   - {id: fall, select: all, when: PCT < -1, rearm: PCT > -0.9, freq: always}
 """
