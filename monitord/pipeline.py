@@ -21,13 +21,14 @@ import structlog
 from feeds.errors import FeedError
 from feeds.exrights import NO_EXRIGHTS
 from feeds.feed import Feed
-from feeds.inputs import Control, ControlKind, FeedInput, Input, Mark, MarkKind
+from feeds.inputs import Control, ControlKind, FeedInput, Heartbeat, Input, Mark, MarkKind
 from feeds.instruments import Instrument, encode_table
 from feeds.journal import Journal
 from feeds.sessions import date_text
 from feeds.tick import CORE, TickBatch
 from monitord.checkpoint import Checkpoint, CheckpointFolder
-from monitord.errors import CheckpointError, StoreError
+from monitord.errors import CheckpointError, EngineError, StoreError
+from monitord.failures import Failures, Place
 from monitord.positions import Listed, PositionSources
 from rules.alert import Alert
 from rules.engine import CHECKPOINT_VERSION, Engine
@@ -57,8 +58,10 @@ are no burden for a market, as they would be for each of hundreds of single tick
 class Outbox(Protocol):
     """What the pipeline needs of the store."""
 
-    async def commit(self, alerts: Sequence[Alert], *, offset: int, source_id: str) -> int:
-        """Store events and input offset in one transaction; return how many events were new."""
+    async def commit(
+        self, alerts: Sequence[Alert], *, offset: int, source_id: str, stamps: Mapping[str, int] | None = None
+    ) -> int:
+        """Store events, stamped with our own clock (ms), and the input offset at once; return how many were new."""
 
     async def offset(self, *, source_id: str) -> int:
         """Return the last committed input offset of this source, -1 if there is none."""
@@ -69,9 +72,10 @@ class Outbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one turn of the engine thread gave."""
+    """What one turn of the engine thread gave; stamps: when the input came and was evaluated (Unix ms)."""
 
     alerts: list[Alert]
+    stamps: dict[str, int]
     ticks: int
     offset: int
     seconds: float
@@ -136,6 +140,7 @@ class Pipeline:
         self._journal_read = -1
         self._offset_due = 0.0
         self._trim_before = -1
+        self._failures = Failures(journal.folder.parent / "failed", source_id=feed.source_id)
         self.caught_up = asyncio.Event()
         """Set once recovery is over and today's rules are in force."""
 
@@ -144,12 +149,16 @@ class Pipeline:
         """The engine, for counters that are safe to read from any thread (numbers only)."""
         return self._engine
 
+    def counters(self) -> Mapping[str, int]:
+        """Return counts since the start: inputs passed over because the engine fails at them; any thread."""
+        return {"passed_over": self._failures.passed_over}
+
     # ── recovery ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def recover(self) -> None:
         """Put the newest checkpoint back, run the journal to its end, and open the feed behind it.
 
-        Raises FeedError, RuleFileError (today's rules are unusable) or StoreError.
+        Raises FeedError, RuleFileError (today's rules are unusable), StoreError or EngineError.
         """
         rules = await asyncio.to_thread(self._load_rules)
         source = self._feed.source_id
@@ -159,13 +168,15 @@ class Pipeline:
             await self._in_engine(self._queue_controls)
             self._settled_at = max(stored, self._journal.newest_follows)
         else:
-            await self._run_journal()
+            while not await self._run_journal():
+                await self._in_engine(self._restore)  # the engine is somewhere in the middle of the input that failed
         await self._feed.open(after=self._engine.offset)
         if not self._feed.has_offsets or self._engine.offset >= self._settled_at:
             await self._settle(rules)
         log.info("recovered", source=source, offset=self._engine.offset, run_again_to=self._settled_at)
 
     def _restore(self) -> None:
+        self._engine, self._journal_read = Engine(window=self._window), -1
         kept = self._checkpoints.newest(self._feed.source_id, state_format=STATE_FORMAT)
         if kept is not None and kept.meta["journal"] > self._journal.end:
             # Somebody took the journal away: its offsets begin anew, and the checkpoint's mean nothing in it.
@@ -175,19 +186,23 @@ class Pipeline:
             self._engine = Engine.restore(kept.arrays, kept.meta["engine"])
             self._journal_read = kept.meta["journal"]
             self._trim_before = self._journal_read + 1
+        self._failures.read(self._journal.controls(after=self._journal_read))
 
     def _queue_controls(self) -> None:
         for record in self._journal.records(after=self._journal_read):
             assert isinstance(record.value, Control)
             self._controls.append((record.follows, record.value))
 
-    async def _run_journal(self) -> None:
-        """Run every journaled input again; events that come out again have the ids the store already holds."""
+    async def _run_journal(self) -> bool:
+        """Run every journaled input again; events that come out again have the ids the store already holds.
+
+        Returns False where the engine failed at one, which is noted.
+        """
 
         def run_some(records: Any) -> tuple[list[Alert], bool]:
             alerts: list[Alert] = []
             for offset, value in records:
-                alerts += self._engine.step(value, offset=offset)
+                alerts += self._step(value, Place(False, offset), offset=offset)
                 if len(alerts) >= 1000:
                     return alerts, True
             return alerts, False
@@ -195,9 +210,15 @@ class Pipeline:
         records = self._journal.read(after=self._engine.offset)
         more = True
         while more:
-            alerts, more = await self._in_engine(lambda: run_some(records))
+            try:
+                alerts, more = await self._in_engine(lambda: run_some(records))
+            except EngineError as error:
+                if error.__cause__ is None:
+                    raise
+                return False
             await self._commit(alerts, self._engine.offset)
         self._journal_read = self._journal.end
+        return True
 
     async def _settle(self, rules: RuleSet) -> None:
         """End recovery: number episodes above what the store holds, then put today's instruments and rules in force."""
@@ -374,7 +395,7 @@ class Pipeline:
         with self._remembering():
             outcome = await self._in_engine(lambda: self._evaluate(given))
             self._on_step(outcome)
-            await self._commit(outcome.alerts, outcome.offset)
+            await self._commit(outcome.alerts, outcome.offset, stamps=outcome.stamps)
         if isinstance(given.value, TickBatch):
             await asyncio.sleep(0)  # the pump was woken, and its way is the longer one
             self._on_ticks(given.value)
@@ -390,12 +411,44 @@ class Pipeline:
         while self._controls and self._controls[0][0] < given.offset:
             _, control = self._controls.popleft()
             self._journal_read += 1
-            alerts += self._engine.step(control)
-        alerts += self._engine.step(given.value, offset=offset)
+            alerts += self._step(control, Place(True, self._journal_read))
+        alerts += self._step(given.value, Place(False, offset), offset=offset)
         if alerts and not self._feed.has_offsets:
             self._secure()
         ticks = len(given.value) if isinstance(given.value, TickBatch) else 0
-        return Outcome(_stamped(alerts, given.value), ticks, offset, time.perf_counter() - started)
+        return Outcome(alerts, _stamps(given.value), ticks, offset, time.perf_counter() - started)
+
+    def _step(self, value: Input, place: Place, *, offset: int = -1) -> list[Alert]:
+        """Let the engine take an input of feed or journal; where it has failed at it too often, a gap instead.
+
+        Raises EngineError where the engine fails, with the error as its cause, after noting it in the journal.
+        """
+        if self._failures.passes_over(place):
+            value = self._failures.instead(place, value, clock_ms=self._engine.market.clock_ms)
+        try:
+            return self._engine.step(value, offset=offset)
+        except MemoryError:
+            raise  # nothing the input is to blame for
+        except Exception as error:
+            if isinstance(value, Control) and isinstance(error, FeedError | RuleError):
+                # A program that read it has journaled it: the state is as before, and today's files come behind it.
+                log.error("control_refused", kind=value.kind, record=place.offset, why=str(error))
+                return self._engine.step(Heartbeat(self._engine.market.clock_ms), offset=offset)
+            self._note_failure(value, place, error)
+            raise EngineError(f"the engine failed at {place}: {type(error).__name__}: {error}") from error
+
+    def _note_failure(self, value: Input, place: Place, error: Exception) -> None:
+        """Keep the input aside, and journal that the engine failed at it."""
+        record = self._failures.note(place, value, error, rules=self._engine.rules.source)
+        try:
+            self._await_sync()
+            if self._feed.has_offsets:
+                self._journal.append_control(record, follows=max(self._engine.offset, self._journal.newest_follows))
+            else:
+                self._journal.append(record)
+            self._journal.sync()
+        except FeedError as refused:
+            log.error("failure_not_journaled", input=str(place), why=str(refused))
 
     def _check_stored(self) -> None:
         if self._ahead:
@@ -417,16 +470,23 @@ class Pipeline:
     # ── the journal of a live feed, on the engine thread ──────────────────────────────────────────────────────────
 
     def _append(self, value: Input) -> int:
-        """Journal an input and return its offset; a large batch is synced from now on.
+        """Journal an input and return its offset; a large batch is written and synced while the engine takes it.
 
         Its book may only wait while no rule reads it: killed between the two records, recovery would decide without it.
         """
         self._await_sync()
         unread = set(self._engine.market.latest.columns) <= set(CORE)
-        offset = self._journal_read = self._journal.append(value, rest_later=unread)
         if isinstance(value, TickBatch) and len(value) >= EARLY_SYNC_TICKS:
-            self._syncing = self._syncs.submit(self._journal.sync)
+            offset = self._journal.end + 1
+            self._syncing = self._syncs.submit(self._append_and_sync, value, rest_later=unread)
+        else:
+            offset = self._journal.append(value, rest_later=unread)
+        self._journal_read = offset
         return offset
+
+    def _append_and_sync(self, value: Input, *, rest_later: bool) -> None:
+        self._journal.append(value, rest_later=rest_later)
+        self._journal.sync()
 
     def _secure(self) -> None:
         """Put the input just taken on the disk: there are events to tell."""
@@ -473,6 +533,7 @@ class Pipeline:
 
     def _take_control(self, control: Control) -> list[Alert]:
         self._check_stored()
+        self._engine.check(control)  # what is refused is not journaled
         self._await_sync()
         if self._feed.has_offsets:
             offset = -1
@@ -486,12 +547,15 @@ class Pipeline:
         except (FeedError, RuleError):  # a bad record: the state is as before
             self._ahead = False
             raise
+        except Exception as error:
+            self._note_failure(control, Place(self._feed.has_offsets, self._journal_read), error)
+            raise EngineError(f"the engine failed at new {control.kind}: {type(error).__name__}: {error}") from error
 
-    async def _commit(self, alerts: Sequence[Alert], offset: int) -> None:
+    async def _commit(self, alerts: Sequence[Alert], offset: int, *, stamps: Mapping[str, int] | None = None) -> None:
         now = asyncio.get_running_loop().time()
         if alerts or now >= self._offset_due:
             self._offset_due = now + OFFSET_EVERY_S
-            await self._store.commit(alerts, offset=offset, source_id=self._feed.source_id)
+            await self._store.commit(alerts, offset=offset, source_id=self._feed.source_id, stamps=stamps)
         self._ahead = False
         if alerts:
             self._on_alerts(alerts)
@@ -500,8 +564,8 @@ class Pipeline:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def _stamped(alerts: Sequence[Alert], value: Input) -> list[Alert]:
-    """Add our own clock to events: when the input arrived, and when it was evaluated."""
+def _stamps(value: Input) -> dict[str, int]:
+    """Return what our own clock says of an input: when it arrived, and when it was evaluated, which is now."""
     now_ms = time.time_ns() // 1_000_000
     recv_ms = int(value.recv_ms.max()) if isinstance(value, TickBatch) and len(value) else now_ms
-    return [alert.stamped(recv_ms=recv_ms, evaluated_ms=now_ms) for alert in alerts]
+    return {"recv_ms": recv_ms, "evaluated_ms": now_ms}
