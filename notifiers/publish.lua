@@ -6,7 +6,8 @@
 -- Several publishers share a stream where each publishes a share of its own. What one of them knows to be here says
 -- nothing of the others' alerts, and theirs may hide that its own were lost: so each has its own top in meta.
 --
--- KEYS  1 meta (hash: epoch, top, base, top:<share>)   2 stream   3 fence (hash: share -> token)   4... dedup key of each alert's id
+-- KEYS  1 meta (hash: epoch, top, base, top:<share>)   2 stream   3 fence (hash: share -> token)
+--       4... dedup key of each alert's id
 -- ARGV  1 epoch   2 last offset the publisher knows to be here   3 share ("" = no fence)   4 fencing token
 --       5 stream length to keep   6 seconds a dedup key lives   7... of each alert: JSON, number of channels, channels
 -- Returns {offset, 1 if it had been published before, else 0} of each; refuses with FENCED or BEHIND and then changes
@@ -35,7 +36,11 @@ end
 
 -- The stream alone says which offsets are taken: `top` is set behind it even when a command fails.
 local function finish(failure)
-XX, KEYS[2], 'MAXLEN', '~', ARGV[5])
+  redis.call('HSET', KEYS[1], 'top', string.format('%.0f', top))
+  if ARGV[3] ~= '' then
+    redis.call('HSET', KEYS[1], own_top, string.format('%.0f', own))
+  end
+  redis.call('XTRIM', KEYS[2], 'MAXLEN', '~', ARGV[5])
   return failure
 end
 
