@@ -265,6 +265,8 @@ class BrokerSection(Section):
     socket: Path | None = None  # embedded: unix socket; unset = broker.sock in the state directory
     strict: bool = False  # embedded: fsync every write instead of every second
     password: SecretStr | None = None  # password of the broker, embedded or not
+    # embedded: lets bridges in as the user bridge, which can write tick streams and nothing else
+    bridge_password: SecretStr | None = None
 
     @model_validator(mode="after")
     def _known_scheme(self) -> BrokerSection:

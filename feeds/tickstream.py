@@ -36,6 +36,12 @@ FUTURE_MS: Final = 10_000
 """A tick further ahead of its arrival than this says nothing about the time."""
 
 
+ACL_COMMANDS: Final = (
+    "-@all +ping +eval +xadd +xrevrange +xinfo|stream +hget +hmget +hset +expire +time +set"
+)  # fmt: skip
+"""All that a bridge's user of Redis must be allowed to do."""
+
+
 class StreamDown(FeedError):
     """Redis cannot be reached or does not take commands now; the same call later may succeed."""
 

@@ -389,6 +389,7 @@ def build_broker(settings: Settings) -> Broker:
         socket=section.socket,
         strict=section.strict,
         password=None if section.password is None else section.password.get_secret_value(),
+        bridge_password=None if section.bridge_password is None else section.bridge_password.get_secret_value(),
     )
 
 

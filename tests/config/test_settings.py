@@ -14,6 +14,7 @@ DEFAULT_TOML = Path(__file__).parents[2] / "config" / "default.toml"
 UNSET = {
     ("state_dir",), ("feed", "redis", "url"), ("bridge", "url"),
     ("broker", "url"), ("broker", "socket"), ("broker", "password"),
+    ("broker", "bridge_password"),
 }  # fmt: skip
 """Settings without a fixed default: the file shows an example."""
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +25,7 @@ from feeds.inputs import FeedInput, Heartbeat, Mark, MarkKind
 from feeds.instruments import Instrument, board_of
 from feeds.spool import Spool
 from feeds.tick import CORE, TickBatch
-from feeds.tickstream import TickStreamWriter, decode
+from feeds.tickstream import ACL_COMMANDS, TickStreamWriter, decode
 from monitord import bridge as bridge_module
 from monitord.bridge import FAILED, Bridge, BridgeError, bridge_name, main
 from monitord.broker import EmbeddedBroker
@@ -360,6 +362,7 @@ async def test_it_works_under_exactly_the_documented_acl_and_can_do_nothing_else
 ) -> None:
     text = (ROOT / "docs" / "feeds.md").read_text("utf-8")
     (line,) = re.findall(r"^ACL SETUSER .*$", text, re.MULTILINE)
+    assert line.endswith(ACL_COMMANDS)
     words = line.replace("PASSWORD", "pw").replace("qmt1", "a").split()
     await redis.execute_command(*words)
     url = broker.url.replace("unix://", "unix://bridge:pw@")
@@ -396,6 +399,29 @@ async def test_it_works_under_exactly_the_documented_acl_and_can_do_nothing_else
             await poor.execute_command(*command)
     assert await poor.ping()
     await poor.aclose()
+
+
+async def test_the_embedded_broker_lets_a_bridge_in_and_no_further(
+    tmp_path: Path, start: Callable[..., Running]
+) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="broker-"))
+    own = EmbeddedBroker(tmp_path / "own", socket=folder / "s", password="all", bridge_password="p:w")
+    await own.start()
+    try:
+        a = start("a", url=f"unix://bridge:p%3Aw@{folder / 's'}")
+        a.feed.say(batch(1))
+        redis = connect(own.url)
+        assert await until_there_are(redis, 1) == [batch(1)]
+        assert await a.end() == 0
+        await redis.aclose()
+        poor = connect(f"unix://bridge:p%3Aw@{folder / 's'}")
+        with pytest.raises(Exception, match=r"(?i)permission"):
+            await poor.set("mon:{alerts}:meta", "x")
+        await poor.aclose()
+        assert "p:w" not in (own.folder / "valkey.conf").read_text()
+    finally:
+        await own.stop()
+        shutil.rmtree(folder)
 
 
 def run_python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
