@@ -11,6 +11,7 @@ from pathlib import Path
 
 import orjson
 
+from feeds.connection import connect
 from feeds.inputs import FeedInput, Mark, MarkKind
 from feeds.journal import read_journal
 from feeds.remote import RemoteFeed
@@ -53,6 +54,14 @@ class BridgeProcess:
         """The exit code, None while it runs."""
         assert self.process is not None
         return self.process.returncode
+
+    async def until_it_writes(self, url: str) -> None:
+        """Wait until its instruments are there, which come before its first input."""
+        redis = connect(url)
+        while not await redis.exists("mon:ticks:main:instruments"):
+            assert self.ended is None, self.tail()
+            await asyncio.sleep(0.05)
+        await redis.aclose()
 
     async def kill(self) -> bool:
         """Kill -9; return False if it had ended before."""

@@ -98,7 +98,7 @@ class Stand:
             watching = tasks.create_task(self.broker.run())
             recording = tasks.create_task(self.recorder.run())
             await self.bridge.start()
-            await self._until_there_are_instruments()
+            await self.bridge.until_it_writes(self.broker.url)
             await self.daemon.start()
             faults = [
                 tasks.create_task(self._harm("daemon", KILLS, self._kill_daemon)),
@@ -115,13 +115,6 @@ class Stand:
             self.alerts = await self._published()
             await self.broker.stop()
             await watching
-
-    async def _until_there_are_instruments(self) -> None:
-        redis = connect(self.broker.url)
-        while not await redis.exists("mon:ticks:main:instruments"):
-            assert self.bridge.ended is None, self.bridge.tail()
-            await asyncio.sleep(0.05)
-        await redis.aclose()
 
     async def _harm(self, whom: str, times: int, kill: Callable[[], Awaitable[bool]]) -> None:
         for _ in range(times):
