@@ -41,7 +41,7 @@ groups:
   - {id: rise, select: all, when: PCT > 3, rearm: PCT < 2, freq: always}
   - {id: fall, select: all, when: PCT < -3, rearm: PCT > -2, freq: always, cooldown: 1m}
   - {id: turn, select: all, when: "CROSS(MA(C,3), MA(C,6)) AND PCT > 2", period: 1m, eval: bar_close}
-  - {id: depth, select: all, when: "BV1 > 20 * AV1 AND PCT > 1", rearm: BV1 < 10 * AV1, freq: always, cooldown: 5m}
+  - {id: depth, select: all, when: "BIDV1 > 20 * ASKV1 AND PCT > 1", rearm: BIDV1 < 10 * ASKV1, freq: always, cooldown: 5m}
 """
 MARKET = {
     "feed.simulated.symbols": SYMBOLS,
@@ -80,6 +80,8 @@ class Stand:
         self.recorder = Recorder(self.broker.url)
         self.chance = random.Random(11)
         self.kills = {"bridge": 0, "daemon": 0, "broker": 0}
+        self.restarts = 0
+        """Daemons started once more, because they found no broker at their start."""
 
     async def run(self, *, bridge_kills: int) -> None:
         """Let the market's time pass under the faults, and everything come to its end."""
@@ -123,10 +125,23 @@ class Stand:
 
     async def _kill_daemon(self) -> bool:
         if self.kills["daemon"] % 4:  # every fourth is killed wherever it has come to, the others not before they work
-            await self.daemon.listening()
+            await self._until_daemon_works()
         killed = await self.daemon.killed_after(0.0)
         await self.daemon.start()
         return killed
+
+    async def _until_daemon_works(self) -> None:
+        """Wait until it listens; one that started while there was no broker has ended, and systemd starts it again."""
+        while True:
+            try:
+                await self.daemon.listening()
+                return
+            except AssertionError:
+                if self.daemon.process is None or self.daemon.process.returncode != 2:
+                    raise
+                assert "the broker cannot be used" in self.daemon.tail(1000), self.daemon.tail()
+                self.restarts += 1
+                await self.daemon.start()
 
     async def _kill_bridge(self) -> bool:
         killed = await self.bridge.kill()
@@ -150,7 +165,7 @@ class Stand:
 
     async def _until_decided(self) -> None:
         """Wait until the daemon has taken the last input and told all that follows."""
-        await self.daemon.listening()
+        await self._until_daemon_works()
 
         async def done() -> bool:
             try:
