@@ -160,6 +160,12 @@ class Spool:
         self._given_out = max(self._given_out, after)
         return found
 
+    def before_oldest(self) -> int:
+        """Return the number before the oldest input that is here."""
+        with self._errors():
+            oldest = self._db.execute("SELECT min(number) FROM inputs").fetchone()[0]
+        return int(self._number if oldest is None else oldest - 1)
+
     def behind(self, ts_ms: int) -> int:
         """Return the number before the first input whose newest tick is later than `ts_ms` of the exchange's time."""
         with self._errors():

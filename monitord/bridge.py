@@ -1,8 +1,8 @@
 """`Bridge`: any feed → spool on the disk → tick stream in Redis. A process of its own, on Windows as well.
 
 Every input goes to the spool first, whatever Redis does; the sender follows behind. One bridge at a time holds a
-stream: who is not allowed to write is a spare, keeps the last two minutes, and takes over from the newest frame's time
-when the holder's heart has stopped, or says that its own feed is silent.
+stream: who is not allowed to write is a spare, keeps the last minutes, and takes over from the newest frame's time when
+the holder's heart has stopped, or when the holder says that its own feed is silent.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from monitord.errors import DaemonError
 BEAT_S: Final = 2.0
 BEAT_TIMEOUT_S: Final = 2.0
 """The heart has a connection of its own, so a frozen server is noticed although a large frame may take longer."""
-SPARE_KEEP_S: Final = 120.0
-"""What a spare keeps: more than the time until a holder's heart counts as stopped."""
+SPARE_OWES_S: Final = 120.0
+"""What is older nobody will miss from a spare: it is more than the time until a holder's heart counts as stopped."""
 SPARE_LOOK_S: Final = 1.0
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
@@ -70,6 +70,9 @@ def main(settings: Settings) -> int:
         return asyncio.run(_run(settings))
     except (FeedError, OSError) as error:
         raise BridgeError(str(error)) from error
+    except ExceptionGroup as failures:  # each was logged with its traceback at its task's top
+        log.error("bridge_failed", why=[str(failure) or type(failure).__name__ for failure in failures.exceptions])
+        return FAILED
 
 
 async def _run(settings: Settings) -> int:
@@ -148,7 +151,7 @@ class Bridge:
             async with asyncio.TaskGroup() as tasks:
                 heart = tasks.create_task(self._keep("heart", self._run_heart), name="heart")
                 sender = tasks.create_task(self._keep("sender", self._run_sender), name="sender")
-                taker = tasks.create_task(self._take_all(), name="feed")
+                taker = tasks.create_task(self._keep("feed", self._take_all), name="feed")
                 stop = tasks.create_task(_until(self._stopping), name="stop")
                 await asyncio.wait([taker, stop], return_when=asyncio.FIRST_COMPLETED)
                 await self._stop(taker, sender)
@@ -267,9 +270,11 @@ class Bridge:
         if head is UNKNOWN:
             await self._append([], after=0)
         elif self._is_ours(head):
-            inputs = await self._in_thread(lambda: self._spool.read(after=head.number))
+            # An empty stream gets all that is here: the server may have lost it.
+            after = head.number if head.id else await self._in_thread(self._spool.before_oldest)
+            inputs = await self._in_thread(lambda: self._spool.read(after=after))
             if inputs:
-                await self._append(inputs, after=head.number)
+                await self._append(inputs, after=after)
             elif self._draining:
                 return True
             else:
@@ -312,11 +317,11 @@ class Bridge:
         self._told_instruments = True
 
     async def _be_spare(self) -> bool:
-        """Keep the last two minutes and wait a second before the next look at the holder."""
+        """Owe nothing but the last minutes, and wait a second before the next look at the holder."""
         if self._role != "spare":
             self._role = "spare"
             log.info("bridge_is_spare", bridge=self.name, holder=self._head.bridge)
-        await self._in_thread(lambda: self._spool.mark_sent(self._spool.before(SPARE_KEEP_S)))
+        await self._in_thread(lambda: self._spool.mark_sent(self._spool.before(SPARE_OWES_S)))
         if not self._draining:
             await asyncio.sleep(SPARE_LOOK_S)
         return self._draining

@@ -41,7 +41,7 @@ groups:
   - {id: rise, select: all, when: PCT > 3, rearm: PCT < 2, freq: always}
   - {id: fall, select: all, when: PCT < -3, rearm: PCT > -2, freq: always, cooldown: 1m}
   - {id: turn, select: all, when: "CROSS(MA(C,3), MA(C,6)) AND PCT > 2", period: 1m, eval: bar_close}
-  - {id: depth, select: all, when: "BIDV1 > 20 * ASKV1 AND PCT > 1", rearm: BIDV1 < 10 * ASKV1, freq: always, cooldown: 5m}
+  - {id: depth, select: all, when: "BIDV1 > 20 * ASKV1 AND PCT > 1", rearm: BIDV1 < 10 * ASKV1, cooldown: 5m}
 """
 MARKET = {
     "feed.simulated.symbols": SYMBOLS,

@@ -183,6 +183,19 @@ async def test_what_came_while_redis_was_away_follows_in_order(
     assert a.bridge.counters()["retries"] > 0
 
 
+async def test_a_server_that_lost_everything_gets_again_what_the_spool_has(
+    redis: Client, start: Callable[..., Running]
+) -> None:
+    a = start()
+    a.feed.say(*map(batch, range(1, 6)))
+    await until_there_are(redis, 5)
+    ids = [at for at, _ in await redis.xrange("mon:ticks:main")]
+    await redis.flushall()
+    a.feed.say(batch(6))
+    assert await until_there_are(redis, 6) == [batch(n) for n in range(1, 7)]
+    assert [at for at, _ in await redis.xrange("mon:ticks:main")][:5] == ids, "who has read them passes them over"
+
+
 async def test_what_the_spool_had_to_drop_is_counted_and_marked(
     redis: Client, broker: EmbeddedBroker, start: Callable[..., Running]
 ) -> None:
