@@ -120,7 +120,7 @@ class Stand:
 
     async def _harm(self, whom: str, times: int, kill: Callable[[], Awaitable[bool]]) -> None:
         for _ in range(times):
-            await asyncio.sleep(self.chance.uniform(0.5, 5.0 if whom != "broker" else 20.0))
+            await asyncio.sleep(self.chance.uniform(0.3, 3.0 if whom != "broker" else 15.0))
             self.kills[whom] += await kill()
 
     async def _kill_daemon(self) -> bool:
