@@ -37,6 +37,7 @@ class BridgeProcess:
         self._module = "tests.acceptance.live_market" if live else "monitord"
         self._environment = environment
         self.log = state_dir.with_suffix(".log")
+        self._held_before = 0
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -44,6 +45,7 @@ class BridgeProcess:
         flags = [word for name, value in self._settings.items() for word in ("--set", f"{name}={value}")]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MONITORD_")}
         with self.log.open("ab") as log:
+            self._held_before = len(self.events("bridge_holds_stream"))
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", self._module, "bridge", *flags,
                 stdout=log, stderr=log, cwd=ROOT, env=environment | dict(self._environment),
@@ -62,6 +64,11 @@ class BridgeProcess:
             assert self.ended is None, self.tail()
             await asyncio.sleep(0.05)
         await redis.aclose()
+
+    async def until_it_holds(self) -> None:
+        """Wait until this run holds the stream, or has ended."""
+        while self.ended is None and len(self.events("bridge_holds_stream")) <= self._held_before:
+            await asyncio.sleep(0.05)
 
     async def kill(self) -> bool:
         """Kill -9; return False if it had ended before."""

@@ -14,6 +14,7 @@ from typing import Any
 from feeds.feed import FEEDS
 from feeds.inputs import FeedInput
 from feeds.simulated import SimulatedFeed
+from feeds.timetable import make_timetable
 from monitord.__main__ import main
 
 BEGAN_AT = "LIVE_MARKET_BEGAN_AT"
@@ -31,11 +32,9 @@ class LiveMarket(SimulatedFeed):
 
     async def open(self, *, after: int = -1) -> None:
         del after
-        await super().open()
-        assert self._market is not None
         passed_ms = (time.time() - float(os.environ[BEGAN_AT])) * 1000 * self._speed
-        moments = self._market.timetable[self._start_place :]
-        told = sum(moment.clock_ms <= self._start_ms + passed_ms for moment in moments)
+        moments = [moment.clock_ms - self._start_ms for moment in make_timetable(self._interval_ms)]
+        told = sum(0 <= since_start_ms <= passed_ms for since_start_ms in moments)
         await super().open(after=told - 1)
 
     async def __aiter__(self) -> AsyncIterator[FeedInput]:

@@ -120,7 +120,7 @@ class Stand:
 
     async def _harm(self, whom: str, times: int, kill: Callable[[], Awaitable[bool]]) -> None:
         for _ in range(times):
-            await asyncio.sleep(self.chance.uniform(0.3, 3.0 if whom != "broker" else 15.0))
+            await asyncio.sleep(self.chance.uniform(0.1, 1.0 if whom != "broker" else 20.0))
             self.kills[whom] += await kill()
 
     async def _kill_daemon(self) -> bool:
@@ -135,6 +135,7 @@ class Stand:
         while True:
             try:
                 await self.daemon.listening()
+                await asyncio.sleep(self.chance.uniform(0.2, 2.0))
                 return
             except AssertionError:
                 if self.daemon.process is None or self.daemon.process.returncode != 2:
@@ -144,6 +145,9 @@ class Stand:
                 await self.daemon.start()
 
     async def _kill_bridge(self) -> bool:
+        if self.kills["bridge"] % 4:
+            await self.bridge.until_it_holds()
+            await asyncio.sleep(self.chance.uniform(0.2, 2.0))
         killed = await self.bridge.kill()
         await self.bridge.start()
         return killed
@@ -239,6 +243,7 @@ async def test_what_killed_bridges_lose_is_known_and_alerts_are_those_of_the_res
     assert stand.kills["bridge"] == KILLS, "the market was over too early"
     assert counts["missing"] > 0
     assert counts["delivered"] > 0
+    assert counts["gap_marks"] > KILLS / 2, "most were killed while they worked"
     check_stream(stand.alerts)
     check_decided(stand.alerts, stand.recorder.inputs, stand.daemon.state_dir)
     assert len(stand.alerts) > 300
