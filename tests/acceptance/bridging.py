@@ -67,7 +67,7 @@ class BridgeProcess:
 
     async def until_it_holds(self) -> None:
         """Wait until this run holds the stream, or has ended."""
-        while self.ended is None and len(self.events("bridge_holds_stream")) <= self._held_before:
+        while self.ended is None and len(self.events("bridge_holds_stream")) <= self._held_before:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
     async def kill(self) -> bool:
