@@ -11,7 +11,7 @@ import asyncio
 import platform
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final, TypeVar
@@ -22,6 +22,7 @@ from config.settings import Settings
 from feeds.errors import FeedError
 from feeds.feed import Feed
 from feeds.inputs import FeedInput, Mark, MarkKind
+from feeds.sessions import day_number
 from feeds.spool import Spool
 from feeds.tick import TickBatch
 from feeds.tickstream import (
@@ -29,6 +30,7 @@ from feeds.tickstream import (
     UNKNOWN,
     Head,
     Outcome,
+    Spooled,
     StreamDown,
     StreamRefused,
     TickStreamWriter,
@@ -128,9 +130,10 @@ class Bridge:
         self._draining = False
         self._silent = False
         self._hole = False
-        self._told_instruments = False
+        self._told_of_day = -1
+        """Day of the exchange's time whose instruments readers know; they change overnight."""
         self._failed = False
-        self._pause_s = FIRST_PAUSE_S
+        self._pause_s, self._down = FIRST_PAUSE_S, False
         self._counts = dict.fromkeys(("ticks", "inputs", "lost_ticks", "sent", "retries"), 0)
 
     def counters(self) -> dict[str, int]:
@@ -249,7 +252,9 @@ class Bridge:
     async def _try_step(self) -> bool:
         try:
             done = await self._step()
-            self._pause_s = FIRST_PAUSE_S
+            if self._down:
+                log.info("stream_up", waiting=self._spool.waiting)
+            self._pause_s, self._down = FIRST_PAUSE_S, False
             return done
         except StreamDown as error:
             await self._back_off(error, self._pause_s)
@@ -259,8 +264,11 @@ class Bridge:
         return False
 
     async def _back_off(self, error: FeedError, pause_s: float) -> None:
+        """Wait before the next try; the first of a row of failures is logged, `progress` tells how the spool grows."""
         self._counts["retries"] += 1
-        log.warning("stream_down", why=str(error), waiting=self._spool.waiting, retry_s=pause_s)
+        if not self._down:
+            log.warning("stream_down", why=str(error), waiting=self._spool.waiting)
+        self._down = True
         await asyncio.sleep(pause_s)
 
     async def _step(self) -> bool:
@@ -289,7 +297,7 @@ class Bridge:
     async def _behind(self, head: Head) -> int:
         return await self._in_thread(lambda: self._spool.behind(head.ts_ms))
 
-    async def _append(self, inputs: list, *, after: int) -> Outcome:  # type: ignore[type-arg]
+    async def _append(self, inputs: Sequence[Spooled], *, after: int) -> Outcome:
         """Append, and learn where the stream stands."""
         spool = self._spool
         outcome, head = await self._writer.append(
@@ -311,10 +319,11 @@ class Bridge:
         if self._role != "holder":
             self._role = "holder"
             log.info("bridge_holds_stream", bridge=self.name, stream=self._writer.names.stream_name)
-            self._told_instruments = False
-        if not self._told_instruments and (instruments := await self._feed.instruments()):
+            self._told_of_day = -1
+        day = day_number(self._spool.ts_ms)
+        if day != self._told_of_day and (instruments := await self._feed.instruments()):
             await self._writer.put_instruments(instruments)
-        self._told_instruments = True
+        self._told_of_day = day
 
     async def _be_spare(self) -> bool:
         """Owe nothing but the last minutes, and wait a second before the next look at the holder."""
@@ -330,12 +339,15 @@ class Bridge:
 
     async def _run_heart(self) -> None:
         loop = asyncio.get_running_loop()
-        progress_at = loop.time() + PROGRESS_S
+        progress_at, failed = loop.time() + PROGRESS_S, False
         while True:
             try:
                 await self._beat()
+                failed = False
             except FeedError as error:
-                log.warning("heartbeat_failed", why=str(error))
+                if not failed:
+                    log.warning("heartbeat_failed", why=str(error))
+                failed = True
             if loop.time() >= progress_at:
                 log.info("progress", role=self._role, **self.counters())
                 progress_at = loop.time() + PROGRESS_S
