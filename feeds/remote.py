@@ -105,11 +105,11 @@ class RemoteFeed:
 
     async def close(self) -> None:
         """End the iterator, also one that waits for the server. Idempotent."""
-        self._closed = True
-        if self._waiting is not None:
-            self._waiting.reschedule(asyncio.get_running_loop().time())
-        else:
+        closing, self._closed = self._closed, True
+        if self._waiting is None:
             await _closed(self._client)
+        elif not closing:  # a timeout that is expiring cannot be told so again
+            self._waiting.reschedule(asyncio.get_running_loop().time())
 
     def counters(self) -> Mapping[str, int]:
         """Return ticks and inputs since open, gaps found, entries that could not be read, and reconnects."""
