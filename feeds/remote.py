@@ -130,7 +130,8 @@ class RemoteFeed:
             raise
         finally:
             self._waiting = None
-        self._note_quiet(quiet=not entries)
+        if self._note_quiet(quiet=not entries):
+            await self._explain_quiet()
         return entries
 
     async def _read(self) -> Sequence[tuple[bytes, dict[bytes, bytes]]]:
@@ -150,8 +151,8 @@ class RemoteFeed:
         self._pause_s = FIRST_PAUSE_S
         return reply[0][1] if reply else ()
 
-    def _note_quiet(self, *, quiet: bool) -> None:
-        """Say once that the bridge is silent, and that it is back."""
+    def _note_quiet(self, *, quiet: bool) -> bool:
+        """Say that the bridge is back; return whether it has just been silent for so long that it is worth a word."""
         now_s = asyncio.get_running_loop().time()
         if not quiet:
             if self._told_quiet:
@@ -159,7 +160,25 @@ class RemoteFeed:
             self._flowed_s, self._told_quiet = now_s, False
         elif now_s - self._flowed_s > QUIET_S and not self._told_quiet:
             self._told_quiet = True
-            log.warning("tick_stream_silent", stream=self._names.stream, hint="is the bridge running, and its feed?")
+            return True
+        return False
+
+    async def _explain_quiet(self) -> None:
+        """Say why nothing comes: nobody writes, or on a server that was emptied a bridge whose clock is behind.
+
+        Offsets only ever grow, so what such a bridge writes cannot be read until its clock has come so far.
+        """
+        newest: Any = ()
+        with suppress(RedisError, OSError):
+            newest = await self._client.xrevrange(self._names.stream, count=1)
+        behind_us = self._last - int(newest[0][0].partition(b"-")[0]) if newest else 0
+        if behind_us > 0:
+            log.error(
+                "tick_stream_behind", stream=self._names.stream, behind_s=round(behind_us / 1e6, 1),
+                hint="the clock of the bridge is behind that of the one before it; set it by NTP",
+            )  # fmt: skip
+            return
+        log.warning("tick_stream_silent", stream=self._names.stream, hint="is the bridge running, and its feed?")
 
     def _taken(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Iterator[FeedInput]:
         """Yield what an entry is, behind a gap mark where it does not go on from the last one."""

@@ -313,6 +313,25 @@ async def test_a_silent_stream_is_worth_one_word(
     assert [line["event"] for line in logs].count("tick_stream_silent") == 1
 
 
+async def test_a_bridge_whose_clock_is_behind_on_an_emptied_server_is_told_of(
+    redis: Client, send: Send, make: Callable[[], RemoteFeed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "QUIET_S", 0.15)
+    monkeypatch.setattr(remote, "BLOCK_MS", 50)
+    await send(1, 2, 300)
+    feed = make()
+    await feed.open()
+    await take(feed, 3)
+    await redis.flushall()
+    await send(3, 4)
+    with capture_logs() as logs:
+        for _ in range(12):
+            assert await feed._next_entries() == ()
+    assert [(line["event"], line["behind_s"]) for line in logs] == [("tick_stream_behind", 296.0)]
+    await send(301)
+    assert await take(feed, 2) == [FeedInput(offset(301) - 1, Mark(MarkKind.GAP, 903_000, MISSING)), *given(301)]
+
+
 def test_it_is_read_where_the_broker_is_unless_told_otherwise() -> None:
     """The daemon's own broker is the natural place for a bridge to write to."""
     program = (
