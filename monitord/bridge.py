@@ -29,6 +29,7 @@ from feeds.tickstream import (
     BEAT_TTL_S,
     UNKNOWN,
     Head,
+    Kind,
     Outcome,
     Spooled,
     StreamDown,
@@ -125,6 +126,9 @@ class Bridge:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
         self._head: Head = UNKNOWN
         self._role = ""
+        self._told_ms: int | None = None
+        """Exchange time up to which another bridge has told the stream, until our own feed is past it."""
+        self._passed_over = 0
         self._spooled = asyncio.Event()
         self._stopping = asyncio.Event()
         self._draining = False
@@ -280,9 +284,12 @@ class Bridge:
         elif self._is_ours(head):
             # An empty stream gets all that is here: the server may have lost it.
             after = head.number if head.id else await self._in_thread(self._spool.before_oldest)
-            inputs = await self._in_thread(lambda: self._spool.read(after=after))
-            if inputs:
+            after = max(after, self._passed_over)
+            read = await self._in_thread(lambda: self._spool.read(after=after))
+            if inputs := self._news(read):
                 await self._append(inputs, after=after)
+            elif read:
+                return False
             elif self._draining:
                 return True
             else:
@@ -290,6 +297,19 @@ class Bridge:
         elif self._silent or await self._append([], after=await self._behind(head)) is Outcome.HELD:
             return await self._be_spare()
         return False
+
+    def _news(self, inputs: Sequence[Spooled]) -> Sequence[Spooled]:
+        """Pass over what the bridge that we took over from had told already: our own feed may come a little later.
+
+        Marks are ours alone, so they stay.
+        """
+        for place, one in enumerate(inputs):
+            if self._told_ms is None or one.ts_ms > self._told_ms:
+                self._told_ms = None
+                return [*(mark for mark in inputs[:place] if mark.kind is Kind.MARK), *inputs[place:]]
+        if inputs:
+            self._passed_over = inputs[-1].number
+        return [mark for mark in inputs if mark.kind is Kind.MARK]
 
     def _is_ours(self, head: Head) -> bool:
         return head.id == 0 or (head.bridge == self.name and head.spool == self._spool.id)
@@ -307,9 +327,11 @@ class Bridge:
             log.error("spool_behind_stream", stream_has=head.number, spool_has=spool.newest)
             await self._writer.beat({}, spool=spool.id, ttl_s=0)  # the name must be free for the new one
             await self._in_thread(spool.renew)
-        self._head = head
         if outcome is Outcome.OK:
             self._counts["sent"] += len(inputs)
+            if not self._is_ours(self._head):
+                self._told_ms = head.ts_ms
+        self._head = head
         if self._is_ours(head):
             await self._in_thread(lambda: spool.mark_sent(head.number))
             await self._be_holder()

@@ -281,6 +281,29 @@ async def test_a_spare_takes_over_behind_the_last_frames_time(redis: Client, sta
     assert len(await stream(redis)) == 8, "who comes back is the spare"
 
 
+async def test_a_spare_that_is_behind_passes_over_what_was_told(redis: Client, start: Callable[..., Running]) -> None:
+    a, b = start("a"), start("b")
+    a.feed.say(*map(batch, range(1, 6)))
+    await until_there_are(redis, 5)
+    b.feed.say(*map(batch, range(1, 4)))
+
+    async def is_spare() -> bool:
+        return (await redis.hget("mon:bridge:b", "role")) == b"spare" and b.spool.newest == 3
+
+    await until(is_spare)
+    a.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await a.task
+    await redis.delete("mon:bridge:a")
+    await until_there_are(redis, 6)
+    silent = Mark(MarkKind.SILENT, 12_500, "x")
+    b.feed.say(batch(4), silent, Heartbeat(12_000), batch(5), batch(6), Heartbeat(3), batch(5))
+    took_over = Mark(MarkKind.GAP, 15_500, "bridge b took over from a")
+    assert await until_there_are(redis, 10) == [
+        *map(batch, range(1, 6)), took_over, silent, batch(6), Heartbeat(3), batch(5)
+    ]  # fmt: skip
+
+
 async def test_a_holder_gives_way_when_its_feed_is_silent_and_the_spares_is_not(
     redis: Client, start: Callable[..., Running]
 ) -> None:
