@@ -67,13 +67,13 @@ class Stand:
         url = f"redis://127.0.0.1:{self.broker.port}/0"
         self.daemon = Daemon(
             folder / "daemon",
-            {"feed.name": "redis", "broker.url": url, "rules.files": rules, "engine.checkpoint_s": 2,
+            {"feed.name": "redis", "broker.url": url, "rules.files": rules, "engine.checkpoint_s": 0.5,
              "gateway.allow_loopback_without_token": True},
         )  # fmt: skip
         market = {**MARKET, "feed.name": "simulated", "feed.simulated.speed": SPEED}
         self.bridge = BridgeProcess(
             folder / "bridge",
-            {**market, "bridge.url": url, "bridge.name": "one", "bridge.keep_s": 90, "bridge.spool_mb": 512},
+            {**market, "bridge.url": url, "bridge.name": "one", "bridge.keep_s": 120, "bridge.spool_mb": 512},
             live=live,
             environment={BEGAN_AT: str(time.time() + 4)},
         )
