@@ -31,6 +31,7 @@ from tests.acceptance.live_market import BEGAN_AT
 KILLS = int(os.environ.get("MONITORD_TEST_BRIDGE_KILLS", "5"))
 """How often bridge and daemon are killed each, and the broker a fifth as often; the long run sets 50."""
 SPEED = float(os.environ.get("MONITORD_TEST_BRIDGE_SPEED", "10"))
+SEED = int(os.environ.get("MONITORD_TEST_BRIDGE_SEED", "11"))
 SYMBOLS = 5500
 START = os.environ.get("MONITORD_TEST_BRIDGE_START", "14:48:00")
 RULES = """
@@ -78,7 +79,7 @@ class Stand:
             environment={BEGAN_AT: str(time.time() + 4)},
         )
         self.recorder = Recorder(self.broker.url)
-        self.chance = random.Random(11)
+        self.chance = random.Random(SEED)
         self.kills = {"bridge": 0, "daemon": 0, "broker": 0}
         self.restarts = 0
         """Daemons started once more, because they found no broker at their start."""
