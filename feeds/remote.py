@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from feeds.connection import TIMEOUT_S, Client
 from feeds.errors import FeedError
-from feeds.inputs import FeedInput, Mark, MarkKind
+from feeds.inputs import FeedInput, Heartbeat, Mark, MarkKind
 from feeds.instruments import Instrument
 from feeds.tick import TickBatch
 from feeds.tickstream import STREAM, Names, StreamDown, decode, open_client, read_instruments, saying
@@ -206,8 +206,11 @@ class RemoteFeed:
         yield FeedInput(offset, value)
 
 
-def _begins_ms(value: Any) -> int:
-    return value.span_ms[0] if isinstance(value, TickBatch) else value.ts_ms
+def _begins_ms(value: TickBatch | Heartbeat | Mark) -> int:
+    """Return the exchange's time at which an input begins; 0 for a batch of nothing."""
+    if isinstance(value, TickBatch):
+        return value.span_ms[0] if len(value) else 0
+    return value.ts_ms
 
 
 async def _closed(client: Client) -> None:
