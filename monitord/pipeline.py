@@ -216,7 +216,14 @@ class Pipeline:
         return True
 
     async def _settle(self, rules: RuleSet) -> None:
-        """End recovery: number episodes above what the store holds, then put today's instruments and rules in force."""
+        """End recovery: number episodes above what the store holds, then put today's instruments and rules in force.
+
+        First the control records that come behind the last input there is to run again: today's go on from them.
+        """
+        if self._controls:
+            with self._remembering():
+                alerts = await self._in_engine(self._take_queued)
+                await self._commit(alerts, self._engine.offset)
         date_ms = self._engine.market.clock_ms
         counts = await self._store.episodes(since_date=date_text(date_ms) if date_ms else "")
         await self._in_engine(lambda: self._engine.raise_episodes(counts))
@@ -400,16 +407,23 @@ class Pipeline:
         alerts: list[Alert] = []
         self._check_stored()
         offset = given.offset if self._feed.has_offsets else self._append(given.value)
+        alerts += self._take_queued(before=given.offset)
         self._ahead = True
-        while self._controls and self._controls[0][0] < given.offset:
-            _, control = self._controls.popleft()
-            self._journal_read += 1
-            alerts += self._step(control, Place(True, self._journal_read))
         alerts += self._step(given.value, Place(False, offset), offset=offset)
         if alerts and not self._feed.has_offsets:
             self._log.secure()
         ticks = len(given.value) if isinstance(given.value, TickBatch) else 0
         return Outcome(alerts, _stamps(given.value), ticks, offset, time.perf_counter() - started)
+
+    def _take_queued(self, *, before: int | None = None) -> list[Alert]:
+        """Take the journaled control records that follow an input older than `before`; None: all there are."""
+        alerts: list[Alert] = []
+        self._ahead = True
+        while self._controls and (before is None or self._controls[0][0] < before):
+            _, control = self._controls.popleft()
+            self._journal_read += 1
+            alerts += self._step(control, Place(True, self._journal_read))
+        return alerts
 
     def _step(self, value: Input, place: Place, *, offset: int = -1) -> list[Alert]:
         """Let the engine take an input of feed or journal; where it has failed at it too often, a gap instead.
@@ -483,7 +497,9 @@ class Pipeline:
     def _take_control(self, control: Control) -> list[Alert]:
         self._check_stored()
         self._engine.check(control)  # what is refused is not journaled
-        follows = self._engine.offset if self._feed.has_offsets else None
+        # A trimmed stream may begin behind inputs that records here follow already.
+        newest = max(self._engine.offset, self._journal.newest_follows)
+        follows = newest if self._feed.has_offsets else None
         self._journal_read = self._log.append_control(control, follows=follows)
         offset = self._journal_read if follows is None else -1
         self._ahead = True
