@@ -144,7 +144,7 @@ class App:
         quotes = QuoteBoard()
         pipeline = self._pipeline(feed, store, quotes)
         self._metrics.watch_engine(lambda: pipeline.engine.market.dropped, counters=pipeline.counters)
-        pump = Pump(store, channel, on_published=lambda epoch, off: gateway.hub.expect(epoch, off))
+        pump = Pump(store, channel, on_published=lambda epoch, alerts: gateway.hub.hear(epoch, alerts))
         retention = Retention(store, keep_days=settings.history.keep_days)
         deliveries = tuple(self._delivery(webhook, broker, store) for webhook in settings.notify.webhooks)
         health = Health(feed, pipeline, store=store, pump=pump, deliveries=deliveries)

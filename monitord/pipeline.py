@@ -58,8 +58,10 @@ are no burden for a market, as they would be for each of hundreds of single tick
 class Outbox(Protocol):
     """What the pipeline needs of the store."""
 
-    async def commit(self, alerts: Sequence[Alert], *, offset: int, source_id: str) -> int:
-        """Store events and input offset in one transaction; return how many events were new."""
+    async def commit(
+        self, alerts: Sequence[Alert], *, offset: int, source_id: str, stamps: Mapping[str, int] | None = None
+    ) -> int:
+        """Store events, stamped with our own clock (ms), and the input offset at once; return how many were new."""
 
     async def offset(self, *, source_id: str) -> int:
         """Return the last committed input offset of this source, -1 if there is none."""
@@ -70,9 +72,10 @@ class Outbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one turn of the engine thread gave."""
+    """What one turn of the engine thread gave; stamps: when the input came and was evaluated (Unix ms)."""
 
     alerts: list[Alert]
+    stamps: dict[str, int]
     ticks: int
     offset: int
     seconds: float
@@ -392,7 +395,7 @@ class Pipeline:
         with self._remembering():
             outcome = await self._in_engine(lambda: self._evaluate(given))
             self._on_step(outcome)
-            await self._commit(outcome.alerts, outcome.offset)
+            await self._commit(outcome.alerts, outcome.offset, stamps=outcome.stamps)
         if isinstance(given.value, TickBatch):
             await asyncio.sleep(0)  # the pump was woken, and its way is the longer one
             self._on_ticks(given.value)
@@ -413,7 +416,7 @@ class Pipeline:
         if alerts and not self._feed.has_offsets:
             self._secure()
         ticks = len(given.value) if isinstance(given.value, TickBatch) else 0
-        return Outcome(_stamped(alerts, given.value), ticks, offset, time.perf_counter() - started)
+        return Outcome(alerts, _stamps(given.value), ticks, offset, time.perf_counter() - started)
 
     def _step(self, value: Input, place: Place, *, offset: int = -1) -> list[Alert]:
         """Let the engine take an input of feed or journal; where it has failed at it too often, a gap instead.
@@ -467,16 +470,23 @@ class Pipeline:
     # ── the journal of a live feed, on the engine thread ──────────────────────────────────────────────────────────
 
     def _append(self, value: Input) -> int:
-        """Journal an input and return its offset; a large batch is synced from now on.
+        """Journal an input and return its offset; a large batch is written and synced while the engine takes it.
 
         Its book may only wait while no rule reads it: killed between the two records, recovery would decide without it.
         """
         self._await_sync()
         unread = set(self._engine.market.latest.columns) <= set(CORE)
-        offset = self._journal_read = self._journal.append(value, rest_later=unread)
         if isinstance(value, TickBatch) and len(value) >= EARLY_SYNC_TICKS:
-            self._syncing = self._syncs.submit(self._journal.sync)
+            offset = self._journal.end + 1
+            self._syncing = self._syncs.submit(self._append_and_sync, value, rest_later=unread)
+        else:
+            offset = self._journal.append(value, rest_later=unread)
+        self._journal_read = offset
         return offset
+
+    def _append_and_sync(self, value: Input, *, rest_later: bool) -> None:
+        self._journal.append(value, rest_later=rest_later)
+        self._journal.sync()
 
     def _secure(self) -> None:
         """Put the input just taken on the disk: there are events to tell."""
@@ -541,11 +551,11 @@ class Pipeline:
             self._note_failure(control, Place(self._feed.has_offsets, self._journal_read), error)
             raise EngineError(f"the engine failed at new {control.kind}: {type(error).__name__}: {error}") from error
 
-    async def _commit(self, alerts: Sequence[Alert], offset: int) -> None:
+    async def _commit(self, alerts: Sequence[Alert], offset: int, *, stamps: Mapping[str, int] | None = None) -> None:
         now = asyncio.get_running_loop().time()
         if alerts or now >= self._offset_due:
             self._offset_due = now + OFFSET_EVERY_S
-            await self._store.commit(alerts, offset=offset, source_id=self._feed.source_id)
+            await self._store.commit(alerts, offset=offset, source_id=self._feed.source_id, stamps=stamps)
         self._ahead = False
         if alerts:
             self._on_alerts(alerts)
@@ -554,8 +564,8 @@ class Pipeline:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def _stamped(alerts: Sequence[Alert], value: Input) -> list[Alert]:
-    """Add our own clock to events: when the input arrived, and when it was evaluated."""
+def _stamps(value: Input) -> dict[str, int]:
+    """Return what our own clock says of an input: when it arrived, and when it was evaluated, which is now."""
     now_ms = time.time_ns() // 1_000_000
     recv_ms = int(value.recv_ms.max()) if isinstance(value, TickBatch) and len(value) else now_ms
-    return [alert.stamped(recv_ms=recv_ms, evaluated_ms=now_ms) for alert in alerts]
+    return {"recv_ms": recv_ms, "evaluated_ms": now_ms}

@@ -159,7 +159,7 @@ class Engine:
         news = market.news(market.selection(rows), batch)
         if news is not None:
             arrival = np.flatnonzero(news)
-            rows, batch = rows[arrival], batch.take(arrival)
+            rows, batch = rows[arrival], batch.keep(news)
             if not len(rows):
                 return
         if market.exrights.waits(market.selection(rows), market.date):

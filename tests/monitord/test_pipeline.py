@@ -274,7 +274,9 @@ class LiveStand:
         )
         self.offset, self.episodes = store.offset, store.episodes
 
-    async def commit(self, alerts: Sequence[Alert], *, offset: int, source_id: str) -> int:
+    async def commit(
+        self, alerts: Sequence[Alert], *, offset: int, source_id: str, stamps: Mapping[str, int] | None = None
+    ) -> int:
         if alerts:
             self.did.append("commit")
             self.committed.set()
@@ -436,7 +438,7 @@ def fail_once(stand: LiveStand, monkeypatch: pytest.MonkeyPatch, broken: str) ->
             break_off(ZeroDivisionError("a bug"))
         return alerts
 
-    async def commits(alerts: Sequence[Alert], *, offset: int, source_id: str) -> int:
+    async def commits(alerts: Sequence[Alert], *, offset: int, source_id: str, stamps: object = None) -> int:
         if alerts:
             break_off(StoreError("the store is full"))
         return await commit(alerts, offset=offset, source_id=source_id)
