@@ -21,7 +21,7 @@ def test_a_broker_left_by_a_killed_run_is_ended_when_the_pipe_closes(tmp_path: P
     )
     with owner:
         assert owner.stdout is not None
-        pid = int(owner.stdout.readline().split()[-1])
+        pid = next(int(line.split()[1]) for line in owner.stdout if line.startswith("pid "))
         owner.kill()
     assert list(left_behind(tmp_path)) == [pid]
     watched = os.pidfd_open(pid)
