@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -30,6 +30,7 @@ from feeds.tick import CORE, TickBatch
 from monitord.checkpoint import Checkpoint, CheckpointFolder
 from monitord.errors import CheckpointError, EngineError, StoreError
 from monitord.failures import Failures, Place
+from monitord.inputlog import InputLog
 from monitord.positions import Listed, PositionSources
 from rules.alert import Alert
 from rules.engine import CHECKPOINT_VERSION, Engine
@@ -52,9 +53,7 @@ QUIET_WITHIN_S: Final = 5.0
 """How long a checkpoint waits for the moment behind a batch at which everyone is told: begun just before the next one,
 it would hold that one's events up for as long as the state takes to copy."""
 DOUBTS_AT_ONCE: Final = 20
-EARLY_SYNC_TICKS: Final = 1000
-"""From so many ticks on the journal is synced while the engine thinks: that takes as long, and 2 ms of the disk's time
-are no burden for a market, as they would be for each of hundreds of single ticks a second."""
+"""Ex-rights days not believed that are logged of one input."""
 
 
 class Outbox(Protocol):
@@ -108,7 +107,7 @@ class Pipeline:
         checkpoint_s: float = 60.0,
     ) -> None:
         self._feed = feed
-        self._journal = journal
+        self._journal, self._log = journal, InputLog(journal)
         self._store = store
         self._checkpoints = checkpoints
         self._load_rules = load_rules
@@ -122,9 +121,6 @@ class Pipeline:
         self._window = window
         self._checkpoint_s = checkpoint_s
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        self._syncs = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
-        self._syncing: Future[None] | None = None
-        """A sync of the journal that runs beside the engine; whoever uses the journal next waits for it."""
         self._quiet_timer: asyncio.TimerHandle | None = None
         self._quiet = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -296,8 +292,7 @@ class Pipeline:
         """
         if self._ahead:
             return None
-        self._await_sync()
-        self._journal.sync()
+        self._log.sync()
         return self._engine.checkpoint()
 
     async def reload(self) -> None:
@@ -379,9 +374,8 @@ class Pipeline:
             self._closed = True
         if self._quiet_timer is not None:
             self._quiet_timer.cancel()
-        await self._in_engine(self._close_journal)
+        await self._in_engine(self._log.close)
         self._thread.shutdown()
-        self._syncs.shutdown()
 
     async def _commit_last(self) -> None:
         """Commit the offset of the last input, unless its events are missing in the store."""
@@ -419,7 +413,7 @@ class Pipeline:
             alerts += self._step(control, Place(True, self._journal_read))
         alerts += self._step(given.value, Place(False, offset), offset=offset)
         if alerts and not self._feed.has_offsets:
-            self._secure()
+            self._log.secure()
         self._tell_doubts()
         ticks = len(given.value) if isinstance(given.value, TickBatch) else 0
         return Outcome(alerts, _stamps(given.value), ticks, offset, time.perf_counter() - started)
@@ -458,13 +452,9 @@ class Pipeline:
     def _note_failure(self, value: Input, place: Place, error: Exception) -> None:
         """Keep the input aside, and journal that the engine failed at it."""
         record = self._failures.note(place, value, error, rules=self._engine.rules.source)
+        behind = max(self._engine.offset, self._journal.newest_follows)
         try:
-            self._await_sync()
-            if self._feed.has_offsets:
-                self._journal.append_control(record, follows=max(self._engine.offset, self._journal.newest_follows))
-            else:
-                self._journal.append(record)
-            self._journal.sync()
+            self._log.append_control(record, follows=behind if self._feed.has_offsets else None)
         except FeedError as refused:
             log.error("failure_not_journaled", input=str(place), why=str(refused))
 
@@ -485,63 +475,23 @@ class Pipeline:
                 self._broken_off = str(error) or type(error).__name__
             raise
 
-    # ── the journal of a live feed, on the engine thread ──────────────────────────────────────────────────────────
+    # ── the journal, on the engine thread ─────────────────────────────────────────────────────────────────────────
 
     def _append(self, value: Input) -> int:
-        """Journal an input and return its offset; a large batch is written and synced while the engine takes it.
+        """Journal an input of a live feed and return its offset.
 
         Its book may only wait while no rule reads it: killed between the two records, recovery would decide without it.
         """
-        self._await_sync()
         unread = set(self._engine.market.latest.columns) <= set(CORE)
-        if isinstance(value, TickBatch) and len(value) >= EARLY_SYNC_TICKS:
-            offset = self._journal.end + 1
-            self._syncing = self._syncs.submit(self._append_and_sync, value, rest_later=unread)
-        else:
-            offset = self._journal.append(value, rest_later=unread)
-        self._journal_read = offset
-        return offset
-
-    def _append_and_sync(self, value: Input, *, rest_later: bool) -> None:
-        self._journal.append(value, rest_later=rest_later)
-        self._journal.sync()
-
-    def _secure(self) -> None:
-        """Put the input just taken on the disk: there are events to tell."""
-        if not self._await_sync():
-            self._journal.sync()
-
-    def _await_sync(self) -> bool:
-        """Wait for a sync under way, if there is one, and return whether there was; raises FeedError if it failed."""
-        syncing, self._syncing = self._syncing, None
-        if syncing is None:
-            return False
-        syncing.result()
-        return True
+        self._journal_read = self._log.append(value, rest_later=unread)
+        return self._journal_read
 
     def _on_quiet(self) -> None:
         """Let the engine thread complete the newest batch, and a checkpoint begin; on the loop."""
         self._quiet_timer = None
         if not self._closed:
-            self._thread.submit(self._finish)
+            self._thread.submit(self._log.finish)
             self._quiet.set()
-
-    def _finish(self) -> None:
-        """Journal what the newest batch left out and sync it, so that the next sync has only its own input to write."""
-        try:
-            self._await_sync()
-            if self._journal.append_rest():
-                self._journal.sync()
-        except FeedError as error:  # the next input tries again, and ends the pipeline if it must
-            log.warning("journal_rest_failed", why=str(error))
-        except Exception:  # nobody waits for this turn of the thread
-            log.exception("journal_rest_failed")
-
-    def _close_journal(self) -> None:
-        try:
-            self._await_sync()
-        finally:
-            self._journal.close()
 
     async def _control(self, control: Control) -> None:
         """Journal a control record behind the last input, sync it, and let it take effect."""
@@ -552,13 +502,9 @@ class Pipeline:
     def _take_control(self, control: Control) -> list[Alert]:
         self._check_stored()
         self._engine.check(control)  # what is refused is not journaled
-        self._await_sync()
-        if self._feed.has_offsets:
-            offset = -1
-            self._journal_read = self._journal.append_control(control, follows=self._engine.offset)
-        else:
-            offset = self._journal_read = self._journal.append(control)
-        self._journal.sync()
+        follows = self._engine.offset if self._feed.has_offsets else None
+        self._journal_read = self._log.append_control(control, follows=follows)
+        offset = self._journal_read if follows is None else -1
         self._ahead = True
         try:
             return self._engine.step(control, offset=offset)

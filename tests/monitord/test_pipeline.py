@@ -19,6 +19,7 @@ from feeds.instruments import Instrument
 from feeds.journal import Journal
 from feeds.simulated import SimulatedFeed
 from feeds.tick import CORE, TickBatch
+from monitord import inputlog
 from monitord import pipeline as module
 from monitord.checkpoint import Checkpoint, CheckpointFolder
 from monitord.errors import CheckpointError, EngineError, StoreError
@@ -317,7 +318,7 @@ async def one_event(stand: LiveStand) -> None:
 async def test_a_book_no_rule_has_read_is_journaled_behind_the_events(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, early: int
 ) -> None:
-    monkeypatch.setattr(module, "EARLY_SYNC_TICKS", early)
+    monkeypatch.setattr(inputlog, "EARLY_SYNC_TICKS", early)
     monkeypatch.setattr(module, "QUIET_AFTER_S", 0.0)
     stand = LiveStand(tmp_path, store, "LAST > 1.5")
     await one_event(stand)
@@ -331,7 +332,7 @@ async def test_a_book_no_rule_has_read_is_journaled_behind_the_events(
 async def test_a_book_a_rule_reads_is_on_the_disk_with_its_batch_before_its_events_are_committed(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, early: int
 ) -> None:
-    monkeypatch.setattr(module, "EARLY_SYNC_TICKS", early)
+    monkeypatch.setattr(inputlog, "EARLY_SYNC_TICKS", early)
     stand = LiveStand(tmp_path, store, "BIDP1 > 1.5")
     await one_event(stand)
     # The early sync of the batch before may end late, but before this one is appended.
