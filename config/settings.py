@@ -252,7 +252,7 @@ class EngineSection(Section):
 
 
 class HistorySection(Section):
-    """Events that were sent, as the gateway lists them."""
+    """Events that were sent, as the gateway lists them, and their deliveries."""
 
     keep_days: int = Field(default=90, ge=0, le=36_500)  # days until they leave the store, 0 = never
 

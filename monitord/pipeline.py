@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
@@ -51,6 +52,8 @@ journaled, whose decoding holds up the loop as well, for 20 ms a market."""
 QUIET_WITHIN_S: Final = 5.0
 """How long a checkpoint waits for the moment behind a batch at which everyone is told: begun just before the next one,
 it would hold that one's events up for as long as the state takes to copy."""
+DOUBTS_AT_ONCE: Final = 20
+"""Ex-rights days not believed that are logged of one input."""
 
 
 class Outbox(Protocol):
@@ -135,6 +138,7 @@ class Pipeline:
         self._journal_read = -1
         self._offset_due = 0.0
         self._trim_before = -1
+        self._doubts_told = 0
         self._failures = Failures(journal.folder.parent / "failed", source_id=feed.source_id)
         self.caught_up = asyncio.Event()
         """Set once recovery is over and today's rules are in force."""
@@ -145,8 +149,10 @@ class Pipeline:
         return self._engine
 
     def counters(self) -> Mapping[str, int]:
-        """Return counts since the start: inputs passed over because the engine fails at them; any thread."""
-        return {"passed_over": self._failures.passed_over}
+        """Return counts since the start: inputs passed over because the engine fails at them, days of ex-rights that
+        were told and are not believed; any thread."""
+        doubts = len(self._engine.market.exrights.unbelieved)
+        return {"passed_over": self._failures.passed_over, "exrights_not_believed": doubts}
 
     # ── recovery ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -171,7 +177,7 @@ class Pipeline:
         log.info("recovered", source=source, offset=self._engine.offset, run_again_to=self._settled_at)
 
     def _restore(self) -> None:
-        self._engine, self._journal_read = Engine(window=self._window), -1
+        self._engine, self._journal_read, self._doubts_told = Engine(window=self._window), -1, 0
         kept = self._checkpoints.newest(self._feed.source_id, state_format=STATE_FORMAT)
         if kept is not None and kept.meta["journal"] > self._journal.end:
             # Somebody took the journal away: its offsets begin anew, and the checkpoint's mean nothing in it.
@@ -412,6 +418,7 @@ class Pipeline:
         alerts += self._step(given.value, Place(False, offset), offset=offset)
         if alerts and not self._feed.has_offsets:
             self._log.secure()
+        self._tell_doubts()
         ticks = len(given.value) if isinstance(given.value, TickBatch) else 0
         return Outcome(alerts, _stamps(given.value), ticks, offset, time.perf_counter() - started)
 
@@ -443,6 +450,18 @@ class Pipeline:
                 return self._engine.step(Heartbeat(self._engine.market.clock_ms), offset=offset)
             self._note_failure(value, place, error)
             raise EngineError(f"the engine failed at {place}: {type(error).__name__}: {error}") from error
+
+    def _tell_doubts(self) -> None:
+        """Log each ex-rights day that is not believed, once; of many at once, as a broken feed brings them, some."""
+        doubts, told = self._engine.market.exrights.unbelieved, self._doubts_told
+        if len(doubts) == told:
+            return
+        self._doubts_told = len(doubts)
+        for (symbol, date), why in islice(doubts.items(), told, told + DOUBTS_AT_ONCE):
+            hint = "if it is one, tell by how much: instruments.exrights in the settings"
+            log.warning("exright_not_believed", symbol=symbol, date=date, why=why, hint=hint)
+        if len(doubts) > told + DOUBTS_AT_ONCE:
+            log.warning("exrights_not_believed", more=len(doubts) - told - DOUBTS_AT_ONCE)
 
     def _note_failure(self, value: Input, place: Place, error: Exception) -> None:
         """Keep the input aside, and journal that the engine failed at it."""

@@ -140,7 +140,7 @@ def test_an_unknown_price_is_as_if_no_tick_came() -> None:
     assert [(one.rule, one.episode) for one in watch.events[1:]] == [("fell", 2), ("level", 1)]
 
 
-def test_an_out_of_order_tick_is_dropped_and_counted() -> None:
+def test_out_of_order_tick_is_dropped_and_counted() -> None:
     watch = Watch(LEVEL)
     watch.prices(("10:00:03", 9.8), ("10:00:02.999", 10.4))
     assert watch.engine.market.dropped["out_of_order"] == 1
@@ -170,7 +170,7 @@ def test_a_tick_of_a_day_that_is_over_is_dropped_and_counted_whatever_it_comes_w
     assert [float(bars.fields[name].array[row]) for name in ("O", "L", "C")] == [9.6, 9.6, 9.6]
 
 
-def test_an_identical_payload_is_a_duplicate_and_an_equal_time_stamp_is_not() -> None:
+def test_duplicate_tick_is_an_identical_payload_and_an_equal_time_stamp_is_none() -> None:
     watch = Watch('id: r, select: all, when: "LAST = REF(LAST,1)", freq: always, on_start: fire')
     first = tick("10:00:00", 9.8)
     watch.take(first, first, batch(first, first))
@@ -251,7 +251,7 @@ def test_a_stock_listed_long_ago_has_its_limit_again() -> None:
     assert watch.events[0].name == "老股"
 
 
-def test_an_unknown_instrument_is_included_by_select_all() -> None:
+def test_instrument_unknown_is_included_by_select_all() -> None:
     watch = Watch(LEVEL, 'id: main, select: {board: [main]}, when: "LAST >= 10", freq: always')
     watch.take(Control(ControlKind.INSTRUMENTS, encode_table([Instrument("600519.SH", "茅台", Board.MAIN)])))
     for symbol in ("600519.SH", "777777.SH"):
