@@ -59,6 +59,12 @@ def _web_address(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _plain_address(text: str) -> str:
+    if text and not re.match(r"https?://[^/\s@]+(/|$)", text):
+        raise ValueError("is no address that starts with http:// or https:// (and holds no password)")
+    return text
+
+
 def _network(text: str) -> str:
     try:
         return str(ipaddress.ip_network(text, strict=False))
@@ -69,6 +75,8 @@ def _network(text: str) -> str:
 Words: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Symbols: TypeAlias = Annotated[tuple[Annotated[str, AfterValidator(_symbol)], ...], BeforeValidator(_listed)]
 Events: TypeAlias = Annotated[tuple[EventName, ...], BeforeValidator(_listed)]
+PlainAddress: TypeAlias = Annotated[str, AfterValidator(_plain_address)]
+"""An address that is no secret: whoever has one to keep is refused."""
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Speed: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -107,13 +115,28 @@ class XtSection(Section):
     symbols: Symbols = ()  # watch only these, () = the whole market
 
 
+class QuotesHttpSection(Section):
+    """Public quote pages, for users without a terminal."""
+
+    provider: Literal["tencent", "sina"] = "tencent"  # whose page is asked
+    fallback_after_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)  # until the other one is asked, 0 = never
+    symbols: Symbols = ()  # ask for these
+    files: Words = ()  # and for those in files, a code a line; neither = every share there is
+    interval_s: float = Field(default=3.0, ge=1, le=300)  # seconds in which all are asked once
+    batch: int = Field(default=800, ge=1, le=800)  # codes in one request
+    timeout_s: float = Field(default=5.0, gt=0, le=60)  # how long an answer may take
+    tencent_url: PlainAddress = ""  # another address of that page, what comes before the codes; "" = the public one
+    sina_url: PlainAddress = ""  # likewise
+
+
 class FeedSection(Section):
     """Where the ticks come from."""
 
-    name: Literal["simulated", "replay", "xt"] = "simulated"  # which of the sections below is used
+    name: Literal["simulated", "replay", "xt", "quotes_http"] = "simulated"  # which of the sections below is used
     simulated: SimulatedSection = SimulatedSection()
     replay: ReplaySection = ReplaySection()
     xt: XtSection = XtSection()
+    quotes_http: QuotesHttpSection = QuotesHttpSection()
 
     @model_validator(mode="after")
     def _has_inputs(self) -> FeedSection:

@@ -45,6 +45,7 @@ FEEDS: dict[str, str] = {
     "simulated": "feeds.simulated:SimulatedFeed",
     "replay": "feeds.replay:ReplayFeed",
     "xt": "feeds.xt:XtFeed",
+    "quotes_http": "feeds.quotes_http:QuotesHttpFeed",
 }
 """Feed name in the settings → `module:class`, imported when chosen (a feed may need packages others don't have).
 
