@@ -153,6 +153,12 @@ class FeedSection(Section):
         return {name: None if value == () else value for name, value in values.items()}
 
 
+class RecordSection(Section):
+    """Recordings of what comes in, for `replay`."""
+
+    folder: Path | None = None  # where `monitord record`, and the daemon beside its work, write; unset = nowhere
+
+
 class RulesSection(Section):
     """What is watched for."""
 
@@ -347,6 +353,7 @@ class Settings(BaseSettings):
 
     state_dir: Path = Field(default_factory=state_home)  # journal, checkpoints, store and broker live here
     feed: FeedSection = FeedSection()
+    record: RecordSection = RecordSection()
     rules: RulesSection = RulesSection()
     positions: PositionsSection = PositionsSection()
     instruments: InstrumentsSection = InstrumentsSection()

@@ -39,6 +39,7 @@ from monitord.metrics import Metrics
 from monitord.pipeline import Outcome, Pipeline
 from monitord.positions import PositionSources
 from monitord.pump import Pump
+from monitord.recording import Recording
 from monitord.retention import Retention
 from monitord.store import Store
 from monitord.systemd import notify
@@ -100,6 +101,7 @@ class Parts:
     deliveries: tuple[Delivery, ...]
     gateway: Gateway
     health: Health
+    recording: Recording | None
 
 
 class App:
@@ -142,11 +144,12 @@ class App:
         cleanup.push_async_callback(channel.close)
         cleanup.push_async_callback(feed.close)
         quotes = QuoteBoard()
-        pipeline = self._pipeline(feed, store, quotes)
+        recording = await self._recording(feed, cleanup)
+        pipeline = self._pipeline(feed, store, quotes, recording)
         pump = Pump(store, channel, on_published=lambda epoch, off: gateway.hub.expect(epoch, off))
         retention = Retention(store, keep_days=settings.history.keep_days)
         deliveries = tuple(self._delivery(webhook, broker, store) for webhook in settings.notify.webhooks)
-        health = Health(feed, pipeline, store=store, pump=pump, deliveries=deliveries)
+        health = Health(feed, pipeline, store=store, pump=pump, deliveries=deliveries, recording=recording)
         gateway = Gateway(
             gateway_options(settings),
             alerts=channel,
@@ -158,9 +161,19 @@ class App:
         )
         cleanup.push_async_callback(gateway.stop)
         cleanup.callback(self._console.stop)
-        return Parts(store, broker, channel, feed, pipeline, pump, retention, deliveries, gateway, health)
+        return Parts(store, broker, channel, feed, pipeline, pump, retention, deliveries, gateway, health, recording)
 
-    def _pipeline(self, feed: Feed, store: Store, quotes: QuoteBoard) -> Pipeline:
+    async def _recording(self, feed: Feed, cleanup: AsyncExitStack) -> Recording | None:
+        """Open what is recorded beside, if anything is; raises FeedError."""
+        folder = self._settings.record.folder
+        if folder is None:
+            return None
+        recording = Recording(folder, source_id=feed.source_id, patient=not feed.paced)
+        await recording.open()
+        cleanup.push_async_callback(recording.abandon)
+        return recording
+
+    def _pipeline(self, feed: Feed, store: Store, quotes: QuoteBoard, recording: Recording | None) -> Pipeline:
         settings = self._settings
         self._metrics.watch_feed(feed.counters)
         # Offsets mean nothing in another source, so each has a journal and checkpoints of its own.
@@ -177,6 +190,7 @@ class App:
             on_alerts=self._tell,
             on_ticks=quotes.update,
             on_step=self._count,
+            record=None if recording is None else recording.take,
             window=settings.engine.window,
             checkpoint_s=settings.engine.checkpoint_s,
         )
@@ -216,6 +230,7 @@ class App:
                 keep("gateway", parts.gateway.run),
                 keep("checkpoints", parts.pipeline.run_checkpoints),
                 keep("retention", parts.retention.run),
+                *([tasks.create_task(_record(parts.recording), name="recording")] if parts.recording else []),
                 keep("reload", lambda: self._reload_on_signal(parts.pipeline)),
                 keep("vital_signs", lambda: self._take_vital_signs(parts)),
             ]
@@ -244,6 +259,7 @@ class App:
         await parts.feed.close()
         await asyncio.wait([evaluating])
         await parts.pipeline.close()
+        await _finish(parts.recording)
         waiting = await parts.pump.drain(DRAIN_S)
         pumping.cancel()
         for delivery in parts.deliveries:
@@ -342,6 +358,25 @@ async def _once(name: str, run: Callable[[], Awaitable[None]]) -> None:
     except Exception:
         log.exception("task_failed", task=name)
         raise
+
+
+async def _record(recording: Recording) -> None:
+    """Record until it is stopped; a disk that refuses ends the recording, and alerts go on."""
+    try:
+        await recording.run()
+    except FeedError as error:
+        log.error("recording_failed", why=str(error))
+        await recording.abandon()
+
+
+async def _finish(recording: Recording | None) -> None:
+    """Make the recording's last file whole; what fails is completed by the next run."""
+    if recording is None:
+        return
+    try:
+        await recording.stop()
+    except FeedError as error:
+        log.error("recording_failed", why=str(error))
 
 
 def _make(state_dir: Path) -> None:

@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "test": "monitord.commands.test",
     "explain": "monitord.commands.explain",
     "replay": "monitord.commands.replay",
+    "record": "monitord.commands.record",
     "eval": "monitord.commands.eval",
     "config": "monitord.commands.config",
 }

@@ -11,7 +11,7 @@ from config.origins import leaves, settable
 from config.settings import TOLD, Settings, Webhook
 
 DEFAULT_TOML = Path(__file__).parents[2] / "config" / "default.toml"
-UNSET = {("state_dir",), ("broker", "url"), ("broker", "socket"), ("broker", "password")}
+UNSET = {("state_dir",), ("record", "folder"), ("broker", "url"), ("broker", "socket"), ("broker", "password")}
 """Settings without a fixed default: the file shows an example."""
 
 
