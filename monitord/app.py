@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -196,11 +196,8 @@ class App:
         )
 
     def _delivery(self, webhook: Webhook, broker: Broker, store: Store) -> Delivery:
-        options = {name: getattr(webhook, name) for name in type(webhook).model_fields}
-        options["url"] = webhook.url.get_secret_value()
-        options["secrets"] = tuple(secret.get_secret_value() for secret in webhook.secrets)
         consumer = AlertConsumer(consumer_client(broker.url), webhook.name)
-        return Delivery(build_notifier("webhook", **options), consumer, store.deliveries)
+        return Delivery(build_notifier("webhook", **webhook_options(webhook)), consumer, store.deliveries)
 
     # ── running ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -407,6 +404,14 @@ def build_broker(settings: Settings) -> Broker:
         strict=section.strict,
         password=None if section.password is None else section.password.get_secret_value(),
     )
+
+
+def webhook_options(webhook: Webhook) -> dict[str, Any]:
+    """Turn a receiver's settings into its options, secrets in plain text."""
+    options = {name: getattr(webhook, name) for name in type(webhook).model_fields}
+    options["url"] = webhook.url.get_secret_value()
+    options["secrets"] = tuple(secret.get_secret_value() for secret in webhook.secrets)
+    return options
 
 
 def gateway_options(settings: Settings) -> GatewayOptions:

@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "replay": "monitord.commands.replay",
     "record": "monitord.commands.record",
     "eval": "monitord.commands.eval",
+    "doctor": "monitord.commands.doctor",
     "config": "monitord.commands.config",
 }
 """Name on the command line → module."""
