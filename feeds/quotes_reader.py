@@ -12,7 +12,7 @@ from feeds.decode import Decoder
 from feeds.instruments import Instrument, instrument_of
 from feeds.quotes_text import Answer, Page, Quote
 from feeds.sessions import day_number
-from feeds.tick import BOOK, CORE, LIMITS, TickBatch
+from feeds.tick import BOOK, CORE, LIMITS, FloatArray, TickBatch
 from feeds.units import Units
 
 FUTURE_MS: Final = 10_000
@@ -96,19 +96,26 @@ class QuoteReader:
 
     def _decoded(self, quotes: Sequence[Quote], recv_ms: int) -> TickBatch:
         """Return the ticks the decoder finds good, with their limits."""
-        batch = self._decoder.decode({quote.symbol: self._in_lots(quote) for quote in quotes}, recv_ms=recv_ms)
+        ticks = {quote.symbol: self._in_lots(quote) for quote in quotes}
+        batch = self._decoder.decode(ticks, recv_ms=recv_ms)
         limits = {quote.symbol: quote.limits for quote in quotes}
         up_down = np.array([limits[symbol] for symbol in batch.symbols], np.float64).reshape(-1, 2).T
         columns = {name: batch.column(name) for name in CORE}
         if not np.isnan(up_down).all():
             columns |= dict(zip(LIMITS, np.ascontiguousarray(up_down), strict=True))
+
+        def book() -> Mapping[str, FloatArray]:
+            for quote in quotes:
+                ticks[quote.symbol].update(quote.book())
+            return {name: batch.column(name) for name in BOOK}
+
         return TickBatch(
             batch.symbols,
             batch.ts_event_ms,
             columns=columns,
             recv_ms=batch.recv_ms,
             status=batch.status,
-            load=lambda: {name: batch.column(name) for name in BOOK},
+            load=book,
         )
 
     def _in_lots(self, quote: Quote) -> dict[str, Any]:

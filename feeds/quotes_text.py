@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, Literal, TypeAlias
 
 from feeds.errors import FeedError
@@ -42,13 +42,15 @@ class Quote:
     """One record, read.
 
     tick: the fields of a vendor's tick as feeds/decode.py takes them, but `volume` in the unit of the page; a field
-    that is no number is left as its text. limits: up, down in yuan, NaN = none.
+    that is no number is left as its text. limits: up, down in yuan, NaN = none. book: gives the fields of its book,
+    which take as long to read as all the others and are wanted later, if at all.
     """
 
     symbol: str
     name: str | None
     tick: dict[str, Any]
     limits: tuple[float, float]
+    book: Callable[[], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +135,10 @@ def _tencent(symbol: str, fields: list[str]) -> Quote | None:
         "amount": _tencent_amount(fields),
         "volume": _number(fields[6]),
         "openInt": float(status),
-        **_book(prices=(fields[9:19:2], fields[19:29:2]), lots=(fields[10:20:2], fields[20:30:2]), scale=1.0),
     }
+    book = partial(_book, fields[9:29], first_price=0, scale=1.0)
     limits = (_limit(fields[47]), _limit(fields[48])) if len(fields) > 48 else (float("nan"), float("nan"))
-    return Quote(symbol, _name(fields[1]), tick, limits)
+    return Quote(symbol, _name(fields[1]), tick, limits, book)
 
 
 def _tencent_amount(fields: list[str]) -> Any:
@@ -175,9 +177,9 @@ def _sina(symbol: str, fields: list[str]) -> Quote | None:
         "amount": _number(fields[9]),
         "volume": _number(fields[8]),
         "openInt": float(status),
-        **_book(prices=(fields[11:20:2], fields[21:30:2]), lots=(fields[10:20:2], fields[20:30:2]), scale=0.01),
     }
-    return Quote(symbol, _name(fields[0]), tick, (float("nan"), float("nan")))
+    book = partial(_book, fields[10:30], first_price=1, scale=0.01)
+    return Quote(symbol, _name(fields[0]), tick, (float("nan"), float("nan")), book)
 
 
 def _sina_unit(symbol: str) -> VolumeUnit:
@@ -220,11 +222,18 @@ def _name(text: str) -> str | None:
     return plain if plain and _REPLACED not in plain else None
 
 
-def _book(*, prices: tuple[list[str], list[str]], lots: tuple[list[str], list[str]], scale: float) -> dict[str, Any]:
-    """Return the four sides; a side that cannot be read is text, so that the decoder counts a bad book."""
-    sides = {"bidPrice": (prices[0], 1.0), "askPrice": (prices[1], 1.0)}
-    sides |= {"bidVol": (lots[0], scale), "askVol": (lots[1], scale)}
-    return {name: _side(texts, factor) for name, (texts, factor) in sides.items()}
+def _book(fields: list[str], *, first_price: int, scale: float) -> dict[str, Any]:
+    """Return the four sides of ten levels as price and volume in turn, five bids first.
+
+    A side that cannot be read is text, so that the decoder counts a bad book. scale: what turns a volume into lots.
+    """
+    prices, volumes = fields[first_price::2], fields[1 - first_price :: 2]
+    return {
+        "bidPrice": _side(prices[:LEVELS], 1.0),
+        "askPrice": _side(prices[LEVELS:], 1.0),
+        "bidVol": _side(volumes[:LEVELS], scale),
+        "askVol": _side(volumes[LEVELS:], scale),
+    }
 
 
 def _side(texts: Iterable[str], factor: float) -> Any:
@@ -232,7 +241,7 @@ def _side(texts: Iterable[str], factor: float) -> Any:
         levels = [float(text or 0) for text in texts]
     except ValueError:
         return ["?"]
-    return (levels if factor == 1.0 else [level * factor for level in levels])[:LEVELS]
+    return levels if factor == 1.0 else [level * factor for level in levels]
 
 
 def _time_ms(day: str, clock: str) -> float:

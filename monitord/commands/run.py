@@ -11,7 +11,7 @@ from monitord.errors import DaemonError
 HELP = "run the daemon: feed, rules, store, broker and gateway"
 
 _SHORT = {
-    "feed": ("feed.name", "NAME", "simulated, replay or xt"),
+    "feed": ("feed.name", "NAME", "simulated, replay, xt or quotes_http"),
     "rules": ("rules.files", "FILES", "rule files, with commas between"),
     "port": ("gateway.port", "PORT", "TCP port of the gateway"),
     "state_dir": ("state_dir", "DIR", "where journal, store and broker live"),

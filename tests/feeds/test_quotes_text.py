@@ -34,9 +34,10 @@ def test_both_pages_tell_the_same_of_the_same_stock(vendor: str) -> None:
     assert [tick[name] for name in ("lastPrice", "open", "high", "low", "lastClose")] == [10.05, 10.0, 10.5, 9.5, 9.9]
     assert tick["amount"] == 12_345_670
     assert tick["openInt"] == 0
-    assert tick["bidPrice"] == pytest.approx([10.04, 10.03, 10.02, 10.01, 10.0])
-    assert tick["askPrice"] == pytest.approx([10.05, 10.06, 10.07, 10.08, 10.09])
-    assert tick["bidVol"] == tick["askVol"] == pytest.approx([7, 8, 9, 10, 11])
+    book = quote.book()
+    assert book["bidPrice"] == pytest.approx([10.04, 10.03, 10.02, 10.01, 10.0])
+    assert book["askPrice"] == pytest.approx([10.05, 10.06, 10.07, 10.08, 10.09])
+    assert book["bidVol"] == book["askVol"] == pytest.approx([7, 8, 9, 10, 11])
 
 
 def test_volume_stands_as_the_page_counts_it() -> None:
@@ -84,10 +85,11 @@ def test_a_suspended_stock_has_no_price_and_says_so(vendor: str) -> None:
 
 @pytest.mark.parametrize("vendor", sorted(PAGES))
 def test_an_unopened_stock_is_all_zero_but_its_previous_close(vendor: str) -> None:
-    tick = read(vendor, NOT_OPENED).tick
+    quote = read(vendor, NOT_OPENED)
+    tick, book = quote.tick, quote.book()
     assert [tick[name] for name in ("lastPrice", "open", "high", "low", "volume", "amount")] == [0.0] * 6
     assert tick["lastClose"] == 9.9
-    assert tick["bidPrice"] == tick["bidVol"] == [0.0] * 5
+    assert book["bidPrice"] == book["bidVol"] == [0.0] * 5
 
 
 def test_an_unknown_code_is_known_as_such_from_sina_and_left_out_by_tencent() -> None:
