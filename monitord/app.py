@@ -146,7 +146,8 @@ class App:
         quotes = QuoteBoard()
         recording = await self._recording(feed, cleanup)
         pipeline = self._pipeline(feed, store, quotes, recording)
-        pump = Pump(store, channel, on_published=lambda epoch, off: gateway.hub.expect(epoch, off))
+        self._metrics.watch_engine(lambda: pipeline.engine.market.dropped, counters=pipeline.counters)
+        pump = Pump(store, channel, on_published=lambda epoch, alerts: gateway.hub.hear(epoch, alerts))
         retention = Retention(store, keep_days=settings.history.keep_days)
         deliveries = tuple(self._delivery(webhook, broker, store) for webhook in settings.notify.webhooks)
         health = Health(feed, pipeline, store=store, pump=pump, deliveries=deliveries, recording=recording)
@@ -178,9 +179,12 @@ class App:
         self._metrics.watch_feed(feed.counters)
         # Offsets mean nothing in another source, so each has a journal and checkpoints of its own.
         folder = settings.state_dir / "sources" / identity(feed.source_id)
+        journal = Journal(folder / "journal", source_id=feed.source_id)
+        if recording is not None and not feed.has_offsets:
+            recording.go_on_behind(journal.end)
         return Pipeline(
             feed,
-            journal=Journal(folder / "journal", source_id=feed.source_id),
+            journal=journal,
             store=store,
             checkpoints=CheckpointFolder(folder / "checkpoints"),
             load_rules=lambda: load_rules(settings),

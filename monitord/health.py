@@ -71,6 +71,7 @@ class Health:
                 "offset": engine.offset,
                 "rules": len(engine.rules.rules),
                 "dropped": dict(engine.market.dropped),
+                **self._pipeline.counters(),
             },
             "outbox": dict(self._pump.counters()),
             "receivers": {delivery.name: dict(delivery.counters()) for delivery in self._deliveries},

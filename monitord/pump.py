@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -39,7 +39,7 @@ class Pump:
         store: Store,
         channel: AlertChannel,
         *,
-        on_published: Callable[[str, int], None] = lambda epoch, off: None,
+        on_published: Callable[[str, Sequence[tuple[int, Outgoing]]], None] = lambda epoch, alerts: None,
         batch_rows: int = BATCH_ROWS,
         check_s: float = CHECK_S,
         random_share: Callable[[], float] = random.random,
@@ -47,8 +47,8 @@ class Pump:
     ) -> None:
         """Make ready without starting.
 
-        on_published is told epoch and greatest offset as soon as the broker has a batch. random_share gives the jitter,
-        uniform in [0, 1); sleep waits between tries while closing.
+        on_published is told the epoch and each alert with its offset as soon as the broker has a batch. random_share
+        gives the jitter, uniform in [0, 1); sleep waits between tries while closing.
         """
         self._store, self._channel = store, channel
         self._on_published = on_published
@@ -118,7 +118,8 @@ class Pump:
             Outgoing(row.id, stamp_published(row.record, now_ms), row.symbol, row.rule, row.severity) for row in rows
         ]
         receipts = await self._channel.publish(outgoing, epoch=epoch, acked=acked)
-        self._on_published(epoch, max(receipt.off for receipt in receipts))
+        self._on_published(epoch, [(receipt.off, alert) for receipt, alert in zip(receipts, outgoing, strict=True)])
+        await asyncio.sleep(0)  # whoever was told sends first: the store's thread would take the interpreter from him
         await self._store.mark_sent(
             [(row.seq, receipt.off) for row, receipt in zip(rows, receipts, strict=True)], epoch=epoch
         )

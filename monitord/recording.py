@@ -52,6 +52,11 @@ class Recording:
         """Open the folder and complete what an earlier run left; raises FeedError."""
         self._recorder = await self._in_thread(partial(Recorder, self._folder, source_id=self._source_id))
 
+    def go_on_behind(self, end: int) -> None:
+        """Say at which offset the source stands: where it is behind what is recorded, it counts from 0 again."""
+        if self._recorder is not None and end < self._recorder.last_offset:
+            self._recorder.forget_offsets()
+
     async def take(self, value: Input, offset: int = -1) -> None:
         """Queue an input behind the others, without waiting unless the recording is patient and full."""
         while len(self._waiting) >= self._room_for and self._recorder is not None:

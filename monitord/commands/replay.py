@@ -124,7 +124,8 @@ def _held(days: Sequence[object]) -> frozenset[ControlKind]:
     """Return what is taken from recordings besides prices: not rules, nor ex-rights days where others are given."""
     from feeds.inputs import ControlKind
 
-    return frozenset(ControlKind) - {ControlKind.RULES} - ({ControlKind.EXRIGHTS} if days else set())
+    taken = {ControlKind.INSTRUMENTS, ControlKind.POSITIONS, ControlKind.EXRIGHTS}
+    return frozenset(taken - ({ControlKind.EXRIGHTS} if days else set()))
 
 
 def _symbols(words: Sequence[str] | None) -> frozenset[str] | None:
