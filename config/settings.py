@@ -59,6 +59,12 @@ def _web_address(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _plain_address(text: str) -> str:
+    if text and not re.match(r"https?://[^/\s@]+(/|$)", text):
+        raise ValueError("is no address that starts with http:// or https:// (and holds no password)")
+    return text
+
+
 def _network(text: str) -> str:
     try:
         return str(ipaddress.ip_network(text, strict=False))
@@ -79,6 +85,8 @@ def _check_scheme(url: SecretStr | None) -> None:
 Words: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Symbols: TypeAlias = Annotated[tuple[Annotated[str, AfterValidator(_symbol)], ...], BeforeValidator(_listed)]
 Events: TypeAlias = Annotated[tuple[EventName, ...], BeforeValidator(_listed)]
+PlainAddress: TypeAlias = Annotated[str, AfterValidator(_plain_address)]
+"""An address that is no secret: whoever has one to keep is refused."""
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Speed: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -145,14 +153,30 @@ class RedisSection(Section):
         return self
 
 
+class QuotesHttpSection(Section):
+    """Public quote pages, for users without a terminal."""
+
+    provider: Literal["tencent", "sina"] = "tencent"  # whose page is asked
+    fallback_after_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)  # until the other one is asked, 0 = never
+    symbols: Symbols = ()  # ask for these
+    files: Words = ()  # and for those in files, a code a line; neither = every share there is
+    interval_s: float = Field(default=3.0, ge=1, le=300)  # seconds in which all are asked once
+    batch: int = Field(default=800, ge=1, le=800)  # codes in one request
+    timeout_s: float = Field(default=5.0, gt=0, le=60)  # how long an answer may take
+    tencent_url: PlainAddress = ""  # another address of that page, what comes before the codes; "" = the public one
+    sina_url: PlainAddress = ""  # likewise
+
+
 class FeedSection(Section):
     """Where the ticks come from."""
 
-    name: Literal["simulated", "replay", "xt", "redis"] = "simulated"  # which of the sections below is used
+    # which of the sections below is used
+    name: Literal["simulated", "replay", "xt", "redis", "quotes_http"] = "simulated"
     simulated: SimulatedSection = SimulatedSection()
     replay: ReplaySection = ReplaySection()
     xt: XtSection = XtSection()
     redis: RedisSection = RedisSection()
+    quotes_http: QuotesHttpSection = QuotesHttpSection()
 
     @model_validator(mode="after")
     def _has_inputs(self) -> FeedSection:
@@ -167,6 +191,12 @@ class FeedSection(Section):
         chosen: Section = getattr(self, self.name)
         values = {name: getattr(chosen, name) for name in type(chosen).model_fields}
         return {name: None if value == () else value for name, value in values.items()}
+
+
+class RecordSection(Section):
+    """Recordings of what comes in, for `replay`."""
+
+    folder: Path | None = None  # where `monitord record`, and the daemon beside its work, write; unset = nowhere
 
 
 class RulesSection(Section):
@@ -390,6 +420,7 @@ class Settings(BaseSettings):
 
     state_dir: Path = Field(default_factory=state_home)  # journal, checkpoints, store and broker live here
     feed: FeedSection = FeedSection()
+    record: RecordSection = RecordSection()
     rules: RulesSection = RulesSection()
     positions: PositionsSection = PositionsSection()
     instruments: InstrumentsSection = InstrumentsSection()

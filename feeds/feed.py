@@ -46,6 +46,7 @@ FEEDS: dict[str, str] = {
     "replay": "feeds.replay:ReplayFeed",
     "xt": "feeds.xt:XtFeed",
     "redis": "feeds.remote:RemoteFeed",
+    "quotes_http": "feeds.quotes_http:QuotesHttpFeed",
 }
 """Feed name in the settings → `module:class`, imported when chosen (a feed may need packages others don't have).
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ class Pipeline:
     """Runs one feed through one engine. `recover` once, then `run`; the other methods may be called from other tasks.
 
     on_alerts, on_ticks, on_step: called on the loop with events after their commit, with every batch after that, and
-    with what each input gave.
+    with what each input gave. record: called last with each input and its offset (-1: a control record without one).
     """
 
     def __init__(
@@ -103,6 +103,7 @@ class Pipeline:
         on_alerts: Callable[[Sequence[Alert]], None],
         on_ticks: Callable[[TickBatch], None] = lambda batch: None,
         on_step: Callable[[Outcome], None] = lambda outcome: None,
+        record: Callable[[Input, int], Awaitable[None]] | None = None,
         window: int = 250,
         checkpoint_s: float = 60.0,
     ) -> None:
@@ -118,6 +119,7 @@ class Pipeline:
         self._on_alerts = on_alerts
         self._on_ticks = on_ticks
         self._on_step = on_step
+        self._record = record
         self._window = window
         self._checkpoint_s = checkpoint_s
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
@@ -406,6 +408,8 @@ class Pipeline:
             await asyncio.sleep(0)  # the pump was woken, and its way is the longer one
             self._on_ticks(given.value)
             self._quiet_timer = asyncio.get_running_loop().call_later(QUIET_AFTER_S, self._on_quiet)
+        if self._record is not None:
+            await self._record(given.value, outcome.offset)
 
     def _evaluate(self, given: FeedInput) -> Outcome:
         """Take one input on the engine thread; events are on disk as journaled inputs before anyone hears of them."""
@@ -512,6 +516,8 @@ class Pipeline:
         with self._remembering():
             alerts = await self._in_engine(lambda: self._take_control(control))
             await self._commit(alerts, self._engine.offset)
+        if self._record is not None:
+            await self._record(control, -1 if self._feed.has_offsets else self._journal_read)
 
     def _take_control(self, control: Control) -> list[Alert]:
         self._check_stored()

@@ -12,7 +12,7 @@ from config.settings import TOLD, Settings, Webhook
 
 DEFAULT_TOML = Path(__file__).parents[2] / "config" / "default.toml"
 UNSET = {
-    ("state_dir",), ("feed", "redis", "url"), ("bridge", "url"),
+    ("state_dir",), ("record", "folder"), ("feed", "redis", "url"), ("bridge", "url"),
     ("broker", "url"), ("broker", "socket"), ("broker", "password"),
     ("broker", "bridge_password"),
 }  # fmt: skip
