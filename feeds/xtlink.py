@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -112,9 +113,7 @@ class XtLink:
             client = self._connect(again=True)  # it kept what we no longer want: only an end of it makes sure
         numbers: list[int] = []
         try:
-            self._subscribe(licence, numbers)
-            if self.xtdata.get_client() is not client:
-                raise FeedError("xt: the terminal was restarted while subscribing")
+            self._subscribe(client, licence, numbers)
             if licence.revoked:
                 raise Revoked
         except BaseException:
@@ -167,7 +166,8 @@ class XtLink:
         old.client.shutdown()
         return True
 
-    def _subscribe(self, licence: Licence, numbers: list[int]) -> None:
+    def _subscribe(self, client: Any, licence: Licence, numbers: list[int]) -> None:
+        """Subscribe what is wanted; `numbers` gets those on this client, also when it ends with an error."""
         wanted, epoch = self._wanted, licence.epoch
 
         def on_push(payload: Any) -> None:
@@ -177,23 +177,39 @@ class XtLink:
             self._on_pulse(epoch, payload)
 
         if wanted.one_by_one:
-            for code in wanted.codes:
-                numbers.append(_granted(self._single(code, on_push, licence), code))
+            calls = [(code, partial(self.xtdata.subscribe_quote, code, period="tick")) for code in wanted.codes]
         else:
-            number = self.xtdata.subscribe_whole_quote(list(wanted.codes), callback=on_push)
-            numbers.append(_granted(number, ", ".join(wanted.codes[:3])))
+            told = ", ".join(wanted.codes[:3])
+            calls = [(told, partial(self.xtdata.subscribe_whole_quote, list(wanted.codes)))]
+        for told, call in calls:
+            number = self._on_client(client, licence, partial(call, callback=on_push))
+            if not _is_granted(number):
+                raise FeedError(f"xt: {REFUSED} for {told} (answer {number}): {explain(REFUSED)}")
+            numbers.append(number)
         self.pulse_refused = 0
         for code in wanted.pulse:
-            number = self._single(code, on_pulse, licence)
+            call = partial(self.xtdata.subscribe_quote, code, period="tick", callback=on_pulse)
+            number = self._on_client(client, licence, call)
             if _is_granted(number):
                 numbers.append(number)
             else:
                 self.pulse_refused += 1
 
-    def _single(self, code: str, callback: Callable[[Any], None], licence: Licence) -> Any:
+    def _on_client(self, client: Any, licence: Licence, subscribe: Callable[[], Any]) -> Any:
+        """Subscribe on this very client.
+
+        Race: the module's functions use the client it holds, and replace one that is lost; another attempt does so as
+        well, if this one was given up and comes back. What then stands on a client that is not ours is taken back.
+        """
         if licence.revoked:
             raise Revoked
-        return self.xtdata.subscribe_quote(code, period="tick", callback=callback)
+        number = subscribe() if self.xtdata.get_client() is client else None
+        holder = self.xtdata.get_client()
+        if holder is not client:
+            if _is_granted(number):
+                _unsubscribe(holder, [number])
+            raise FeedError("xt: the terminal was restarted while subscribing")
+        return number
 
 
 def import_vendor(module: str) -> Any:
@@ -208,12 +224,6 @@ def import_vendor(module: str) -> Any:
 
 def _is_granted(number: Any) -> bool:
     return isinstance(number, int) and number > 0
-
-
-def _granted(number: Any, codes: str) -> int:
-    if not _is_granted(number):
-        raise FeedError(f"xt: {REFUSED} for {codes} (answer {number}): {explain(REFUSED)}")
-    return int(number)
 
 
 def _unsubscribe(client: Any, numbers: Sequence[int]) -> bool:

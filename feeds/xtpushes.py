@@ -104,8 +104,8 @@ class Pushes:
         self._silence_is_pulse = False
         """Whether only the pulse ends it: ticks of others may well have come all the time."""
         self._clock_ms: int | None = None
-        self._frame_ms, self._frame_at, self._frame_is_fresh = 0, 0.0, False
-        self._newest_ms = 0
+        self._frame_ms, self._frame_at = 0, 0.0
+        self._newest_ms, self._newest_at, self._newest_is_fresh = 0, 0.0, False
         self.epochs: frozenset[int] = frozenset()
         self.failure: FeedError | None = None
         """Why the feed has to end: its units are proven wrong."""
@@ -114,9 +114,9 @@ class Pushes:
         pulse.begin(self.market_ms())
 
     def market_ms(self) -> int:
-        """Return the market's time now as the last fresh push tells it, else by our own clock (Unix ms)."""
-        if self._frame_is_fresh:
-            return self._frame_ms + int((self._monotonic() - self._frame_at) * 1000)
+        """Return the market's time now as the newest fresh tick tells it, else by our own clock (Unix ms)."""
+        if self._newest_is_fresh:
+            return self._newest_ms + int((self._monotonic() - self._newest_at) * 1000)
         return int(self._now() * 1000)
 
     def silent_s(self) -> float:
@@ -186,12 +186,14 @@ class Pushes:
         sane = batch.ts_event_ms[batch.ts_event_ms <= batch.recv_ms + FUTURE_MS]
         if not len(sane):
             return False
-        before_ms, newest_ms = self._newest_ms, int(sane.max())
-        self._newest_ms = max(before_ms, newest_ms)
+        newest_ms = int(sane.max())
         self._frame_ms, self._frame_at = newest_ms, self._monotonic()
-        self._frame_is_fresh = int(batch.recv_ms[0]) - newest_ms <= FRESH_MS
         self._clock_ms = max(newest_ms - HEARTBEAT_LAG_MS, self._clock_ms or 0)
-        return newest_ms > before_ms
+        if newest_ms <= self._newest_ms:
+            return False
+        self._newest_ms, self._newest_at = newest_ms, self._frame_at
+        self._newest_is_fresh = int(batch.recv_ms[0]) - newest_ms <= FRESH_MS
+        return True
 
     def _units_hold(self, batch: TickBatch) -> bool:
         """Prove each board's units on its first ticks; False, and the feed ends with FeedError, if they are wrong."""

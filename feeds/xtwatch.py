@@ -67,8 +67,10 @@ class LinkWatch:
         self._replaced = False
         self._tries = 0
         """Attempts since the last sign of life."""
+        self._renewed = False
+        """Whether this silence was met with a renewal already."""
         self._timeouts = 0
-        self._next_try_s = self._next_check_s = float("-inf")
+        self._next_try_s = self._next_check_s = self._settled_s = float("-inf")
 
     @property
     def attempt_timeout_s(self) -> float:
@@ -82,8 +84,10 @@ class LinkWatch:
                 return Step.RECONNECT
             if self._replaced:
                 return Step.RENEW
-            if silent_s >= self.patience.renew_s:
-                return Step.RENEW if self._tries == 0 else Step.RECONNECT
+            if silent_s >= self.patience.renew_s and now_s >= self._settled_s:
+                step = Step.RECONNECT if self._renewed else Step.RENEW
+                self._renewed = True
+                return step
         if now_s >= self._next_check_s and not self._down:
             self._next_check_s = now_s + self.patience.check_s
             return Step.CHECK
@@ -107,7 +111,8 @@ class LinkWatch:
         """Note that all is subscribed; whether ticks come is still to be seen."""
         self._down = self._dropped = self._replaced = False
         self._timeouts = 0
-        self._plan_next(now_s, at_least_s=self.patience.longest_s)
+        self._settled_s = now_s + self.patience.longest_s  # ticks need some time to come
+        self._plan_next(now_s)
 
     def failed(self, now_s: float, *, hung: bool) -> None:
         """Note that an attempt failed; a renewal that failed is followed by a new client."""
@@ -118,10 +123,11 @@ class LinkWatch:
     def alive(self) -> None:
         """Note a sign of life: the next fault is met at once again."""
         self._tries = 0
+        self._renewed = False
         if not self._down:
-            self._next_try_s = float("-inf")
+            self._next_try_s = self._settled_s = float("-inf")
 
-    def _plan_next(self, now_s: float, *, at_least_s: float = 0.0) -> None:
+    def _plan_next(self, now_s: float) -> None:
         delay_s = min(self.patience.first_s * 2.0 ** min(self._tries, 30), self.patience.longest_s)
         self._tries += 1
-        self._next_try_s = now_s + max(delay_s, at_least_s) * (1 + JITTER * (2 * self._random() - 1))
+        self._next_try_s = now_s + delay_s * (1 + JITTER * (2 * self._random() - 1))

@@ -59,7 +59,7 @@ def test_another_client_or_one_that_was_away_is_subscribed_on_anew() -> None:
 
 def test_silence_is_met_with_a_renewal_and_then_with_new_clients_until_life_is_seen() -> None:
     one = watch(longest_s=5.0)
-    one.alive()
+    one.established(-60.0)
     assert one.step(0.0, silent_s=59.9) is Step.CHECK
     assert one.step(0.1, silent_s=60.0) is Step.RENEW
     one.established(0.1)
