@@ -1,8 +1,9 @@
 """`XtFeed`: the vendor's terminal (miniQMT, or its quote service with a token) as a feed. Windows only, live only.
 
-Its rooms: xtlink.py calls the vendor, xtlane.py on threads that may hang, xtwatch.py decides when, xtpushes.py takes what
-comes, xtcenter.py is the quote service, xtreference.py instruments and trading dates, xtmessages.py the vendor's errors.
-Here they are put together: a timer on the loop looks once a second, and starts one attempt at a time.
+Its rooms: xtlink.py calls the vendor, xtlane.py on threads that may hang, xtwatch.py decides when, xtpushes.py takes
+what comes, xtcenter.py is the quote service, xtreference.py instruments and trading dates, xtmessages.py what the
+vendor's errors mean. Here they are put together: a timer on the loop looks once a second, and starts one attempt at a
+time.
 """
 
 from __future__ import annotations
@@ -112,8 +113,8 @@ class XtFeed:
             wanted,
             address=address,
             port=port,
-            on_push=lambda epoch, payload: self._pushes and self._pushes.on_push(epoch, payload),
-            on_pulse=lambda epoch, payload: self._pushes and self._pushes.on_pulse(epoch, payload),
+            on_push=self._on_push,
+            on_pulse=self._on_pulse,
             on_status=self._on_status,
         )
         self._service = (
@@ -307,7 +308,15 @@ class XtFeed:
         self._counts["clients"] = standing.generation
         self._watch.established(self._monotonic())
 
-    # ── the watch, on the loop ────────────────────────────────────────────────────────────────────────────────────
+    # ── callbacks, on the vendor's threads ────────────────────────────────────────────────────────────────────────
+
+    def _on_push(self, epoch: int, payload: Any) -> None:
+        if self._pushes is not None:
+            self._pushes.on_push(epoch, payload)
+
+    def _on_pulse(self, epoch: int, payload: Any) -> None:
+        if self._pushes is not None:
+            self._pushes.on_pulse(epoch, payload)
 
     def _on_status(self, status: Any) -> None:
         """Note a lost connection at once, on the vendor's thread; whether it is ours is looked at on the loop."""
@@ -320,6 +329,8 @@ class XtFeed:
             self._loop.call_soon_threadsafe(self._on_dropped)
         except RuntimeError:  # the loop has closed: nobody watches any more
             return
+
+    # ── the watch, on the loop ────────────────────────────────────────────────────────────────────────────────────
 
     def _on_dropped(self) -> None:
         self._counts["disconnects"] += 1
@@ -353,7 +364,8 @@ class XtFeed:
             self._begin_attempt(reconnect=step is Step.RECONNECT)
 
     def _begin_check(self) -> None:
-        assert self._calls is not None and self._standing is not None
+        assert self._calls is not None
+        assert self._standing is not None
         standing = self._standing
         self._checking = True
         self._begin(lambda: self._link.check(standing), self._on_checked, timeout_s=self._timeout_s)
@@ -408,7 +420,8 @@ class XtFeed:
         timeout_s: float,
     ) -> None:
         """Start a call of the vendor; `then` gets its future, failed where it could not even be started."""
-        assert self._calls is not None and self._loop is not None
+        assert self._calls is not None
+        assert self._loop is not None
         try:
             future = self._calls.submit(call, timeout_s=timeout_s)
         except FeedError as error:

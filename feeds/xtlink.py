@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, TypeGuard
 
 import structlog
 
@@ -222,7 +222,7 @@ def import_vendor(module: str) -> Any:
         raise FeedError(f"xt: the package xtquant cannot be used here ({error}).{told} {NOT_HERE}") from error
 
 
-def _is_granted(number: Any) -> bool:
+def _is_granted(number: Any) -> TypeGuard[int]:
     return isinstance(number, int) and number > 0
 
 

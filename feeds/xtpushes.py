@@ -220,7 +220,7 @@ class Pushes:
         self._inbox.close()
 
     def cut_off(self, reason: str) -> bool:
-        """Tell the engine that the connection is lost, once until ticks flow again; True if that is news. Any thread."""
+        """Tell the engine that the connection is lost, once until ticks flow; True if that is news. Any thread."""
         with self._lock:
             return self._fall_silent(reason, is_pulse=False)
 

@@ -58,7 +58,7 @@ class XtReference:
         download_sectors: bool,
         timeout_s: float,
     ) -> None:
-        """symbols: None = all of these boards. sectors: names or patterns, None = SECTORS. timeout_s: of one portion."""
+        """symbols: None = all of these boards. sectors: names, patterns; None = SECTORS. timeout_s: of one portion."""
         self._symbols = symbols
         self._lists = tuple(dict.fromkeys(LISTS[board] for board in boards if board in LISTS))
         self._patterns = SECTORS if sectors is None else tuple(sectors)

@@ -37,7 +37,9 @@ class Patience:
 
     def __post_init__(self) -> None:
         if not 0 < self.first_s <= self.longest_s:
-            raise FeedError(f"xt: backoff from {self.first_s:g} s to {self.longest_s:g} s: the first is the shorter one")
+            raise FeedError(
+                f"xt: backoff from {self.first_s:g} s to {self.longest_s:g} s: the first is the shorter one"
+            )
         if not 0 < self.silent_s <= self.renew_s:
             raise FeedError(f"xt: silent_s {self.silent_s:g} must not be more than renew_s {self.renew_s:g}")
 

@@ -39,6 +39,7 @@ from monitord.metrics import Metrics
 from monitord.pipeline import Outcome, Pipeline
 from monitord.positions import PositionSources
 from monitord.pump import Pump
+from monitord.reference import Reference
 from monitord.retention import Retention
 from monitord.store import Store
 from monitord.systemd import notify
@@ -94,6 +95,7 @@ class Parts:
     broker: Broker
     channel: AlertChannel
     feed: Feed
+    reference: Reference
     pipeline: Pipeline
     pump: Pump
     retention: Retention
@@ -142,11 +144,12 @@ class App:
         cleanup.push_async_callback(channel.close)
         cleanup.push_async_callback(feed.close)
         quotes = QuoteBoard()
-        pipeline = self._pipeline(feed, store, quotes)
+        reference = Reference(feed, folder=source_folder(settings, feed))
+        pipeline = self._pipeline(feed, store, quotes, reference)
         pump = Pump(store, channel, on_published=lambda epoch, off: gateway.hub.expect(epoch, off))
         retention = Retention(store, keep_days=settings.history.keep_days)
         deliveries = tuple(self._delivery(webhook, broker, store) for webhook in settings.notify.webhooks)
-        health = Health(feed, pipeline, store=store, pump=pump, deliveries=deliveries)
+        health = Health(feed, pipeline, store=store, pump=pump, deliveries=deliveries, reference=reference)
         gateway = Gateway(
             gateway_options(settings),
             alerts=channel,
@@ -158,13 +161,13 @@ class App:
         )
         cleanup.push_async_callback(gateway.stop)
         cleanup.callback(self._console.stop)
-        return Parts(store, broker, channel, feed, pipeline, pump, retention, deliveries, gateway, health)
+        return Parts(store, broker, channel, feed, reference, pipeline, pump, retention, deliveries, gateway, health)
 
-    def _pipeline(self, feed: Feed, store: Store, quotes: QuoteBoard) -> Pipeline:
+    def _pipeline(self, feed: Feed, store: Store, quotes: QuoteBoard, reference: Reference) -> Pipeline:
         settings = self._settings
         self._metrics.watch_feed(feed.counters)
-        # Offsets mean nothing in another source, so each has a journal and checkpoints of its own.
-        folder = settings.state_dir / "sources" / identity(feed.source_id)
+        self._metrics.watch_reference(reference.counters)
+        folder = source_folder(settings, feed)
         return Pipeline(
             feed,
             journal=Journal(folder / "journal", source_id=feed.source_id),
@@ -173,7 +176,8 @@ class App:
             load_rules=lambda: load_rules(settings),
             positions=PositionSources(settings.positions.texts, store.held),
             load_sectors=lambda: load_sectors(settings),
-            load_exrights=lambda: load_exrights(settings),
+            load_exrights=lambda: load_exrights(settings, reference.calendar()),
+            reference=reference,
             on_alerts=self._tell,
             on_ticks=quotes.update,
             on_step=self._count,
@@ -216,6 +220,7 @@ class App:
                 keep("gateway", parts.gateway.run),
                 keep("checkpoints", parts.pipeline.run_checkpoints),
                 keep("retention", parts.retention.run),
+                keep("reference", lambda: parts.reference.run(lambda: self._renew(parts.pipeline))),
                 keep("reload", lambda: self._reload_on_signal(parts.pipeline)),
                 keep("vital_signs", lambda: self._take_vital_signs(parts)),
             ]
@@ -296,6 +301,13 @@ class App:
                 await pipeline.reload()
             except (RuleError, OSError, UnicodeDecodeError) as error:
                 log.error("rules_rejected", why=str(error), kept=len(pipeline.rules().rules))
+
+    async def _renew(self, pipeline: Pipeline) -> None:
+        """Let new instruments and trading days take effect; with a bad file beside them the old ones stay."""
+        try:
+            await pipeline.renew_instruments()
+        except (RuleError, OSError, UnicodeDecodeError) as error:
+            log.error("instruments_rejected", why=str(error))
 
     async def _take_vital_signs(self, parts: Parts) -> None:
         """Measure how late the loop wakes, tell systemd that it does, and keep the gauges of what stands and waits."""
@@ -394,13 +406,18 @@ def load_sectors(settings: Settings) -> dict[str, tuple[str, ...]]:
     return sectors.load(settings.instruments.texts())
 
 
-def load_exrights(settings: Settings) -> str:
+def source_folder(settings: Settings, feed: Feed) -> Path:
+    """Return where the state of this source is: offsets mean nothing in another one, so each has its own."""
+    return settings.state_dir / "sources" / identity(feed.source_id)
+
+
+def load_exrights(settings: Settings, calendar: Calendar) -> str:
     """Read and check every ex-rights file and add the exchange's holidays, as the text of a control record.
 
     Raises RuleFileError with all findings, or OSError.
     """
     days = exrightfile.load(settings.instruments.exright_texts())
-    return encode_exrights(days, closed=closed_weekdays(Calendar.xshg(), since=HOLIDAYS_SINCE))
+    return encode_exrights(days, closed=closed_weekdays(calendar, since=HOLIDAYS_SINCE))
 
 
 def load_rules(settings: Settings) -> RuleSet:

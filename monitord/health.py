@@ -9,6 +9,7 @@ from typing import Any, Final
 from feeds.feed import Feed
 from monitord.pipeline import Pipeline
 from monitord.pump import Pump
+from monitord.reference import Reference
 from monitord.store import Store
 from notifiers.delivery import Delivery
 
@@ -27,10 +28,12 @@ class Health:
         store: Store,
         pump: Pump,
         deliveries: tuple[Delivery, ...],
+        reference: Reference | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._feed, self._pipeline = feed, pipeline
         self._store, self._pump, self._deliveries = store, pump, deliveries
+        self._reference = reference
         self._monotonic = monotonic
         self._started_s = monotonic()
         self.lag_s = 0.0
@@ -69,6 +72,7 @@ class Health:
                 "rules": len(engine.rules.rules),
                 "dropped": dict(engine.market.dropped),
             },
+            "reference": {} if self._reference is None else dict(self._reference.report()),
             "outbox": dict(self._pump.counters()),
             "receivers": {delivery.name: dict(delivery.counters()) for delivery in self._deliveries},
             "loop_lag_s": round(self.lag_s, 4),

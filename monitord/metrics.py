@@ -15,7 +15,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside every counter that nobody reads
@@ -51,6 +51,10 @@ class Metrics:
         """Show a feed's own counts (`Feed.counters`) as monitord_feed_total{count=…}, read when somebody asks."""
         self.registry.register(_FeedCounts(counters))
 
+    def watch_reference(self, counters: Callable[[], Mapping[str, int]]) -> None:
+        """Show what is known of instruments, and where feed and tables disagree, as monitord_reference{what=…}."""
+        self.registry.register(_ReferenceCounts(counters))
+
     def render(self) -> bytes:
         """Return the text of /metrics; its content type is CONTENT_TYPE."""
         return generate_latest(self.registry)
@@ -62,6 +66,19 @@ class _FeedCounts(Collector):
 
     def collect(self) -> Iterable[Metric]:
         family = CounterMetricFamily("monitord_feed", "Counts of the feed since it was opened", labels=["count"])
+        for name, count in self._counters().items():
+            family.add_metric([name], count)
+        yield family
+
+
+class _ReferenceCounts(Collector):
+    def __init__(self, counters: Callable[[], Mapping[str, int]]) -> None:
+        self._counters = counters
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(
+            "monitord_reference", "Instruments, limits and trading days of the feed, and disagreements", labels=["what"]
+        )
         for name, count in self._counters().items():
             family.add_metric([name], count)
         yield family

@@ -11,7 +11,10 @@ from config.origins import leaves, settable
 from config.settings import TOLD, Settings, Webhook
 
 DEFAULT_TOML = Path(__file__).parents[2] / "config" / "default.toml"
-UNSET = {("state_dir",), ("broker", "url"), ("broker", "socket"), ("broker", "password")}
+UNSET = {
+    *(("feed", "xt", name) for name in ("port", "token", "data_home")),
+    ("state_dir",), ("broker", "url"), ("broker", "socket"), ("broker", "password"),
+}  # fmt: skip
 """Settings without a fixed default: the file shows an example."""
 
 

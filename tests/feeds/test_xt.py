@@ -19,11 +19,11 @@ import pytest
 
 from feeds.errors import FeedError
 from feeds.feed import load_feed
-from feeds.inputs import FeedInput, Heartbeat, Mark, MarkKind
-from feeds.instruments import Board, Instrument
+from feeds.inputs import FeedInput, Heartbeat, MarkKind
+from feeds.instruments import Board
 from feeds.tick import TickBatch
 from feeds.xt import XtFeed
-from tests.feeds.vendor_terminal import TEN, Terminal, load_vendor, on_terminal_thread, running_terminal, tick
+from tests.feeds.vendor_terminal import TEN, Terminal, load_vendor, on_terminal_thread, running_terminal, tick, until
 
 
 @pytest.fixture
@@ -61,13 +61,6 @@ async def rest_of(feed: XtFeed) -> list[Any]:
     """Close the feed and return what it still yields."""
     await feed.close()
     return [one.value async for one in feed]
-
-
-async def until(true: Callable[[], object]) -> None:
-    """Wait for other threads to make something true."""
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0.001)
 
 
 def codes(n: int) -> list[str]:
@@ -147,7 +140,7 @@ async def test_no_terminal_is_one_clear_error(terminal: Terminal) -> None:
 
 async def test_a_refused_subscription_is_an_error_and_leaves_none_behind(terminal: Terminal) -> None:
     terminal.grants = [1, 2, -1]
-    with pytest.raises(FeedError, match="subscription refused for 600002.SH .answer -1.: .* no right"):
+    with pytest.raises(FeedError, match=r"subscription refused for 600002\.SH .answer -1.: .* no right"):
         await XtFeed(symbols=codes(3)).open()
     assert terminal.subscriptions == {}
     assert not any(client.connected for client in terminal.clients)

@@ -11,6 +11,7 @@ import gc
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -20,7 +21,16 @@ from feeds.inputs import Heartbeat, Mark, MarkKind
 from feeds.sessions import Calendar, unix_ms
 from feeds.tick import TickBatch
 from feeds.xt import PULSE, XtFeed
-from tests.feeds.vendor_terminal import TEN, Terminal, bson, load_vendor, on_terminal_thread, running_terminal, tick
+from tests.feeds.vendor_terminal import (
+    TEN,
+    Terminal,
+    bson,
+    load_vendor,
+    on_terminal_thread,
+    running_terminal,
+    tick,
+    until,
+)
 
 STOCK = "600519.SH"
 """One of the pulse."""
@@ -31,13 +41,6 @@ HOUR_S = 3600
 def terminal() -> Iterator[Terminal]:
     with running_terminal() as one:
         yield one
-
-
-async def until(true: Callable[[], object]) -> None:
-    """Wait for other threads to make something true."""
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0.001)
 
 
 class Desk:
@@ -174,7 +177,7 @@ async def test_a_terminal_that_stays_away_is_asked_ever_more_seldom_but_within_t
         await one.second()
         if one.feed.counters()["attempts"] > before:
             asked.append(second)
-    gaps = [later - before for before, later in zip(asked, asked[1:], strict=False)]
+    gaps = [later - before for before, later in pairwise(asked)]
     assert gaps[:4] == sorted(gaps[:4])
     assert max(gaps) <= 6
     assert len(asked) <= 30

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from feeds.errors import FeedError
 from feeds.xtlane import MOST_STUCK, VendorLane
+from tests.feeds.vendor_terminal import until
 
 
 @pytest.fixture
@@ -17,12 +18,6 @@ def release() -> Iterator[threading.Event]:
     event = threading.Event()
     yield event
     event.set()
-
-
-async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0.001)
 
 
 async def test_calls_run_on_one_thread_in_order_and_answer() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from feeds.errors import FeedError
@@ -32,7 +34,7 @@ def test_a_lost_client_is_replaced_at_once_and_then_with_doubling_delays_up_to_a
             now_s += 0.125
         tries.append(now_s)
         one.failed(now_s, hung=False)
-    assert [later - before for before, later in zip(tries, tries[1:], strict=False)] == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
+    assert [later - before for before, later in pairwise(tries)] == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
 
 
 @pytest.mark.parametrize(("random", "delay_s"), [(0.0, 0.8), (0.5, 1.0), (0.999999, 1.2)])
@@ -91,5 +93,5 @@ def test_a_check_that_fails_is_a_lost_connection() -> None:
 
 @pytest.mark.parametrize("patience", [{"first_s": 6.0}, {"first_s": 0.0}, {"silent_s": 61.0}, {"silent_s": 0.0}])
 def test_patience_that_makes_no_sense_is_refused(patience: dict[str, float]) -> None:
-    with pytest.raises(FeedError, match="^xt: "):
+    with pytest.raises(FeedError, match=r"^xt: "):
         Patience(**patience)

@@ -8,6 +8,7 @@ The package's two binary modules exist for Windows only. `load_vendor` puts a mo
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 import sys
@@ -332,3 +333,10 @@ def bson(value: Mapping[str, Any]) -> bytes:
 def unbson(encoded: bytes) -> dict[str, Any]:
     decoded: dict[str, Any] = importlib.import_module("xtquant.xtbson").BSON.decode(encoded)
     return decoded
+
+
+async def until(true: Callable[[], object]) -> None:
+    """Wait for other threads to make something true."""
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110  # the vendor's threads set no event of ours
+            await asyncio.sleep(0.001)
