@@ -95,8 +95,9 @@ class XtReference:
         except Exception as error:  # no holidays are loaded, or their download hangs: the past is better than nothing
             log.info("xt_coming_dates_unknown", error=str(error) or type(error).__name__)
             planned = []
-        # It reckons dates in the machine's own time zone: away from Shanghai all of them may be a day off.
-        coming = [day for day in planned if day > max(past)] if past and set(past) <= set(planned) else []
+        # It reckons dates in the machine's own time zone: away from Shanghai they may be a day off, its holidays too.
+        is_ours = bool(past) and [day for day in planned if day <= max(past)] == sorted(past)
+        coming = [day for day in planned if day > max(past)] if is_ours else []
         return tuple(sorted({*past, *coming}))
 
     async def _codes(self, lane: VendorLane, xtdata: Any) -> Sequence[str]:

@@ -31,7 +31,8 @@ REFRESH_AT: Final = ("08:50", "09:12", "09:26")
 prices, and when the auction is over. A table that says nothing new changes nothing."""
 START_WAIT_S: Final = 30.0
 """How long a start waits for a feed of which nothing is kept; then it goes on without, and the table comes later."""
-RETRY_S: Final = 300.0
+RETRY_S: Final = 60.0
+"""How soon a feed that has told nothing of today is asked again."""
 MOST_MISSING: Final = 10
 """Trading days that a feed may lack within what the built-in calendar knows of its last year, until it is not believed:
 a terminal that has loaded half of its dates would close the market."""

@@ -196,6 +196,7 @@ async def test_a_whole_market_pushed_as_bson_comes_out_as_one_batch(
     terminal: Terminal, opened: Callable[..., Any]
 ) -> None:
     feed = await opened()
+    feed._beat_timer.cancel()  # no heartbeat, however long the market takes
     market = [f"{600000 + place}.SH" for place in range(5000)] + [f"{place:06d}.SZ" for place in range(1, 501)]
     waiting = asyncio.ensure_future(anext(aiter(feed)))
     await asyncio.to_thread(terminal.push, {code: tick(volume=758_613 + place) for place, code in enumerate(market)})

@@ -58,7 +58,9 @@ async def test_a_token_without_rights_is_told_in_plain_words_and_never_shown(ter
         "boerror": f"token {TOKEN} 无效",
     }
     feed = XtFeed(token=TOKEN, pulse=())
-    with pytest.raises(FeedError, match=r"starting the quote service failed: .*未获取到市场权限.*token … 无效.*mistyped") as told:
+    with pytest.raises(
+        FeedError, match=r"starting the quote service failed: .*未获取到市场权限.*token … 无效.*mistyped"
+    ) as told:
         await feed.open()
     assert TOKEN not in str(told.value)
     assert terminal.clients == []
@@ -66,13 +68,11 @@ async def test_a_token_without_rights_is_told_in_plain_words_and_never_shown(ter
 
 async def test_a_port_that_is_taken_is_told(terminal: Terminal) -> None:
     terminal.settings["free_port"] = 0
-    with pytest.raises(FeedError, match="监听端口失败.*set another feed.xt.port"):
+    with pytest.raises(FeedError, match=r"监听端口失败.*set another feed\.xt\.port"):
         await XtFeed(token=TOKEN, pulse=()).open()
 
 
-async def test_a_service_that_never_gets_ready_is_given_up(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_service_that_never_gets_ready_is_given_up(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     """The vendor's `init` asks every half second, for ever, whether the login is done."""
     monkeypatch.setattr("feeds.xt.TOKEN_TIMEOUT_S", 0.05)
     terminal.hanging = {"get_status"}

@@ -14,7 +14,13 @@ from feeds.xtlink import import_vendor
 from feeds.xtmessages import MESSAGES, REFUSED, explain
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "feeds.md"
-OURS = {REFUSED, "DLL load failed", "cannot import name 'datacenter'", "No module named 'xtquant", "function not realize"}
+OURS = {
+    REFUSED,
+    "DLL load failed",
+    "cannot import name 'datacenter'",
+    "No module named 'xtquant",
+    "function not realize",
+}
 """What is not written in the package: our own words, Python's and Windows', and the terminal's."""
 
 
@@ -36,7 +42,9 @@ def test_each_message_is_one_the_vendor_still_has_and_is_documented(message: obj
 
 def test_every_exception_of_the_calls_we_make_is_explained() -> None:
     raised = re.findall(r"raise (?:Exception|ConnectionError|OSError)\(f?[\"']([^\"'{]{4,})", vendor_text())
-    ours = [text for text in raised if not text.startswith(("不能同时", "not find formula", "wait formula"))]
+    ours = [
+        text for text in raised if not text.startswith(("不能同时", "not find formula", "wait formula", "end_time("))
+    ]
     assert len(ours) >= 12
     assert [text for text in ours if not explain(text)] == []
 
@@ -82,7 +90,9 @@ def test_a_package_that_cannot_be_used_is_one_message_that_names_bridge_and_http
 def test_here_the_package_without_its_stand_in_says_the_same() -> None:
     import subprocess
 
-    program = "from feeds.xtlink import import_vendor\nimport sys; sys.modules['requests'] = None\nimport_vendor('xtdata')"
+    program = (
+        "from feeds.xtlink import import_vendor\nimport sys; sys.modules['requests'] = None\nimport_vendor('xtdata')"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert "FeedError: xt: the package xtquant cannot be used here (cannot import name 'datacenter'" in done.stderr
     assert "monitord bridge" in done.stderr

@@ -89,7 +89,9 @@ async def test_limits_of_0_or_10000_say_that_there_are_none(
     assert one.limits == known
 
 
-async def test_a_market_without_limits_is_one_that_is_not_loaded(terminal: Terminal, opened: Callable[..., Any]) -> None:
+async def test_a_market_without_limits_is_one_that_is_not_loaded(
+    terminal: Terminal, opened: Callable[..., Any]
+) -> None:
     codes = [f"{600000 + number}.SH" for number in range(20)]
     terminal.details = {code: detail("x", **limits(0.0, 0.0, 10.5)) for code in codes}
     terminal.details[codes[0]] = detail("y", **limits(11.55, 9.45, 10.5))
@@ -109,7 +111,10 @@ async def test_sectors_are_those_whose_names_fit_but_no_expired_ones(
         "沪深A股": ["600000.SH", "600001.SH"],
     }
     feed = await opened(symbols=["600000.SH", "600001.SH"])
-    assert [one.sectors for one in await feed.instruments()] == [("SW1银行", "GN上海", "沪深A股"), ("GN上海", "沪深A股")]
+    assert [one.sectors for one in await feed.instruments()] == [
+        ("SW1银行", "GN上海", "沪深A股"),
+        ("GN上海", "沪深A股"),
+    ]
     assert terminal.calls.index(("supply_history_data2", [])) < terminal.calls.index(("get_sector_list",))
 
 
