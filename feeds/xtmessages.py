@@ -18,8 +18,8 @@ class Message(NamedTuple):
 
 NOT_HERE: Final = (
     "It runs on Windows (x64) beside the vendor's terminal: install monitord[qmt] there. Without Windows "
-    "use the bridge (`monitord bridge` on the terminal's machine, feed.name = 'remote' here) or public "
-    "HTTP quotes (feed.name = 'http'); the feeds simulated and replay need nothing"
+    "use the bridge (`monitord bridge` on the terminal's machine, feed.name = 'redis' here) or public "
+    "HTTP quotes (feed.name = 'quotes_http'); the feeds simulated and replay need nothing"
 )
 """What there is where the vendor's package cannot be used."""
 REFUSED: Final = "subscription refused"

@@ -158,7 +158,7 @@ async def test_a_call_that_hangs_is_given_up_and_undone_when_it_comes_back(termi
 
 async def test_without_the_vendors_package_the_error_names_the_other_feeds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xtquant.xtdata", None)
-    with pytest.raises(FeedError, match=r"runs on Windows.*monitord\[qmt\].*bridge.*http.*simulated and replay"):
+    with pytest.raises(FeedError, match=r"runs on Windows.*monitord\[qmt\].*bridge.*quotes_http.*simulated and replay"):
         await XtFeed().open()
 
 

@@ -82,7 +82,7 @@ def test_a_package_that_cannot_be_used_is_one_message_that_names_bridge_and_http
     monkeypatch.setattr("feeds.xtlink.import_module", failing)
     with pytest.raises(FeedError) as told:
         import_vendor("xtdata")
-    assert str(told.value).count("monitord bridge") == str(told.value).count("'http'") == 1
+    assert str(told.value).count("monitord bridge") == str(told.value).count("'quotes_http'") == 1
     assert str(error) in str(told.value)
 
 
