@@ -67,6 +67,16 @@ def _network(text: str) -> str:
         raise ValueError(f"{text!r} is no network such as 10.0.0.0/8") from None
 
 
+def _complaint(setting: str, wrong: str, hint: str) -> PydanticCustomError:
+    """Make an error of a whole section point at the setting in it that is wrong."""
+    return PydanticCustomError("setting", "{wrong}", {"setting": setting, "wrong": wrong, "hint": hint})
+
+
+def _check_scheme(url: SecretStr | None) -> None:
+    if url is not None and not re.match(r"(rediss?|unix)://", url.get_secret_value()):
+        raise _complaint("url", "is no redis://, rediss:// or unix:// address", "redis://127.0.0.1:6379/0")
+
+
 Words: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Symbols: TypeAlias = Annotated[tuple[Annotated[str, AfterValidator(_symbol)], ...], BeforeValidator(_listed)]
 Events: TypeAlias = Annotated[tuple[EventName, ...], BeforeValidator(_listed)]
@@ -139,13 +149,42 @@ class XtSection(Section):
         return self
 
 
+def _stream(text: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", text):
+        return text
+    raise ValueError(f"{text!r} is no name: letters, digits, - _ . and at most 64 of them")
+
+
+StreamName: TypeAlias = Annotated[str, AfterValidator(_stream)]
+
+
+def _share(text: str) -> str:
+    found = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
+    if text == "" or (found is not None and int(found[1]) < int(found[2])):
+        return text
+    raise ValueError(f"{text!r} is no share: write 0/2 and 1/2 for the two halves of the rules")
+
+
+class RedisSection(Section):
+    """The tick stream that `monitord bridge` writes on another machine."""
+
+    url: SecretStr | None = None  # redis://, rediss:// or unix:// address; unset = that of the broker
+    stream: StreamName = "main"  # name of the stream, that of the bridge's bridge.stream
+
+    @model_validator(mode="after")
+    def _known_scheme(self) -> RedisSection:
+        _check_scheme(self.url)
+        return self
+
+
 class FeedSection(Section):
     """Where the ticks come from."""
 
-    name: Literal["simulated", "replay", "xt"] = "simulated"  # which of the sections below is used
+    name: Literal["simulated", "replay", "xt", "redis"] = "simulated"  # which of the sections below is used
     simulated: SimulatedSection = SimulatedSection()
     replay: ReplaySection = ReplaySection()
     xt: XtSection = XtSection()
+    redis: RedisSection = RedisSection()
 
     @model_validator(mode="after")
     def _has_inputs(self) -> FeedSection:
@@ -244,6 +283,8 @@ class EngineSection(Section):
 
     window: int = Field(default=250, ge=2, le=10_000)  # bars held per symbol and period
     checkpoint_s: Seconds = 60.0  # seconds between two checkpoints of the engine's state
+    # part of the rules this engine takes where several share them: "0/2" and "1/2"; "" = all
+    share: Annotated[str, AfterValidator(_share)] = ""
 
 
 class HistorySection(Section):
@@ -260,11 +301,31 @@ class BrokerSection(Section):
     socket: Path | None = None  # embedded: unix socket; unset = broker.sock in the state directory
     strict: bool = False  # embedded: fsync every write instead of every second
     password: SecretStr | None = None  # password of the broker, embedded or not
+    # embedded: lets bridges in as the user bridge, which can write tick streams and nothing else
+    bridge_password: SecretStr | None = None
 
     @model_validator(mode="after")
     def _known_scheme(self) -> BrokerSection:
-        if self.url is not None and not re.match(r"(rediss?|unix)://", self.url.get_secret_value()):
-            raise _complaint("url", "is no redis://, rediss:// or unix:// address", "redis://127.0.0.1:6379/0")
+        _check_scheme(self.url)
+        return self
+
+
+class BridgeSection(Section):
+    """`monitord bridge`: carries the feed of this machine to a daemon on another, over Redis."""
+
+    url: SecretStr | None = None  # redis://, rediss:// or unix:// address; unset = broker.url
+    stream: StreamName = "main"  # name of the stream; spare bridges of one market have the same
+    name: Annotated[str, AfterValidator(lambda text: text and _stream(text))] = (
+        ""  # of this bridge, "" = the host's name
+    )
+    keep_s: Annotated[float, Field(ge=10, le=86_400)] = (
+        600.0  # how long the stream keeps an input: 260 MB for 10 minutes
+    )
+    spool_mb: int = Field(default=2048, ge=16)  # what is kept on the disk while Redis is away; the oldest goes first
+
+    @model_validator(mode="after")
+    def _known_scheme(self) -> BridgeSection:
+        _check_scheme(self.url)
         return self
 
 
@@ -344,9 +405,14 @@ class LogSection(Section):
 
 
 def state_home() -> Path:
-    """Return systemd's $STATE_DIRECTORY, else $XDG_STATE_HOME/monitord, else ~/.local/state/monitord."""
+    """Return systemd's $STATE_DIRECTORY, else $XDG_STATE_HOME/monitord, else ~/.local/state/monitord.
+
+    On Windows it is %LOCALAPPDATA%/monitord.
+    """
     if os.environ.get("STATE_DIRECTORY"):
         return Path(os.environ["STATE_DIRECTORY"].split(":")[0])
+    if os.name == "nt" and os.environ.get("LOCALAPPDATA"):
+        return Path(os.environ["LOCALAPPDATA"]) / "monitord"
     home = os.environ.get("XDG_STATE_HOME")
     return (Path(home) if home else Path.home() / ".local" / "state") / "monitord"
 
@@ -366,6 +432,7 @@ class Settings(BaseSettings):
     engine: EngineSection = EngineSection()
     history: HistorySection = HistorySection()
     broker: BrokerSection = BrokerSection()
+    bridge: BridgeSection = BridgeSection()
     gateway: GatewaySection = GatewaySection()
     notify: NotifySection = NotifySection()
     log: LogSection = LogSection()
@@ -395,8 +462,3 @@ def _secrets(value: Any) -> list[str]:
     if isinstance(value, tuple):
         return [text for member in value for text in _secrets(member)]
     return []
-
-
-def _complaint(setting: str, wrong: str, hint: str) -> PydanticCustomError:
-    """Make an error of a whole section point at the setting in it that is wrong."""
-    return PydanticCustomError("setting", "{wrong}", {"setting": setting, "wrong": wrong, "hint": hint})

@@ -60,6 +60,7 @@ FEEDS: dict[str, str] = {
     "simulated": "feeds.simulated:SimulatedFeed",
     "replay": "feeds.replay:ReplayFeed",
     "xt": "feeds.xt:XtFeed",
+    "redis": "feeds.remote:RemoteFeed",
 }
 """Feed name in the settings → `module:class`, imported when chosen (a feed may need packages others don't have).
 

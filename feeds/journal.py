@@ -183,6 +183,14 @@ class Journal:
         """Yield the records behind `after` with the feed offset each follows; raises FeedError for damage or a hole."""
         return read_journal(self.folder, after=after)
 
+    def controls(self, *, after: int = -1) -> Iterator[Control]:
+        """Yield the control records behind `after`, decoding nothing else; raises FeedError where one is damaged."""
+        for place, segment in enumerate(self._segments):
+            if place + 1 < len(self._segments) and self._segments[place + 1].first <= after + 1:
+                continue
+            with _DiskErrors(f"read the journal {self.folder}"):
+                yield from _controls_of(segment, after=after)
+
     def trim(self, *, before: int) -> int:
         """Delete the segments all of whose records are older than offset `before`; return how many."""
         doomed = [old for old, newer in zip(self._segments, self._segments[1:], strict=False) if newer.first <= before]
@@ -341,6 +349,16 @@ def _read_segment(segment: _Segment, *, after: int, newer: int | None) -> Iterat
             f"journal {segment.path.parent}: records {offset + 1} to {newer - 1} are missing from {segment.path.name}; "
             "restore the file, or move the folder away to start without history"
         )
+
+
+def _controls_of(segment: _Segment, *, after: int) -> Iterator[Control]:
+    offset = segment.first - 1
+    for kind, _, payload in _walk(segment.path, segment.path.read_bytes()):
+        offset += kind not in (_Kind.HEADER, _Kind.REST)
+        if kind == _Kind.CONTROL and offset > after:
+            control = _decode(kind, payload, None, f"{segment.path} offset {offset}")
+            assert isinstance(control, Control)
+            yield control
 
 
 def _finished(records: Iterator[tuple[int, int, bytes]]) -> Iterator[tuple[int, int, bytes, bytes | None]]:

@@ -23,11 +23,12 @@ import structlog
 from config.settings import Settings, Webhook
 from feeds.errors import FeedError
 from feeds.exrights import HOLIDAYS_SINCE, closed_weekdays, encode_exrights
-from feeds.feed import Feed, load_feed
+from feeds.feed import Feed
 from feeds.journal import Journal
 from feeds.sessions import Calendar
 from monitord.broker import Broker, EmbeddedBroker, ExternalBroker
 from monitord.checkpoint import CheckpointFolder
+from monitord.choice import build_feed
 from monitord.console import Console
 from monitord.errors import DaemonError
 from monitord.gateway.auth import Token
@@ -43,7 +44,7 @@ from monitord.reference import Reference
 from monitord.retention import Retention
 from monitord.store import Store
 from monitord.systemd import notify
-from notifiers.channel import AlertChannel
+from notifiers.channel import AlertChannel, Fenced
 from notifiers.delivery import Delivery
 from notifiers.errors import DeliveryError
 from notifiers.group import AlertConsumer, consumer_client
@@ -52,6 +53,7 @@ from rules import exrightfile, positions, rulefile, sectors
 from rules.alert import Alert, identity
 from rules.errors import RuleError
 from rules.rule import RuleSet
+from rules.share import Share
 
 log = structlog.get_logger(__name__)
 
@@ -67,6 +69,8 @@ WATCHDOG_S: Final = 4.0
 """How often systemd's watchdog hears from us: well within the unit's WatchdogSec."""
 FAILED: Final = 1
 """Exit code of a daemon that must be started again; recovery puts right what it left behind."""
+FENCED: Final = 3
+"""Exit code of a daemon whose share of the rules another one has taken: started again, it would take it back."""
 
 
 class StartError(DaemonError):
@@ -84,7 +88,7 @@ def main(settings: Settings, *, console: Console) -> int:
         raise StartError(str(error)) from error
     except ExceptionGroup as failures:  # each was logged with its traceback at its task's top
         log.error("daemon_failed", why=[str(failure) or type(failure).__name__ for failure in failures.exceptions])
-        return FAILED
+        return FAILED if failures.subgroup(Fenced) is None else FENCED
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,24 +133,28 @@ class App:
     async def _build(self, cleanup: AsyncExitStack) -> Parts:
         """Make the parts; what is open is closed by `cleanup`, last opened first."""
         settings = self._settings
-        _make(settings.state_dir)
+        folder = state_folder(settings)
+        _make(folder)
         load_rules(settings)  # a bad file is said before anything is opened
         load_sectors(settings)
         exrightfile.load(settings.instruments.exright_texts())
         positions.load(settings.positions.texts())
-        feed = build_feed(settings)
-        store = await Store.open(settings.state_dir / "monitord.sqlite")
-        cleanup.push_async_callback(store.close)
         broker = build_broker(settings)
+        feed = build_feed(settings, broker_url=broker.url)
+        store = await Store.open(folder / "monitord.sqlite")
+        cleanup.push_async_callback(store.close)
         await broker.start()
         cleanup.push_async_callback(broker.stop)
-        channel = AlertChannel(broker.url)
+        channel = AlertChannel(broker.url, share=settings.engine.share)
         cleanup.push_async_callback(channel.close)
+        if settings.engine.share:
+            log.info("share_claimed", share=settings.engine.share, token=await channel.claim())
         cleanup.push_async_callback(feed.close)
         quotes = QuoteBoard()
         reference = Reference(feed, folder=source_folder(settings, feed))
         pipeline = self._pipeline(feed, store, quotes, reference)
-        pump = Pump(store, channel, on_published=lambda epoch, off: gateway.hub.expect(epoch, off))
+        self._metrics.watch_engine(lambda: pipeline.engine.market.dropped, counters=pipeline.counters)
+        pump = Pump(store, channel, on_published=lambda epoch, alerts: gateway.hub.hear(epoch, alerts))
         retention = Retention(store, keep_days=settings.history.keep_days)
         deliveries = tuple(self._delivery(webhook, broker, store) for webhook in settings.notify.webhooks)
         health = Health(feed, pipeline, store=store, pump=pump, deliveries=deliveries, reference=reference)
@@ -189,7 +197,9 @@ class App:
         options = {name: getattr(webhook, name) for name in type(webhook).model_fields}
         options["url"] = webhook.url.get_secret_value()
         options["secrets"] = tuple(secret.get_secret_value() for secret in webhook.secrets)
-        consumer = AlertConsumer(consumer_client(broker.url), webhook.name)
+        share = self._settings.engine.share
+        name = f"monitord:{share}" if share else "monitord"
+        consumer = AlertConsumer(consumer_client(broker.url), webhook.name, consumer=name)
         return Delivery(build_notifier("webhook", **options), consumer, store.deliveries)
 
     # ── running ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -265,6 +275,9 @@ class App:
         while True:
             try:
                 return await run()
+            except Fenced as error:
+                log.error("daemon_fenced", why=str(error), hint="another daemon runs this share; stop one of the two")
+                raise
             except Exception:
                 log.exception("task_failed", task=name, retry_s=backoff_s)
                 if self._fails_too_often():
@@ -363,13 +376,14 @@ def _make(state_dir: Path) -> None:
         raise StartError(f"state_dir {state_dir} cannot be made: {error.strerror}; set another state_dir") from error
 
 
+def state_folder(settings: Settings) -> Path:
+    """Return the folder of journal, checkpoints and store: of one process alone, so each share has its own."""
+    share = settings.engine.share
+    return settings.state_dir / f"share-{share.replace('/', '-of-')}" if share else settings.state_dir
+
+
 async def _until(event: asyncio.Event) -> None:
     await event.wait()
-
-
-def build_feed(settings: Settings) -> Feed:
-    """Make the chosen feed; raises FeedError."""
-    return load_feed(settings.feed.name)(**settings.feed.arguments())
 
 
 def build_broker(settings: Settings) -> Broker:
@@ -377,12 +391,17 @@ def build_broker(settings: Settings) -> Broker:
     section = settings.broker
     if section.url is not None:
         return ExternalBroker(section.url.get_secret_value())
+    if settings.engine.share:
+        raise StartError(
+            "engine.share needs a Redis that all shares have in common, which none of them stops: set broker.url"
+        )
     return EmbeddedBroker(
         settings.state_dir / "broker",
         port=section.port,
         socket=section.socket,
         strict=section.strict,
         password=None if section.password is None else section.password.get_secret_value(),
+        bridge_password=None if section.bridge_password is None else section.bridge_password.get_secret_value(),
     )
 
 
@@ -408,7 +427,7 @@ def load_sectors(settings: Settings) -> dict[str, tuple[str, ...]]:
 
 def source_folder(settings: Settings, feed: Feed) -> Path:
     """Return where the state of this source is: offsets mean nothing in another one, so each has its own."""
-    return settings.state_dir / "sources" / identity(feed.source_id)
+    return state_folder(settings) / "sources" / identity(feed.source_id)
 
 
 def load_exrights(settings: Settings, calendar: Calendar) -> str:
@@ -421,5 +440,6 @@ def load_exrights(settings: Settings, calendar: Calendar) -> str:
 
 
 def load_rules(settings: Settings) -> RuleSet:
-    """Read and check every rule file; raises RuleFileError with all findings, or OSError."""
-    return rulefile.load(settings.rules.texts(), language=settings.rules.language)
+    """Read and check every rule file, keep our share; raises RuleFileError with all findings, or OSError."""
+    share = Share.parse(settings.engine.share) if settings.engine.share else None
+    return rulefile.load(settings.rules.texts(), language=settings.rules.language, share=share)

@@ -18,6 +18,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote
@@ -25,8 +26,10 @@ from urllib.parse import quote
 import structlog
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
+from feeds.connection import heeding_cancel
+from feeds.tickstream import ACL_COMMANDS, PREFIX
 from monitord.errors import BrokerError
-from notifiers.channel import connect_to, heeding_cancel
+from notifiers.channel import connect_to
 from notifiers.errors import DeliveryError
 
 OLDEST_VERSION: Final = (6, 2)
@@ -108,17 +111,20 @@ class EmbeddedBroker:
         socket: Path | None = None,
         strict: bool = False,
         password: str | None = None,
+        bridge_password: str | None = None,
         start_s: float = START_S,
     ) -> None:
         """Name the folder of its files; nothing is started.
 
         port: 0 = unix socket only. socket: default broker.sock in the folder. strict: fsync each write (AOF always)
-        instead of each second. start_s: the deadline of a start.
+        instead of each second. bridge_password: lets bridges in as the user `bridge`, which can write tick streams and
+        heartbeats and nothing else. start_s: the deadline of a start.
         """
         self.folder = folder.absolute()
         self.port = port
         self.socket = (socket or folder / "broker.sock").absolute()
         self._strict, self._password, self._start_s = strict, password, start_s
+        self._bridge_password = bridge_password
         self._child: subprocess.Popen[bytes] | None = None
         self._stopping = False
         self._counters = {"starts": 0, "adoptions": 0, "deaths": 0}
@@ -264,6 +270,10 @@ class EmbeddedBroker:
         }
         if self._password:
             lines["requirepass"] = _quoted(self._password)
+        if self._bridge_password:
+            digest = sha256(self._bridge_password.encode()).hexdigest()
+            keys = f"~{PREFIX}ticks:* ~{PREFIX}bridge:*"
+            lines["user"] = f"bridge on #{digest} resetkeys resetchannels {keys} {ACL_COMMANDS}"
         return "".join(f"{name} {value}\n" for name, value in lines.items())
 
     async def _adopt_if_ready(self) -> bool:

@@ -71,6 +71,7 @@ class Health:
                 "offset": engine.offset,
                 "rules": len(engine.rules.rules),
                 "dropped": dict(engine.market.dropped),
+                **self._pipeline.counters(),
             },
             "reference": {} if self._reference is None else dict(self._reference.report()),
             "outbox": dict(self._pump.counters()),

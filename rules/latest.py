@@ -6,7 +6,7 @@ there and only the auction's virtual price moves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -100,6 +100,11 @@ class Latest:
     def raw(self, name: str) -> FloatArray:
         """Return a kept tick column, (n,) float64."""
         return self._raw[name].array
+
+    def core(self) -> Iterator[tuple[str, FloatArray]]:
+        """Yield the name of each CORE column with the column, (n,) float64."""
+        for name in CORE:
+            yield name, self._raw[name].array
 
     def halted(self) -> BoolArray:
         """Tell which symbols' latest status is a halt."""

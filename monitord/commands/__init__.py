@@ -12,6 +12,7 @@ from monitord.errors import DaemonError
 
 COMMANDS: Final = {
     "run": "monitord.commands.run",
+    "bridge": "monitord.commands.bridge",
     "check": "monitord.commands.check",
     "catalog": "monitord.commands.catalog",
     "test": "monitord.commands.test",

@@ -20,6 +20,8 @@ from tests.virtual_time import run
 
 NEEDS_A_TERMINAL = {"xt"}
 """Feeds whose source exists on the vendor's platform only; their own tests open them over a stand-in."""
+NEEDS_A_SERVER = {"redis"}
+"""Feeds that other processes write: their own tests ask the same of them over a real server, in real time."""
 
 
 def replay(folder: Path, **settings: Any) -> Feed:
@@ -50,7 +52,7 @@ OPENED_HERE: dict[str, Callable[..., Feed]] = {"replay": replay, "simulated": si
 
 
 def test_every_feed_of_the_registry_is_asked() -> None:
-    assert set(OPENED_HERE) | NEEDS_A_TERMINAL == set(FEEDS)
+    assert set(OPENED_HERE) | NEEDS_A_TERMINAL | NEEDS_A_SERVER == set(FEEDS)
 
 
 def test_an_unknown_feed_is_refused_with_the_names_there_are() -> None:

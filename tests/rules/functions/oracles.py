@@ -308,6 +308,8 @@ def windows_of(rule: Callable[..., Series], **options: float) -> Compute:
     """Apply a numpy reduction to each full window."""
 
     def compute(x: Series, n: float) -> Series:
+        if x.size < n:
+            return np.full(x.size, nan)
         rows = sliding_window_view(x, int(n))
         return np.concatenate([np.full(int(n) - 1, nan), rule(rows, axis=-1, **options)])
 
