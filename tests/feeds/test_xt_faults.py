@@ -51,7 +51,7 @@ class Desk:
         self.passed_s = 0.0
         self.got: list[Any] = []
         clocks = {"monotonic": lambda: 50.0 + self.passed_s, "now": lambda: TEN / 1000 + self.passed_s}
-        self.feed = XtFeed(**{"random": lambda: 0.5, "timeout_s": 0.1} | clocks | settings)
+        self.feed = XtFeed(**{"random": lambda: 0.5, "timeout_s": 3.0} | clocks | settings)
 
     async def open(self) -> None:
         await self.feed.open()
@@ -234,7 +234,7 @@ async def test_a_connection_lost_before_the_first_tick_silences_nothing(desk: Ca
 
 @pytest.mark.parametrize("call", ["connect", "subscribe_whole_quote", "is_connected", "unsubscribe_quote"])
 async def test_a_call_that_hangs_is_left_and_what_it_did_late_is_undone(call: str, desk: Callable[..., Any]) -> None:
-    one = await desk()
+    one = await desk(timeout_s=0.15)
     one.push()
     one.terminal.hanging = {call}
     if call == "connect":

@@ -85,15 +85,15 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 async def test_what_the_feed_knows_is_journaled_once_and_in_force(tmp_path: Path, store: Store) -> None:
     stand = Stand(tmp_path, store)
     await stand.pipeline.recover()
-    assert stand.records() == [ControlKind.INSTRUMENTS, ControlKind.EXRIGHTS, ControlKind.RULES]
+    assert stand.records() == [ControlKind.INSTRUMENTS, ControlKind.RULES]
     assert stand.pipeline.engine.market.instruments == {"600000.SH": BANK}
     await stand.pipeline.renew_instruments()
-    assert len(stand.records()) == 3, "what is not new is no record"
+    assert len(stand.records()) == 2, "what is not new is no record"
     stand.feed.known = (replace(BANK, name="XD浦发银"),)
     stand.feed.dates = (DAY - 1, DAY, DAY + 2)
     assert await stand.reference.refresh()
     await stand.pipeline.renew_instruments()
-    assert stand.records()[3:] == [ControlKind.INSTRUMENTS, ControlKind.EXRIGHTS]
+    assert stand.records()[2:] == [ControlKind.INSTRUMENTS, ControlKind.EXRIGHTS]
     market = stand.pipeline.engine.market
     assert market.instruments["600000.SH"].name == "XD浦发银"
     assert market.exrights.table.previous(DAY + 2) == DAY, "the feed's own days decide what the day before was"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,16 @@ from tests.virtual_time import run
 
 DAY = 20240102
 BANK = replace(instrument_of("600000.SH", name="浦发银行"), limits=Limits(7.28, 5.96, 6.62, DAY))
+
+
+@pytest.fixture(autouse=True)
+def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work of threads is done at once: virtual time passes while a thread works, and the order would be anybody's."""
+
+    async def at_once(work: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        return work(*arguments, **named)
+
+    monkeypatch.setattr(asyncio, "to_thread", at_once)
 
 
 class Market:
