@@ -21,6 +21,7 @@ SHIPPED_RULES = Path(__file__).resolve().parent / "rules"
 EventName: TypeAlias = Literal[
     "pending", "fire", "resolve", "suppressed", "confirmed", "withdrawn", "nodata", "flapping", "expired"
 ]
+BoardName: TypeAlias = Literal["main", "chinext", "star", "bse", "index", "b_share", "etf", "bond"]
 TOLD: tuple[EventName, ...] = ("fire", "resolve", "confirmed", "withdrawn", "nodata", "flapping", "expired")
 """What a receiver gets unless told otherwise; pending and suppressed are stored and streamed only."""
 
@@ -120,9 +121,40 @@ class ReplaySection(Section):
 
 
 class XtSection(Section):
-    """xtquant (miniQMT), Windows only."""
+    """xtquant (miniQMT, or the vendor's quote service with a token), Windows only."""
 
-    symbols: Symbols = ()  # watch only these, () = the whole market
+    symbols: Symbols = ()  # watch only these, () = whole markets
+    markets: Annotated[tuple[Literal["SH", "SZ", "BJ"], ...], BeforeValidator(_listed)] = ()  # () = all three
+    # what of the markets is kept: main, chinext, star, bse, index, b_share, etf, bond; () = shares and indices
+    boards: Annotated[tuple[BoardName, ...], BeforeValidator(_listed)] = ()
+    address: str = ""  # machine of the terminal, "" = this one
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None  # of the terminal, unset = it is looked for
+    token: SecretStr | None = None  # no terminal: log in at the vendor's quote servers with this
+    data_home: Path | None = None  # with a token: where the vendor keeps its files; unset = folder data where it runs
+    servers: Words = ()  # with a token: quote servers as ip:port, () = the vendor chooses
+    pulse: Symbols = ()  # if none of these ticks, the feed is silent; () = the Shanghai index and ten liquid stocks
+    silent_s: Seconds = 10.0  # trading time without a pulse until the feed calls itself silent
+    renew_s: Seconds = 60.0  # and until it subscribes anew, then connects anew
+    reconnect_first_s: Seconds = 0.5  # first delay between attempts to connect, doubling
+    reconnect_longest_s: Seconds = 5.0  # longest delay between attempts to connect
+    timeout_s: Seconds = 30.0  # how long a call of the vendor may take
+    inbox_batches: int = Field(default=256, ge=1, le=100_000)  # pushes that may wait; beyond, the oldest is dropped
+    sectors: Words = ()  # the vendor's sectors that are taken, * allowed; () = 沪深A股, SW1*, GN*
+    download_sectors: bool = True  # let the terminal fetch its lists of sectors first, once a day
+
+    @model_validator(mode="after")
+    def _one_way(self) -> XtSection:
+        if self.symbols and self.markets:
+            raise _complaint("markets", "stands beside symbols", "a market's push holds its symbols already: name one")
+        if self.address and self.port is None:
+            raise _complaint("address", "names a machine without a port", "set feed.xt.port as well, 58610 as a rule")
+        if self.address and self.token is not None:
+            raise _complaint("token", "stands beside address", "a token needs no terminal: leave one of them out")
+        if self.silent_s > self.renew_s:
+            raise _complaint("silent_s", "is more than renew_s", "silence is told first, and mended later")
+        if self.reconnect_first_s > self.reconnect_longest_s:
+            raise _complaint("reconnect_first_s", "is more than reconnect_longest_s", "the first delay is the shortest")
+        return self
 
 
 def _stream(text: str) -> str:
@@ -190,7 +222,11 @@ class FeedSection(Section):
         """Return the keyword arguments of the chosen feed's class; an empty list is None, which means no choice."""
         chosen: Section = getattr(self, self.name)
         values = {name: getattr(chosen, name) for name in type(chosen).model_fields}
-        return {name: None if value == () else value for name, value in values.items()}
+        return {name: None if value == () else _revealed(value) for name, value in values.items()}
+
+
+def _revealed(value: Any) -> Any:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 class RecordSection(Section):

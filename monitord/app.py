@@ -41,6 +41,7 @@ from monitord.pipeline import Outcome, Pipeline
 from monitord.positions import PositionSources
 from monitord.pump import Pump
 from monitord.recording import Recording
+from monitord.reference import Reference
 from monitord.retention import Retention
 from monitord.store import Store
 from monitord.systemd import notify
@@ -99,6 +100,7 @@ class Parts:
     broker: Broker
     channel: AlertChannel
     feed: Feed
+    reference: Reference
     pipeline: Pipeline
     pump: Pump
     retention: Retention
@@ -152,12 +154,15 @@ class App:
         cleanup.push_async_callback(feed.close)
         quotes = QuoteBoard()
         recording = await self._recording(feed, cleanup)
-        pipeline = self._pipeline(feed, store, quotes, recording)
+        reference = Reference(feed, folder=source_folder(settings, feed))
+        pipeline = self._pipeline(feed, store, quotes, reference, recording)
         self._metrics.watch_engine(lambda: pipeline.engine.market.dropped, counters=pipeline.counters)
         pump = Pump(store, channel, on_published=lambda epoch, alerts: gateway.hub.hear(epoch, alerts))
         retention = Retention(store, keep_days=settings.history.keep_days)
         deliveries = tuple(self._delivery(webhook, broker, store) for webhook in settings.notify.webhooks)
-        health = Health(feed, pipeline, store=store, pump=pump, deliveries=deliveries, recording=recording)
+        health = Health(
+            feed, pipeline, store=store, pump=pump, deliveries=deliveries, reference=reference, recording=recording
+        )
         gateway = Gateway(
             gateway_options(settings),
             alerts=channel,
@@ -169,7 +174,9 @@ class App:
         )
         cleanup.push_async_callback(gateway.stop)
         cleanup.callback(self._console.stop)
-        return Parts(store, broker, channel, feed, pipeline, pump, retention, deliveries, gateway, health, recording)
+        return Parts(
+            store, broker, channel, feed, reference, pipeline, pump, retention, deliveries, gateway, health, recording
+        )
 
     async def _recording(self, feed: Feed, cleanup: AsyncExitStack) -> Recording | None:
         """Open what is recorded beside, if anything is; raises FeedError."""
@@ -181,11 +188,13 @@ class App:
         cleanup.push_async_callback(recording.abandon)
         return recording
 
-    def _pipeline(self, feed: Feed, store: Store, quotes: QuoteBoard, recording: Recording | None) -> Pipeline:
+    def _pipeline(
+        self, feed: Feed, store: Store, quotes: QuoteBoard, reference: Reference, recording: Recording | None
+    ) -> Pipeline:
         settings = self._settings
         self._metrics.watch_feed(feed.counters)
-        # Offsets mean nothing in another source, so each has a journal and checkpoints of its own.
-        folder = state_folder(settings) / "sources" / identity(feed.source_id)
+        self._metrics.watch_reference(reference.counters)
+        folder = source_folder(settings, feed)
         journal = Journal(folder / "journal", source_id=feed.source_id)
         if recording is not None and not feed.has_offsets:
             recording.go_on_behind(journal.end)
@@ -197,7 +206,8 @@ class App:
             load_rules=lambda: load_rules(settings),
             positions=PositionSources(settings.positions.texts, store.held),
             load_sectors=lambda: load_sectors(settings),
-            load_exrights=lambda: load_exrights(settings),
+            load_exrights=lambda: load_exrights(settings, reference.calendar()),
+            reference=reference,
             on_alerts=self._tell,
             on_ticks=quotes.update,
             on_step=self._count,
@@ -241,6 +251,7 @@ class App:
                 keep("checkpoints", parts.pipeline.run_checkpoints),
                 keep("retention", parts.retention.run),
                 *([tasks.create_task(_record(parts.recording), name="recording")] if parts.recording else []),
+                keep("reference", lambda: parts.reference.run(lambda: self._renew(parts.pipeline))),
                 keep("reload", lambda: self._reload_on_signal(parts.pipeline)),
                 keep("vital_signs", lambda: self._take_vital_signs(parts)),
             ]
@@ -325,6 +336,13 @@ class App:
                 await pipeline.reload()
             except (RuleError, OSError, UnicodeDecodeError) as error:
                 log.error("rules_rejected", why=str(error), kept=len(pipeline.rules().rules))
+
+    async def _renew(self, pipeline: Pipeline) -> None:
+        """Let new instruments and trading days take effect; with a bad file beside them the old ones stay."""
+        try:
+            await pipeline.renew_instruments()
+        except (RuleError, OSError, UnicodeDecodeError) as error:
+            log.error("instruments_rejected", why=str(error))
 
     async def _take_vital_signs(self, parts: Parts) -> None:
         """Measure how late the loop wakes, tell systemd that it does, and keep the gauges of what stands and waits."""
@@ -456,13 +474,18 @@ def load_sectors(settings: Settings) -> dict[str, tuple[str, ...]]:
     return sectors.load(settings.instruments.texts())
 
 
-def load_exrights(settings: Settings) -> str:
+def source_folder(settings: Settings, feed: Feed) -> Path:
+    """Return where the state of this source is: offsets mean nothing in another one, so each has its own."""
+    return state_folder(settings) / "sources" / identity(feed.source_id)
+
+
+def load_exrights(settings: Settings, calendar: Calendar) -> str:
     """Read and check every ex-rights file and add the exchange's holidays, as the text of a control record.
 
     Raises RuleFileError with all findings, or OSError.
     """
     days = exrightfile.load(settings.instruments.exright_texts())
-    return encode_exrights(days, closed=closed_weekdays(Calendar.xshg(), since=HOLIDAYS_SINCE))
+    return encode_exrights(days, closed=closed_weekdays(calendar, since=HOLIDAYS_SINCE))
 
 
 def load_rules(settings: Settings) -> RuleSet:

@@ -56,6 +56,16 @@ DOUBTS_AT_ONCE: Final = 20
 """Ex-rights days not believed that are logged of one input."""
 
 
+class InstrumentSource(Protocol):
+    """Where the pipeline has the instruments from (`Reference`); without one it asks its feed."""
+
+    async def start(self) -> None:
+        """Learn what there is, behind the opening of the feed and before its first tick."""
+
+    async def instruments(self) -> Sequence[Instrument]:
+        """Return the instruments as they are known now."""
+
+
 class Outbox(Protocol):
     """What the pipeline needs of the store."""
 
@@ -100,6 +110,7 @@ class Pipeline:
         positions: PositionSources | None = None,
         load_sectors: Callable[[], Mapping[str, Sequence[str]]] = dict,
         load_exrights: Callable[[], str] = lambda: NO_EXRIGHTS,
+        reference: InstrumentSource | None = None,
         on_alerts: Callable[[Sequence[Alert]], None],
         on_ticks: Callable[[TickBatch], None] = lambda batch: None,
         on_step: Callable[[Outcome], None] = lambda outcome: None,
@@ -115,6 +126,7 @@ class Pipeline:
         self._positions = positions
         self._load_sectors = load_sectors
         self._load_exrights = load_exrights
+        self._reference = reference
         self._of_feed: Sequence[Instrument] = ()
         self._on_alerts = on_alerts
         self._on_ticks = on_ticks
@@ -235,7 +247,9 @@ class Pipeline:
         date_ms = self._engine.market.clock_ms
         counts = await self._store.episodes(since_date=date_text(date_ms) if date_ms else "")
         await self._in_engine(lambda: self._engine.raise_episodes(counts))
-        self._of_feed = await self._feed.instruments()
+        if self._reference is not None:
+            await self._reference.start()
+        self._of_feed = await (self._reference or self._feed).instruments()
         await self._take_over(ControlKind.INSTRUMENTS, await self._instruments())
         await self._take_over(ControlKind.EXRIGHTS, await asyncio.to_thread(self._load_exrights))
         await self._take_over(ControlKind.POSITIONS, await self._position_source())
@@ -320,6 +334,20 @@ class Pipeline:
             if rules.source != self._engine.rules.source:
                 await self._control(Control(ControlKind.RULES, rules.source))
         log.info("rules_loaded", rules=len(rules.rules))
+
+    async def renew_instruments(self) -> None:
+        """Take what is known of instruments and trading days now, where it is news; rules and positions stay.
+
+        Raises RuleError, OSError, FeedError or StoreError, and changes nothing, if a file beside them is bad.
+        """
+        await self.caught_up.wait()
+        async with self._turn:
+            self._of_feed = await (self._reference or self._feed).instruments()
+            instruments = await self._instruments()
+            exrights = await asyncio.to_thread(self._load_exrights)
+            await self._take_over(ControlKind.INSTRUMENTS, instruments)
+            await self._take_over(ControlKind.EXRIGHTS, exrights)
+        log.info("instruments_taken", instruments=len(self._of_feed))
 
     async def positions(self) -> Sequence[Listed]:
         """Return the positions of files and API as they are now; raises as `PositionSources.source` does."""
