@@ -161,6 +161,18 @@ class Latest:
             if blank is not None and name in _UNTIL_AUCTION_RESULT:
                 new = np.where(blank, np.nan, new)
             column.array[at] = new
+        self._derive(at)
+
+    def follow_up(self, batch: TickBatch, at: Selection) -> None:
+        """Let everything else follow ticks whose core columns have been put in place: of one day, each with a price."""
+        self._date = trade_date(batch.span_ms[0])
+        self.newest_ms = max(self.newest_ms, batch.span_ms[1])
+        for name, column in self._raw.items():
+            if name not in CORE:
+                column.array[at] = batch.column(name)
+        self._derive(at)
+
+    def _derive(self, at: Selection) -> None:
         if self._ours:
             self._update_limits(np.arange(len(self._symbols))[at])
         for column, derive in self._derived:

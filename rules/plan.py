@@ -8,7 +8,7 @@ at all unless somebody else reads them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import groupby
 from typing import TypeAlias
@@ -17,82 +17,64 @@ import numpy as np
 
 from feeds.tick import FloatArray
 from rules.functions import columns
-from rules.functions.values import Constant, NumberNode, TruthNode
-from rules.node import ALL, Bits, Node, Selection
+from rules.functions.values import Constant, NumberNode
+from rules.node import Node, Selection
 from rules.state import Column, StateTable
 from rules.tape import Tape, share_out
 
 _Part: TypeAlias = Node | tuple[Node, ...]
-"""Of a pass over all symbols: a node that is called, or those of a tape."""
+"""A node that is called, or those of a tape."""
 
 
 class Plan:
     """The nodes that some nodes need, arguments first, all of one period.
 
     results: the nodes whose values are read after a pass. The others' values are not to be read then: after a pass over
-    all symbols their columns may hold something else.
+    all symbols their columns may hold something else, or they have none.
     """
 
-    __slots__ = ("_calls", "_lent", "_n", "_parts", "_peeks", "_state", "nodes", "results")
+    __slots__ = ("_again", "_calls", "_lent", "_places", "_state", "nodes", "results")
 
     def __init__(self, nodes: Sequence[Node], state: StateTable, *, results: Collection[Node]) -> None:
         self.nodes = tuple(nodes)
         self.results = frozenset(results)
-        self._peeks = tuple(node.peek for node in nodes)
-        """A pass over some symbols."""
-        self._parts = _parts(self.nodes, self.results)
-        self._calls: tuple[Callable[[], None], ...] = ()
-        """A pass over all symbols right after another: constants are what they were."""
+        parts = _parts(self.nodes, self.results)
+        kept = _kept(parts, self.results)
+        made = [Tape(part, kept=kept) if isinstance(part, tuple) else part for part in parts]
+        self._calls = tuple(part.play if isinstance(part, Tape) else partial(_peek, part) for part in made)
+        self._again = tuple(
+            call for call, part in zip(self._calls, made, strict=True) if not isinstance(part, Constant)
+        )
+        """For a pass over all symbols right after one: constants are what they were."""
         self._state = state
-        self._n = -1
-        """For how many symbols columns were made."""
-        self._lent: dict[NumberNode, FloatArray] = {}
+        self._places = share_out(self.nodes, kept, results=self.results)
+        self._lent: list[tuple[NumberNode, FloatArray]] = []
 
     def peek(self, at: Selection) -> None:
         """Evaluate every node once for the selected symbols; state stays as it is."""
+        calls, n = self._calls, self._state.n if isinstance(at, slice) else at.size
+        if not isinstance(at, slice):
+            self._state.lender = None  # constants are as long as this selection now
+        elif self._state.lender is self:
+            calls = self._again
+        else:
+            self._lend()
         with np.errstate(all="ignore"):
-            if not isinstance(at, slice):
-                self._state.lender = None  # constants are as long as this selection now
-                for peek in self._peeks:
-                    peek(at)
-                return
-            if self._state.lender is not self:
-                self._lend()
-            for call in self._calls:
-                call()
+            for call in calls:
+                call(at, n)
 
     def _lend(self) -> None:
-        """Give the nodes what they write to in this pass and those right after it; nodes stand in several plans."""
-        n, makes_columns = self._state.n, self._n != self._state.n
-        if makes_columns:
-            places = share_out(self.nodes, _wanting(self._parts, self.results), results=self.results)
-            made = [np.empty(n) for _ in range(1 + max(places.values(), default=-1))]
-            self._lent = {node: made[place] for node, place in places.items()}
-        for node, column in self._lent.items():
+        """Give nodes their columns for this pass; nodes stand in several plans."""
+        if not self._lent or self._lent[0][1].size != self._state.n:
+            made = [np.empty(self._state.n) for _ in range(1 + max(self._places.values(), default=-1))]
+            self._lent = [(node, made[place]) for node, place in self._places.items()]
+        for node, column in self._lent:
             node.column_lent = column
-        for part in self._parts:
-            if isinstance(part, Constant):
-                part.peek(ALL)
-            elif isinstance(part, tuple):
-                _settle(part, n)
-        if makes_columns:
-            self._calls = tuple(self._call(part) for part in self._parts if not isinstance(part, Constant))
-            self._n = n
         self._state.lender = self
 
-    def _call(self, part: _Part) -> Callable[[], None]:
-        if isinstance(part, Node):
-            return partial(part.peek, ALL)
-        return Tape(part, kept=self._lent, n=self._state.n).play
 
-
-def _settle(taped: Sequence[Node], n: int) -> None:
-    """Let the values of a tape's nodes be what it will write to."""
-    for node in taped:
-        if isinstance(node, TruthNode):
-            node.lend(node.lent if node.lent.n == n else Bits.of(n))
-        elif isinstance(node, NumberNode):
-            node.value = node.column_lent
+def _peek(node: Node, at: Selection, n: int) -> None:
+    node.peek(at)
 
 
 def _stands(node: Node) -> bool:
@@ -100,24 +82,24 @@ def _stands(node: Node) -> bool:
     return isinstance(node.recipe(), (Column, float))
 
 
-def _parts(nodes: Sequence[Node], results: frozenset[Node]) -> tuple[_Part, ...]:
-    """Return a pass over all symbols in order, first what stands there and is read by others than tapes."""
+def _parts(nodes: Sequence[Node], results: frozenset[Node]) -> list[_Part]:
+    """Return the nodes that are called and those of tapes in order, first what stands there and others than tapes read."""
     if columns.COMPILED is None:
-        return tuple(nodes)
+        return list(nodes)
     called = {node for node in nodes if node.recipe() is None}
     read = results.union(*(node.args for node in called))
     parts: list[_Part] = [node for node in nodes if _stands(node) and node in read]
     for is_called, some in groupby((node for node in nodes if not _stands(node)), called.__contains__):
         parts += some if is_called else [tuple(some)]
-    return tuple(parts)
+    return parts
 
 
-def _wanting(parts: Sequence[_Part], results: frozenset[Node]) -> set[NumberNode]:
+def _kept(parts: Sequence[_Part], results: frozenset[Node]) -> set[NumberNode]:
     """Return who needs a column: nodes that are called, and of a tape's those that others read."""
-    wanting: set[Node] = set(results)
+    kept: set[Node] = set(results)
     for part in parts:
         inside = {part} if isinstance(part, Node) else set(part)
-        wanting.update(*(set(node.args) - inside for node in inside))
+        kept.update(*(set(node.args) - inside for node in inside))
         if isinstance(part, Node):
-            wanting.add(part)
-    return {node for node in wanting if isinstance(node, NumberNode) and not _stands(node)}
+            kept.add(part)
+    return {node for node in kept if isinstance(node, NumberNode) and not _stands(node)}

@@ -17,6 +17,12 @@
 #define FOR_EACH_PROCESSOR
 #endif
 
+#if defined(__GNUC__) || defined(__clang__)
+#define PREFETCH(address) __builtin_prefetch(address)
+#else
+#define PREFETCH(address) ((void)(address))
+#endif
+
 #define TOLERANCE 1e-9
 enum {
     BLOCK = 512,      /* symbols that go through a tape together; a multiple of 8 */
@@ -308,99 +314,201 @@ pack(Py_ssize_t n, const unsigned char *bools, unsigned char *bits)
     }
 }
 
-/* Refuse a column that step `at` of the tape cannot take: numbers and bools are of all n symbols, or of one block that
+/* A column of a tape: where it lies, and its length. */
+typedef struct {
+    Py_buffer view;
+    char *start;
+    Py_ssize_t length;
+    int is_held, is_gathered;
+} Column;
+
+/* Steps, and the columns they take: those that stand for the whole market, then those of this call. */
+typedef struct {
+    const int16_t *words;
+    const double *numbers;
+    Py_ssize_t steps, standing, count, n;
+    Column *columns;
+} Tape;
+
+static Column *
+column_of(const Tape *tape, int place)
+{
+    return &tape->columns[place < 0 ? -1 - place : tape->standing + place];
+}
+
+/* Refuse a column that step `at` of the tape cannot take: numbers and bools are of all n symbols, or one block long, which
  * every block of symbols uses anew; truths are written as bits. */
 static int
-check(const Py_buffer *view, char kind, Py_ssize_t n, Py_ssize_t at)
+check(const Column *column, char kind, Py_ssize_t n, Py_ssize_t at)
 {
-    Py_ssize_t least = n < BLOCK ? n : BLOCK;
     int is_bits = kind == 'B';
-    int right = view->ndim == 1 && strcmp(view->format, is_bits ? "B" : format_of(kind)) == 0 &&
-                (is_bits ? view->shape[0] == (n + 7) / 8 : view->shape[0] == n || view->shape[0] == least) &&
-                !(is_written(kind) && view->readonly);
+    int right = strcmp(column->view.format, is_bits ? "B" : format_of(kind)) == 0 &&
+                (is_bits ? column->length == (n + 7) / 8 : column->length == n || column->length == BLOCK) &&
+                !(is_written(kind) && (column->view.readonly || column->is_gathered));
     if (!right)
         PyErr_Format(PyExc_ValueError, "step %zd of the tape cannot take a column it names", at);
     return right;
 }
 
 static int
-check_tape(const int16_t *tape, Py_ssize_t steps, const Py_buffer *views, Py_ssize_t count, Py_ssize_t n)
+check_tape(const Tape *tape)
 {
-    for (Py_ssize_t at = 0; at < steps; at++, tape += STEP_WORDS) {
-        if (tape[0] < 0 || tape[0] >= N_STEPS) {
+    const int16_t *words = tape->words;
+    for (Py_ssize_t at = 0; at < tape->steps; at++, words += STEP_WORDS) {
+        if (words[0] < 0 || words[0] >= N_STEPS) {
             PyErr_Format(PyExc_ValueError, "step %zd of the tape is none", at);
             return 0;
         }
-        const char *kinds = STEPS[tape[0]].kinds;
+        const char *kinds = STEPS[words[0]].kinds;
         for (Py_ssize_t i = 0; kinds[i]; i++) {
-            if (tape[1 + i] < 0 || tape[1 + i] >= count) {
+            int place = words[1 + i];
+            if (-1 - place >= tape->standing || place >= tape->count - tape->standing) {
                 PyErr_Format(PyExc_ValueError, "step %zd of the tape names a column that is not there", at);
                 return 0;
             }
-            if (!check(&views[tape[1 + i]], kinds[i], n, at))
+            if (!check(column_of(tape, place), kinds[i], tape->n, at))
                 return 0;
         }
     }
     return 1;
 }
 
+/* Ask for what the next block will read: processors do not look ahead beyond a page, which is a block of a column. */
+static void
+ask_for(const char *from, Py_ssize_t bytes)
+{
+    for (Py_ssize_t line = 0; line < bytes; line += 64)
+        PREFETCH(from + line);
+}
+
 /* Take the symbols from `start` on, a block of them, through all steps. */
 static void
-play_block(const int16_t *tape, const double *numbers, Py_ssize_t steps, const Py_buffer *views, Py_ssize_t start, Py_ssize_t n)
+play_block(const Tape *tape, Py_ssize_t start)
 {
     unsigned char truths[2][BLOCK];
-    Py_ssize_t size = n - start < BLOCK ? n - start : BLOCK;
-    for (Py_ssize_t at = 0; at < steps; at++, tape += STEP_WORDS) {
-        const Step *step = &STEPS[tape[0]];
+    const int16_t *words = tape->words;
+    Py_ssize_t left = tape->n - start, size = left < BLOCK ? left : BLOCK;
+    Py_ssize_t next = left - size < BLOCK ? left - size : BLOCK;
+    for (Py_ssize_t at = 0; at < tape->steps; at++, words += STEP_WORDS) {
+        const Step *step = &STEPS[words[0]];
         void *columns[MOST_COLUMNS];
         int told = 0;
         for (Py_ssize_t i = 0; step->kinds[i]; i++) {
-            const Py_buffer *view = &views[tape[1 + i]];
-            if (step->kinds[i] == 'B')
-                columns[i] = truths[told++];
-            else
-                columns[i] = (char *)view->buf + (view->shape[0] == n ? start * view->itemsize : 0);
+            const Column *column = column_of(tape, words[1 + i]);
+            Py_ssize_t width = column->view.itemsize;
+            int moves = column->length == tape->n;
+            columns[i] = step->kinds[i] == 'B' ? (char *)truths[told++] : column->start + (moves ? start * width : 0);
+            if (moves && words[1 + i] < 0)
+                ask_for((char *)columns[i] + size * width, next * width);
         }
-        step->run(size, numbers[at], columns);
+        step->run(size, tape->numbers[at], columns);
         for (Py_ssize_t i = 0; step->kinds[i]; i++)
             if (step->kinds[i] == 'B')
-                pack(size, columns[i], (unsigned char *)views[tape[1 + i]].buf + start / 8);
+                pack(size, columns[i], (unsigned char *)column_of(tape, words[1 + i])->start + start / 8);
     }
 }
 
+/* Hold the columns of a list from `place` on; 0 with an exception set if one is none. */
+static int
+hold_list(PyObject *given, Column *columns)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(given); i++) {
+        if (PyObject_GetBuffer(PyList_GET_ITEM(given, i), &columns[i].view, PyBUF_ND | PyBUF_FORMAT) < 0)
+            return 0;
+        columns[i].is_held = 1;
+        if (columns[i].view.ndim != 1) {
+            PyErr_SetString(PyExc_ValueError, "a column has one dimension");
+            return 0;
+        }
+        columns[i].start = columns[i].view.buf;
+        columns[i].length = columns[i].view.shape[0];
+    }
+    return 1;
+}
+
+/* Put what a standing column holds at these rows side by side; 0 with an exception set if it is shorter. */
+static int
+gather(Column *column, const int64_t *rows, Py_ssize_t n)
+{
+    Py_ssize_t width = column->view.itemsize;
+    char *found = PyMem_Malloc(n ? n * width : 1);
+    if (found == NULL) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    const char *from = column->start;
+    Py_ssize_t length = column->length;
+    column->start = found;
+    column->length = n;
+    column->is_gathered = 1;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (rows[i] < 0 || rows[i] >= length) {
+            PyErr_Format(PyExc_IndexError, "there is no row %lld in a column of %zd", (long long)rows[i], length);
+            return 0;
+        }
+        memcpy(found + i * width, from + rows[i] * width, width);
+    }
+    return 1;
+}
+
+/* Hold what was given, gather what stands for all symbols if some are chosen, and play; 0 with an exception set. */
+static int
+play_lists(Tape *tape, PyObject *standing, PyObject *others, PyObject *rows)
+{
+    Py_buffer chosen;
+    int good = hold_list(standing, tape->columns) && hold_list(others, tape->columns + tape->standing);
+    if (good && rows != Py_None) {
+        if (PyObject_GetBuffer(rows, &chosen, PyBUF_ND | PyBUF_FORMAT) < 0)
+            return 0;
+        good = chosen.ndim == 1 && chosen.itemsize == 8 && chosen.shape[0] == tape->n;
+        if (!good)
+            PyErr_SetString(PyExc_ValueError, "rows are as many int64 as there are symbols");
+        for (Py_ssize_t i = 0; good && i < tape->standing; i++)
+            good = gather(&tape->columns[i], chosen.buf, tape->n);
+        PyBuffer_Release(&chosen);
+    }
+    good = good && check_tape(tape);
+    for (Py_ssize_t start = 0; good && start < tape->n; start += BLOCK)
+        play_block(tape, start);
+    return good;
+}
+
 PyDoc_STRVAR(play_doc,
-"play(tape, numbers, columns, n)\n\n"
-"Take n symbols through the steps of a tape: bytes, eight int16 a step. `numbers` holds a float64 a step.");
+"play(tape, numbers, standing, others, n, rows)\n\n"
+"Take n symbols through the steps of a tape: bytes, eight int16 a step. `numbers` holds a float64 a step. Of the columns\n"
+"the standing ones, which tapes call -1, -2 …, are those of the whole market; `rows` chooses n symbols, None = all.");
 
 static PyObject *
 play(PyObject *module, PyObject *const *args, Py_ssize_t given)
 {
+    Tape tape;
     (void)module;
-    if (given != 4 || !PyBytes_Check(args[0]) || !PyBytes_Check(args[1]) || !PyList_Check(args[2])) {
-        PyErr_SetString(PyExc_TypeError, "play takes a tape, numbers, a list of columns and how many symbols");
+    if (given != 6 || !PyBytes_Check(args[0]) || !PyBytes_Check(args[1]) || !PyList_Check(args[2]) || !PyList_Check(args[3])) {
+        PyErr_SetString(PyExc_TypeError, "play takes a tape, numbers, two lists of columns, how many symbols, and which");
         return NULL;
     }
-    Py_ssize_t n = PyLong_AsSsize_t(args[3]), count = PyList_GET_SIZE(args[2]), held = 0;
-    Py_ssize_t steps = PyBytes_GET_SIZE(args[0]) / (Py_ssize_t)(STEP_WORDS * sizeof(int16_t));
-    if (n < 0 || PyBytes_GET_SIZE(args[1]) != steps * (Py_ssize_t)sizeof(double)) {
+    tape.words = (const int16_t *)PyBytes_AS_STRING(args[0]);
+    tape.numbers = (const double *)PyBytes_AS_STRING(args[1]);
+    tape.steps = PyBytes_GET_SIZE(args[0]) / (Py_ssize_t)(STEP_WORDS * sizeof(int16_t));
+    tape.standing = PyList_GET_SIZE(args[2]);
+    tape.count = tape.standing + PyList_GET_SIZE(args[3]);
+    tape.n = PyLong_AsSsize_t(args[4]);
+    if (tape.n < 0 || PyBytes_GET_SIZE(args[1]) != tape.steps * (Py_ssize_t)sizeof(double)) {
         if (!PyErr_Occurred())
             PyErr_SetString(PyExc_ValueError, "the tape needs a number for each step");
         return NULL;
     }
-    const int16_t *tape = (const int16_t *)PyBytes_AS_STRING(args[0]);
-    const double *numbers = (const double *)PyBytes_AS_STRING(args[1]);
-    Py_buffer *views = PyMem_New(Py_buffer, count ? count : 1);
-    if (views == NULL)
+    tape.columns = PyMem_Calloc(tape.count ? tape.count : 1, sizeof(Column));
+    if (tape.columns == NULL)
         return PyErr_NoMemory();
-    int good = 1;
-    for (; good && held < count; held += good)
-        good = PyObject_GetBuffer(PyList_GET_ITEM(args[2], held), &views[held], PyBUF_ND | PyBUF_FORMAT) == 0;
-    good = good && check_tape(tape, steps, views, count, n);
-    if (good)
-        for (Py_ssize_t start = 0; start < n; start += BLOCK)
-            play_block(tape, numbers, steps, views, start, n);
-    release(views, held);
-    PyMem_Free(views);
+    int good = play_lists(&tape, args[2], args[3], args[5]);
+    for (Py_ssize_t i = 0; i < tape.count; i++) {
+        if (tape.columns[i].is_gathered)
+            PyMem_Free(tape.columns[i].start);
+        if (tape.columns[i].is_held)
+            PyBuffer_Release(&tape.columns[i].view);
+    }
+    PyMem_Free(tape.columns);
     if (!good)
         return NULL;
     Py_RETURN_NONE;

@@ -82,7 +82,7 @@ class TruthNode(Node):
         return fresh
 
     def lend(self, bits: Bits) -> None:
-        """Let passes over all symbols write there, as the one that has just been made did."""
+        """Let passes over all symbols write there, where the values of the latest stand already."""
         self.value = self.lent = bits
 
 

@@ -118,14 +118,27 @@ def test_bits_are_read_as_masks() -> None:
         ([0, 0, 5, 0, 0, 0, 0, 0], [0.0], [np.ones(9)], "names a column that is not there"),
         ([0, 0, 1, 0, 0, 0, 0, 0], [0.0], [np.ones(9), np.ones(8)], "cannot take a column it names"),
         ([0, 0, 1, 0, 0, 0, 0, 0], [0.0], [np.ones(9), np.ones(9, bool)], "cannot take a column it names"),
-        ([0, 0, 1, 0, 0, 0, 0, 0], [0.0], [np.ones(9), np.ones((9, 1))], "cannot take a column it names"),
+        ([0, -1, 0, 0, 0, 0, 0, 0], [0.0], [np.ones(9)], "names a column that is not there"),
+        ([0, 0, 1, 0, 0, 0, 0, 0], [0.0], [np.ones(9), np.ones((9, 1))], "a column has one dimension"),
         ([0, 0, 1, 0, 0, 0, 0, 0], [], [np.ones(9), np.ones(9)], "needs a number for each step"),
     ],
 )
 def test_a_tape_that_does_not_fit_is_refused(tape: Any, numbers: Any, given_: Any, message: str) -> None:
     assert columns.COMPILED is not None
     with pytest.raises(ValueError, match=message):
-        columns.COMPILED.play(np.array(tape, np.int16).tobytes(), np.array(numbers).tobytes(), given_, 9)
+        columns.COMPILED.play(np.array(tape, np.int16).tobytes(), np.array(numbers).tobytes(), [], given_, 9, None)
+
+
+def test_of_columns_that_stand_for_all_symbols_only_the_rows_that_are_there_can_be_chosen() -> None:
+    assert columns.COMPILED is not None
+    tape, out = np.array([0, -1, 0, 0, 0, 0, 0, 0], np.int16).tobytes(), np.empty(2)
+    columns.COMPILED.play(tape, np.array([0.5]).tobytes(), [np.arange(2.0, 9.0)], [out], 2, np.array([6, 0]))
+    assert out.tolist() == [12.0, 3.0]
+    for rows in ([0, 7], [0, -1]):
+        with pytest.raises(IndexError, match="there is no row"):
+            columns.COMPILED.play(tape, bytes(8), [np.arange(2.0, 9.0)], [out], 2, np.array(rows))
+    with pytest.raises(ValueError, match="rows are as many int64"):
+        columns.COMPILED.play(tape, bytes(8), [np.arange(2.0, 9.0)], [out], 2, np.array([1]))
 
 
 def test_a_tape_writes_to_nothing_read_only() -> None:
@@ -133,4 +146,4 @@ def test_a_tape_writes_to_nothing_read_only() -> None:
     fixed = np.ones(9)
     fixed.flags.writeable = False
     with pytest.raises(ValueError, match="cannot take a column it names"):
-        columns.COMPILED.play(np.array([0, 0, 1, 0, 0, 0, 0, 0], np.int16).tobytes(), bytes(8), [np.ones(9), fixed], 9)
+        columns.COMPILED.play(np.array([0, 0, 1, 0, 0, 0, 0, 0], np.int16).tobytes(), bytes(8), [], [np.ones(9), fixed], 9, None)
