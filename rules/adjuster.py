@@ -113,7 +113,7 @@ class Adjuster:
         columns = {word: field.column for word, field in fields.items() if isinstance(field, Field)}
         shown = {word: column.array[rows] for word, column in columns.items()}
         for word, column in columns.items():
-            column.array[rows] = layer.history[word].back(rows, 0)
+            column.mine()[rows] = layer.history[word].back(rows, 0)
         with np.errstate(all="ignore"):
             read = dict.fromkeys(arg for node in nodes for arg in node.args)
             self._graph.plan([*nodes, *read]).peek(rows)
@@ -125,7 +125,7 @@ class Adjuster:
             for node in nodes:
                 node.commit(rows)
         for word, column in columns.items():
-            column.array[rows] = shown[word]
+            column.mine()[rows] = shown[word]
 
     # ── what other symbols remember of this one ───────────────────────────────────────────────────────────────────
 

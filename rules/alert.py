@@ -128,5 +128,16 @@ def shanghai_iso(ts_ms: int) -> str:
 
 def identity(*parts: str | int | None) -> str:
     """Hash the parts of an identity to 20 hex digits; None and "" differ."""
-    text = "\x1f".join("\x00" if part is None else str(part) for part in parts)
-    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+    return hashlib.blake2b(_joined(parts), digest_size=10).hexdigest()
+
+
+def identities(episode: tuple[str | int | None, ...], *event: str | int | None) -> tuple[str, str]:
+    """Return the identity of an episode, and that of an event of it, whose parts are the episode's and more."""
+    first = hashlib.blake2b(_joined(episode), digest_size=10)
+    second = first.copy()
+    second.update(b"\x1f" + _joined(event))
+    return first.hexdigest(), second.hexdigest()
+
+
+def _joined(parts: tuple[str | int | None, ...]) -> bytes:
+    return "\x1f".join(["\x00" if part is None else str(part) for part in parts]).encode()

@@ -73,7 +73,7 @@ class Fires:
             self._episodes.move(group, group.sample(sample), moment_of)
             return
         fires = group.sample(sample)
-        for fire, values in zip(fires, self._reported.of_fires(fires), strict=True):
+        for fire, values in zip(fires, self._reported.of_fires(group, fires), strict=True):
             moment, cause = moment_of(fire.slot, fire.row)
             self._tell(fire, moment, cause, values)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from feeds.instruments import Instrument, board_of, plain_name, price_limits
 from feeds.sessions import Calendar, day_ms, trade_date, trading_clock_ms
 from feeds.tick import CORE, BoolArray, FloatArray, IntArray, TickBatch
-from rules.node import Selection
+from rules.node import ALL, Selection
 from rules.segment import Segment
 from rules.state import Column, StateTable
 
@@ -122,8 +122,8 @@ class Latest:
     def roll(self) -> None:
         """Forget the old trade date: all words are unknown until the new day's first tick of a symbol."""
         for column in self._raw.values():
-            column.array[...] = np.nan
-        self.status.array[...] = 0
+            column.mine()[...] = np.nan
+        self.status.mine()[...] = 0
         self.has_halts = False
         self._limits_for[...] = np.nan
         self.refresh()
@@ -151,8 +151,8 @@ class Latest:
         at, batch = ticks.at, ticks.batch
         self._date = trade_date(int(batch.ts_event_ms[0]))
         self.newest_ms = max(self.newest_ms, ticks.last_ms)
-        self.ts_ms.array[at] = batch.ts_event_ms
-        self.status.array[at] = batch.status
+        self.ts_ms.mine()[at] = batch.ts_event_ms
+        self.status.mine()[at] = batch.status
         if self.has_halts or ticks.halted is not None:
             self.has_halts = bool(self.halted().any())
         blank = None if ticks.live is None else _before_result(batch.ts_event_ms)
@@ -160,17 +160,18 @@ class Latest:
             new = batch.column(name)
             if blank is not None and name in _UNTIL_AUCTION_RESULT:
                 new = np.where(blank, np.nan, new)
-            column.array[at] = new
+            column.mine()[at] = new
         self._derive(at)
 
-    def follow_up(self, batch: TickBatch, at: Selection) -> None:
-        """Let everything else follow ticks whose core columns have been put in place: of one day, each with a price."""
+    def borrow(self, batch: TickBatch) -> None:
+        """Show one tick per symbol of all in order, each of them of one day, with a price and trading."""
         self._date = trade_date(batch.span_ms[0])
         self.newest_ms = max(self.newest_ms, batch.span_ms[1])
+        self.ts_ms.borrow(batch.ts_event_ms)
+        self.status.borrow(batch.status)
         for name, column in self._raw.items():
-            if name not in CORE:
-                column.array[at] = batch.column(name)
-        self._derive(at)
+            column.borrow(batch.column(name))
+        self._derive(ALL)
 
     def _derive(self, at: Selection) -> None:
         if self._ours:

@@ -1,8 +1,9 @@
 """The batch as nearly all are: a tick of every symbol, and nothing about any of them needs a decision.
 
 Every symbol trades and has a price, all ticks are of one trading minute, no gap lies before any of them, and each joins the
-open bar that its symbol holds. Such ticks are taken in one compiled pass over the columns; where there was no compiler, or
-something is out of the ordinary, the market takes them step by step, to the same bits.
+open bar that its symbol holds. Such ticks join the bars in one compiled pass, and what they show is not copied: the
+columns of the latest tick borrow the batch's. Where there was no compiler, or something is out of the ordinary, the market
+takes them step by step, to the same bits.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from feeds.tick import CORE, TickBatch
+from feeds.tick import TickBatch
 from rules.bars import DayColumns, PeriodBars
 from rules.gaps import Trail
 from rules.latest import Latest
@@ -23,11 +24,18 @@ try:
 except ImportError:  # no compiler at installation
     COMPILED = None
 
+_TICK_COLUMNS: Final = ("last", "high", "low", "volume_lots", "amount_cny")
 _BAR_FIELDS: Final = ("H", "L", "C", "V", "AMO")
 
 
 def take(
-    batch: TickBatch, latest: Latest, *, day: DayColumns, trail: Trail, since_ms: int, bars: list[tuple[PeriodBars, int]]
+    batch: TickBatch,
+    latest: Latest,
+    *,
+    day: DayColumns,
+    trail: Trail,
+    since_ms: int,
+    bars: list[tuple[PeriodBars, int]],
 ) -> bool:
     """Take a tick of every symbol in order; False, with nothing done, if something is out of the ordinary.
 
@@ -36,15 +44,17 @@ def take(
     """
     if COMPILED is None:
         return False
-    columns: list[NDArray[Any]] = [batch.ts_event_ms, *map(batch.column, CORE), batch.status]
+    ticks: list[NDArray[Any]] = [batch.ts_event_ms, *map(batch.column, _TICK_COLUMNS), batch.status]
     periods = [(_columns_of(one), end_ms) for one, end_ms in bars]
     done: bool = COMPILED.take(
-        len(batch), since_ms, columns,
-        [latest.ts_ms.array, *map(latest.raw, CORE), latest.status.array],
-        [column.array for column in (day.first_ms, day.volume, day.amount, day.high, day.low)],
+        len(batch), since_ms, ticks,
+        [column.array for column in (day.first_ms, day.high, day.low)],
         [trail.sampled_ms.array, trail.broken.array] if bars else [],  # it is that of ticks that make bars
         periods,
     )  # fmt: skip
+    if done:
+        latest.borrow(batch)
+        day.borrow(batch)
     return done
 
 

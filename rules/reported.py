@@ -15,7 +15,7 @@ from feeds.tick import IntArray
 from rules.functions.values import Field, TruthField
 from rules.node import Node, Truth
 from rules.plan import Plan
-from rules.program import Fire, Slot
+from rules.program import EdgeGroup, Fire, Slot
 
 Values = dict[str, float | None]
 """Expression or output name → value, unknown is None."""
@@ -35,29 +35,45 @@ class Reported:
 
     def look(self, slot: Slot, row: int) -> Values:
         """Return what an event of this slot reports now for one symbol."""
-        return self._of_slot(slot, np.array([row]))[0]
+        return self._evaluated(slot, np.array([row]))[0]
 
-    def of_fires(self, fires: Sequence[Fire]) -> list[Values]:
-        """Return what each of these fires reports; those of a slot stand together."""
+    def of_fires(self, group: EdgeGroup, fires: Sequence[Fire]) -> list[Values]:
+        """Return what each of these fires of a group reports; those of a slot stand together."""
+        if all(_stands(node) for fire in fires for node in fire.slot.values.values()):
+            return [_read(fire) for fire in fires]
+        if group.reporting is not None:
+            group.reporting.peek(np.array([fire.row for fire in fires]))
+            return [_values(fire.slot, place) for place, fire in enumerate(fires)]
         found: list[Values] = []
         for _, some in groupby(fires, lambda fire: fire.slot.order):
             together = list(some)
-            found += self._of_slot(together[0].slot, np.array([fire.row for fire in together]))
+            found += self._evaluated(together[0].slot, np.array([fire.row for fire in together]))
         return found
-
-    def _of_slot(self, slot: Slot, rows: IntArray) -> list[Values]:
-        """Return what events of a slot report of these symbols."""
-        standing = {text: node.column for text, node in slot.values.items() if isinstance(node, (Field, TruthField))}
-        if len(standing) < len(slot.values):
-            return self._evaluated(slot, rows)
-        return [{text: _known(float(column.array[row])) for text, column in standing.items()} for row in rows]
 
     def _evaluated(self, slot: Slot, rows: IntArray) -> list[Values]:
         plan = self._plans.get(slot.order)
         if plan is None:
             plan = self._plans[slot.order] = self._make_plan(slot)
         plan.peek(rows)
-        return [{text: _at(node, place) for text, node in slot.values.items()} for place in range(len(rows))]
+        return [_values(slot, place) for place in range(len(rows))]
+
+
+def _values(slot: Slot, place: int) -> Values:
+    """Return what a slot reports of the symbol at this place of the pass that has just been made."""
+    return {text: _at(node, place) for text, node in slot.values.items()}
+
+
+def _stands(node: Node) -> bool:
+    return isinstance(node, (Field, TruthField))
+
+
+def _read(fire: Fire) -> Values:
+    """Return what a fire reports where all of it stands in columns of the market."""
+    return {
+        text: _known(float(node.column.array[fire.row]))
+        for text, node in fire.slot.values.items()
+        if isinstance(node, (Field, TruthField))
+    }
 
 
 def _at(node: Node, place: int) -> float | None:

@@ -15,7 +15,7 @@ import numpy as np
 from feeds.inputs import Mark
 from feeds.sessions import date_text
 from feeds.universe import Universe
-from rules.alert import Alert, Event, identity
+from rules.alert import Alert, Event, identities
 from rules.exrights import EXRIGHT
 from rules.lifecycle import Ledger, Moment, Verdict
 from rules.market import Market
@@ -112,9 +112,9 @@ class Reporter:
         is_group = rule.over is not None
         instrument = None if is_group else self._market.instruments.get(key)
         name = key if is_group else None if instrument is None else instrument.name
-        parts = (rule.id, rule.rev, slot.leg.name, key, date, number)
+        of_episode, of_event = identities((rule.id, rule.rev, slot.leg.name, key, date, number), event, 1)
         alert = Alert(
-            id=f"al_{identity(*parts, event, 1)}", episode_id=f"ep_{identity(*parts)}", event=event, rule=rule.id,
+            id=f"al_{of_event}", episode_id=f"ep_{of_episode}", event=event, rule=rule.id,
             rev=rule.rev, leg=slot.leg.name, symbol=None if is_group else key, group=key if is_group else None,
             name=name, severity=rule.severity, labels=dict(rule.labels), trade_date=date, episode=number,
             ts_event_ms=moment.ts_ms, period=rule.period,
@@ -152,9 +152,9 @@ class Reporter:
         """Note that a rule's time is over."""
         now = self._market.clock_ms
         date = date_text(now)
-        parts = (rule.id, rule.rev, None, None, date, 1)
+        of_episode, of_event = identities((rule.id, rule.rev, None, None, date, 1), Event.EXPIRED, 1)
         alert = Alert(
-            id=f"al_{identity(*parts, Event.EXPIRED, 1)}", episode_id=f"ep_{identity(*parts)}", event=Event.EXPIRED,
+            id=f"al_{of_event}", episode_id=f"ep_{of_episode}", event=Event.EXPIRED,
             rule=rule.id, rev=rule.rev, severity=rule.severity, labels=dict(rule.labels), trade_date=date, episode=1,
             ts_event_ms=now, period=rule.period, message=f"{rule.id} 已到期",
         )  # fmt: skip
@@ -182,9 +182,9 @@ class Reporter:
     def _feed_event(self, event: Event, mark: Mark, message: str) -> Alert:
         assert self.silent_episode is not None
         date, episode = self.silent_episode
-        parts = (FEED_RULE, "", None, None, date, episode)
+        of_episode, of_event = identities((FEED_RULE, "", None, None, date, episode), event, 1)
         return Alert(
-            id=f"al_{identity(*parts, event, 1)}", episode_id=f"ep_{identity(*parts)}", event=event, rule=FEED_RULE,
+            id=f"al_{of_event}", episode_id=f"ep_{of_episode}", event=event, rule=FEED_RULE,
             rev="", severity="warning", trade_date=date, episode=episode, ts_event_ms=mark.ts_ms, period="tick",
             why=mark.reason or None, message=message,
         )  # fmt: skip

@@ -9,6 +9,11 @@ BLOCK: Final[int]
 
 def take(name: str, number: float, /, *columns: NDArray[Any]) -> bool: ...
 def play(
-    tape: bytes, numbers: bytes, standing: list[NDArray[Any]], others: list[NDArray[Any]], n: int,
-    rows: IntArray | None, /,
+    tape: bytes,
+    numbers: bytes,
+    standing: list[NDArray[Any]],
+    others: list[NDArray[Any]],
+    n: int,
+    rows: IntArray | None,
+    /,
 ) -> None: ...

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from feeds.tick import FloatArray, IntArray
+from feeds.tick import IntArray
 from rules.functions import columns
 from rules.functions.columns import TOLERANCE
 from rules.functions.function import Args, Builder, Constants, Function, Param, Value, call_key, window

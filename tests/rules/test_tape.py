@@ -146,4 +146,6 @@ def test_a_tape_writes_to_nothing_read_only() -> None:
     fixed = np.ones(9)
     fixed.flags.writeable = False
     with pytest.raises(ValueError, match="cannot take a column it names"):
-        columns.COMPILED.play(np.array([0, 0, 1, 0, 0, 0, 0, 0], np.int16).tobytes(), bytes(8), [], [np.ones(9), fixed], 9, None)
+        columns.COMPILED.play(
+            np.array([0, 0, 1, 0, 0, 0, 0, 0], np.int16).tobytes(), bytes(8), [], [np.ones(9), fixed], 9, None
+        )
