@@ -286,9 +286,8 @@ class Market:
         """Tell whether the clock has come to the close of some bar at or after the trading minute of one of these."""
         if not self._next_due:
             return False
-        return minute_at(ticks.first_ms - self.midnight_ms) <= minute_at(
-            self._due[self._next_due - 1][1] - self.midnight_ms
-        )
+        first = minute_at(ticks.first_ms - self.midnight_ms)
+        return first <= minute_at(self._due[self._next_due - 1][1] - self.midnight_ms)
 
     def overdue(self, bars: PeriodBars, rows: IntArray) -> BoolArray:
         """Tell which of these symbols hold a bar that is open although the clock has come to its close before."""

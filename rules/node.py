@@ -8,11 +8,10 @@ Selections: `at` is `slice(None)` (all symbols, contiguous: the fast path) or an
 the selection's length. A node may reuse its output buffer from pass to pass when `at` is `slice(None)`; nobody keeps
 a value beyond its pass without copying.
 
-Truth is three-valued as a pair of masks: `t` known true, `f` known false, neither = unknown. A pass over all symbols may
-make them as bits.
+Truth is three-valued as a pair of masks: `t` known true, `f` known false, neither = unknown. A tape makes them as bits.
 
-A node that is one compiled step says so in its `recipe`: a pass over all symbols then takes it with others as a tape
-(tape.py), and its `peek` is for passes over some, and for where there is no compiler.
+A node that is one compiled step says so in its `recipe`: a pass then takes it with others as a tape (tape.py), and its
+`peek` is for where there was no compiler.
 """
 
 from __future__ import annotations
@@ -111,9 +110,9 @@ class Node:
         return None
 
     def recipe(self) -> Step | Column | float | None:
-        """Return how the value comes about: by a step, as a column that stands there, as a number; None: by `peek` alone.
+        """Return how the value comes about: by a compiled step, as a column that stands there, as a number.
 
-        Asked after `open`.
+        None: by `peek` alone. Asked after `open`.
         """
         return None
 

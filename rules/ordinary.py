@@ -1,13 +1,14 @@
 """The batch as nearly all are: a tick of every symbol, and nothing about any of them needs a decision.
 
-Every symbol trades and has a price, all ticks are of one trading minute, no gap lies before any of them, and each joins the
-open bar that its symbol holds. Such ticks join the bars in one compiled pass, and what they show is not copied: the
-columns of the latest tick borrow the batch's. Where there was no compiler, or something is out of the ordinary, the market
-takes them step by step, to the same bits.
+Every symbol trades and has a price, all ticks are of one trading minute, no gap lies before any of them, and each joins
+the open bar that its symbol holds. Such ticks join the bars in one compiled pass, and what they show is not copied: the
+columns of the latest tick borrow the batch's. Where there was no compiler, or something is out of the ordinary, the
+market takes them step by step, to the same bits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Final
 
@@ -35,7 +36,7 @@ def take(
     day: DayColumns,
     trail: Trail,
     since_ms: int,
-    bars: list[tuple[PeriodBars, int]],
+    bars: Sequence[tuple[PeriodBars, int]],
 ) -> bool:
     """Take a tick of every symbol in order; False, with nothing done, if something is out of the ordinary.
 

@@ -83,14 +83,15 @@ def _stands(node: Node) -> bool:
 
 
 def _parts(nodes: Sequence[Node], results: frozenset[Node]) -> list[_Part]:
-    """Return the nodes that are called and those of tapes in order, first what stands there and others than tapes read."""
+    """Return what is called and what goes on tapes, in order; first what stands there and is read by who is called."""
     if columns.COMPILED is None:
         return list(nodes)
     called = {node for node in nodes if node.recipe() is None}
     read = results.union(*(node.args for node in called))
     parts: list[_Part] = [node for node in nodes if _stands(node) and node in read]
     for is_called, some in groupby((node for node in nodes if not _stands(node)), called.__contains__):
-        parts += some if is_called else [tuple(some)]
+        together = tuple(some)
+        parts += together if is_called else (together,)
     return parts
 
 
