@@ -31,8 +31,8 @@ typedef struct {
     double least, most, grid;
 } Field;
 
-/* Ask for what is read of this dict's table, which begins anywhere in a cache line: a sixth of the time is waiting for
- * lines, and of the vendor's 21 entries only the first ten are looked at. */
+/* Ask for what is read of this dict's table, which may begin anywhere in a cache line. Nothing more: of the vendor's 21
+ * entries the first ten are looked at, and most of the time is waiting for lines. */
 static void
 ask_for(PyObject *tick, Py_ssize_t bytes)
 {

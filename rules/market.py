@@ -373,7 +373,7 @@ class Market:
 
     def tick(self, row: int) -> dict[str, float | None]:
         """Return the core columns of a symbol's latest tick; unknown is None."""
-        return {name: _known(self.latest.raw(name)[row]) for name in CORE}
+        return {name: _known(self.latest.raw(name).item(row)) for name in CORE}
 
     def quote(self, row: int) -> dict[str, float | int | None]:
         """Return every kept column of a symbol's latest tick, with its time and status."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import isnan
 from typing import Final
-
-import numpy as np
 
 from feeds.inputs import Mark
 from feeds.sessions import date_text
@@ -60,14 +59,14 @@ class Reporter:
         market = self._market
         if slot.rule.over is not None:
             return Moment(ts_ms, date_text(ts_ms), market.day_number, None, market.outages.before(ts_ms))
-        last, prev = market.latest.raw("last")[row], market.latest.raw("prev_close")[row]
+        last, prev = market.latest.raw("last").item(row), market.latest.raw("prev_close").item(row)
         gap, away_ms = None, None
         if not timed:
             closing = slot.rule.evaluation is Evaluation.BAR_CLOSE
             gap, away_ms = market.gap_before(layer_of(slot.rule), row, ts_ms, closing=closing)
         return Moment(
             ts_ms, date_text(ts_ms), market.day_number, bar_end_ms, market.outages.before(ts_ms, row),
-            last=None if np.isnan(last) else float(last), rising=not last < prev, gap=gap, away_ms=away_ms,
+            last=None if isnan(last) else last, rising=not last < prev, gap=gap, away_ms=away_ms,
         )  # fmt: skip
 
     def note_fire(

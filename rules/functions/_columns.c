@@ -17,12 +17,6 @@
 #define FOR_EACH_PROCESSOR
 #endif
 
-#if defined(__GNUC__) || defined(__clang__)
-#define PREFETCH(address) __builtin_prefetch(address)
-#else
-#define PREFETCH(address) ((void)(address))
-#endif
-
 #define TOLERANCE 1e-9
 enum {
     BLOCK = 512,      /* symbols that go through a tape together; a multiple of 8 */
@@ -322,12 +316,19 @@ typedef struct {
     int is_held, is_gathered;
 } Column;
 
+/* Where a step finds a column: from one symbol to the next it is `stride` bytes, none in what each block uses anew. */
+typedef struct {
+    char *start;
+    Py_ssize_t stride;
+} Place;
+
 /* Steps, and the columns they take: those that stand for the whole market, then those of this call. */
 typedef struct {
     const int16_t *words;
     const double *numbers;
     Py_ssize_t steps, standing, count, n;
     Column *columns;
+    Place *places; /* MOST_COLUMNS a step */
 } Tape;
 
 static Column *
@@ -350,8 +351,9 @@ check(const Column *column, char kind, Py_ssize_t n, Py_ssize_t at)
     return right;
 }
 
+/* Find the columns of each step; 0 with an exception set if one is not there or does not fit. */
 static int
-check_tape(const Tape *tape)
+find(const Tape *tape)
 {
     const int16_t *words = tape->words;
     for (Py_ssize_t at = 0; at < tape->steps; at++, words += STEP_WORDS) {
@@ -366,19 +368,14 @@ check_tape(const Tape *tape)
                 PyErr_Format(PyExc_ValueError, "step %zd of the tape names a column that is not there", at);
                 return 0;
             }
-            if (!check(column_of(tape, place), kinds[i], tape->n, at))
+            const Column *column = column_of(tape, place);
+            if (!check(column, kinds[i], tape->n, at))
                 return 0;
+            tape->places[at * MOST_COLUMNS + i] =
+                (Place){column->start, column->length == tape->n ? column->view.itemsize : 0};
         }
     }
     return 1;
-}
-
-/* Ask for what the next block will read: processors do not look ahead beyond a page, which is a block of a column. */
-static void
-ask_for(const char *from, Py_ssize_t bytes)
-{
-    for (Py_ssize_t line = 0; line < bytes; line += 64)
-        PREFETCH(from + line);
 }
 
 /* Take the symbols from `start` on, a block of them, through all steps. */
@@ -386,25 +383,18 @@ static void
 play_block(const Tape *tape, Py_ssize_t start)
 {
     unsigned char truths[2][BLOCK];
-    const int16_t *words = tape->words;
-    Py_ssize_t left = tape->n - start, size = left < BLOCK ? left : BLOCK;
-    Py_ssize_t next = left - size < BLOCK ? left - size : BLOCK;
-    for (Py_ssize_t at = 0; at < tape->steps; at++, words += STEP_WORDS) {
-        const Step *step = &STEPS[words[0]];
+    const Place *place = tape->places;
+    Py_ssize_t size = tape->n - start < BLOCK ? tape->n - start : BLOCK;
+    for (Py_ssize_t at = 0; at < tape->steps; at++, place += MOST_COLUMNS) {
+        const Step *step = &STEPS[tape->words[at * STEP_WORDS]];
         void *columns[MOST_COLUMNS];
         int told = 0;
-        for (Py_ssize_t i = 0; step->kinds[i]; i++) {
-            const Column *column = column_of(tape, words[1 + i]);
-            Py_ssize_t width = column->view.itemsize;
-            int moves = column->length == tape->n;
-            columns[i] = step->kinds[i] == 'B' ? (char *)truths[told++] : column->start + (moves ? start * width : 0);
-            if (moves && words[1 + i] < 0)
-                ask_for((char *)columns[i] + size * width, next * width);
-        }
+        for (Py_ssize_t i = 0; step->kinds[i]; i++)
+            columns[i] = step->kinds[i] == 'B' ? (char *)truths[told++] : place[i].start + start * place[i].stride;
         step->run(size, tape->numbers[at], columns);
         for (Py_ssize_t i = 0; step->kinds[i]; i++)
             if (step->kinds[i] == 'B')
-                pack(size, columns[i], (unsigned char *)column_of(tape, words[1 + i])->start + start / 8);
+                pack(size, columns[i], (unsigned char *)place[i].start + start / 8);
     }
 }
 
@@ -467,7 +457,7 @@ play_lists(Tape *tape, PyObject *standing, PyObject *others, PyObject *rows)
             good = gather(&tape->columns[i], chosen.buf, tape->n);
         PyBuffer_Release(&chosen);
     }
-    good = good && check_tape(tape);
+    good = good && find(tape);
     for (Py_ssize_t start = 0; good && start < tape->n; start += BLOCK)
         play_block(tape, start);
     return good;
@@ -499,16 +489,20 @@ play(PyObject *module, PyObject *const *args, Py_ssize_t given)
         return NULL;
     }
     tape.columns = PyMem_Calloc(tape.count ? tape.count : 1, sizeof(Column));
-    if (tape.columns == NULL)
-        return PyErr_NoMemory();
-    int good = play_lists(&tape, args[2], args[3], args[5]);
-    for (Py_ssize_t i = 0; i < tape.count; i++) {
+    tape.places = PyMem_Calloc(tape.steps ? tape.steps * MOST_COLUMNS : 1, sizeof(Place));
+    int good = tape.columns != NULL && tape.places != NULL;
+    if (good)
+        good = play_lists(&tape, args[2], args[3], args[5]);
+    else
+        PyErr_NoMemory();
+    for (Py_ssize_t i = 0; tape.columns != NULL && i < tape.count; i++) {
         if (tape.columns[i].is_gathered)
             PyMem_Free(tape.columns[i].start);
         if (tape.columns[i].is_held)
             PyBuffer_Release(&tape.columns[i].view);
     }
     PyMem_Free(tape.columns);
+    PyMem_Free(tape.places);
     if (!good)
         return NULL;
     Py_RETURN_NONE;

@@ -53,8 +53,9 @@ def batches(draw: st.DrawFn) -> list[TickBatch]:
             shown[victim] = np.nan if odd == "no price" else shown[victim]
             status[victim] = 1 if odd == "halted" else 13
             ts_ms[victim] -= 60_000 if odd == "early" else 0
-            columns = dict(zip(CORE, (shown, last, high, low, np.full_like(last, 10.0), volume, volume * 1000), strict=True))
-            whole = TickBatch(SYMBOLS, ts_ms, columns={n: c.copy() for n, c in columns.items()}, status=status)
+            shows = (shown, last, high, low, np.full_like(last, 10.0), volume, volume * 1000)
+            columns = {name: column.copy() for name, column in zip(CORE, shows, strict=True)}
+            whole = TickBatch(SYMBOLS, ts_ms, columns=columns, status=status)
             made.append(whole.take(slice(victim, None)) if odd == "some" else whole)
             made += [whole] * (odd == "again")
     return made
