@@ -70,7 +70,7 @@ class Tape:
     def _make_room(self, nodes: Sequence[Node], kept: Collection[Node]) -> dict[Node | float, int]:
         """Return where in the list each node writes; those that nobody else reads share some blocks."""
         shared = share_out(nodes, [node for node in nodes if isinstance(node, NumberNode) and node not in kept])
-        own: dict[Node | float, int] = {**shared}
+        own: dict[Node | float, int] = {node: place for node, place in shared.items()}  # noqa: C416  # wider keys
         for _ in range(1 + max(shared.values(), default=-1)):
             self._append(np.empty(_block()))
         for node in nodes:
