@@ -189,10 +189,10 @@ class Ledger:
 
         episode: the number of an episode that began before (pending); None: this fire begins one.
         """
-        slot = (rule.id, rule.rev, leg or "", symbol)
-        record = self.records.get(slot)
+        key = (rule.id, rule.rev, leg or "", symbol)
+        record = self.records.get(key)
         if record is None:
-            record = self.records[slot] = Record()
+            record = self.records[key] = Record()
         if episode is None:
             episode = self._next_episode((rule.id, leg or "", symbol), moment.date)
         why = _why_not(rule, record, moment)

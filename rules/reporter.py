@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import isnan
 from typing import Final
 
 from feeds.inputs import Mark
@@ -66,7 +65,7 @@ class Reporter:
             gap, away_ms = market.gap_before(layer_of(slot.rule), row, ts_ms, closing=closing)
         return Moment(
             ts_ms, date_text(ts_ms), market.day_number, bar_end_ms, market.outages.before(ts_ms, row),
-            last=None if isnan(last) else last, rising=not last < prev, gap=gap, away_ms=away_ms,
+            last=None if last != last else last, rising=not last < prev, gap=gap, away_ms=away_ms,
         )  # fmt: skip
 
     def note_fire(
@@ -111,10 +110,10 @@ class Reporter:
         is_group = rule.over is not None
         instrument = None if is_group else self._market.instruments.get(key)
         name = key if is_group else None if instrument is None else instrument.name
-        of_episode, of_event = identities((rule.id, rule.rev, slot.leg.name, key, date, number), event, 1)
+        alert_id, episode_id = identities(rule.id, rule.rev, slot.leg.name, key, date, number, event=event)
         alert = Alert(
-            id=f"al_{of_event}", episode_id=f"ep_{of_episode}", event=event, rule=rule.id,
-            rev=rule.rev, leg=slot.leg.name, symbol=None if is_group else key, group=key if is_group else None,
+            id=alert_id, episode_id=episode_id, event=event, rule=rule.id, rev=rule.rev, leg=slot.leg.name,
+            symbol=None if is_group else key, group=key if is_group else None,
             name=name, severity=rule.severity, labels=dict(rule.labels), trade_date=date, episode=number,
             ts_event_ms=moment.ts_ms, period=rule.period,
             bar_end_ms=moment.bar_end_ms, provisional=provisional, gap=self._gap(slot, row, moment), late=late,
@@ -151,11 +150,11 @@ class Reporter:
         """Note that a rule's time is over."""
         now = self._market.clock_ms
         date = date_text(now)
-        of_episode, of_event = identities((rule.id, rule.rev, None, None, date, 1), Event.EXPIRED, 1)
+        alert_id, episode_id = identities(rule.id, rule.rev, None, None, date, 1, event=Event.EXPIRED)
         alert = Alert(
-            id=f"al_{of_event}", episode_id=f"ep_{of_episode}", event=Event.EXPIRED,
-            rule=rule.id, rev=rule.rev, severity=rule.severity, labels=dict(rule.labels), trade_date=date, episode=1,
-            ts_event_ms=now, period=rule.period, message=f"{rule.id} 已到期",
+            id=alert_id, episode_id=episode_id, event=Event.EXPIRED, rule=rule.id, rev=rule.rev,
+            severity=rule.severity, labels=dict(rule.labels), trade_date=date, episode=1, ts_event_ms=now,
+            period=rule.period, message=f"{rule.id} 已到期",
         )  # fmt: skip
         self._noted.append((0, BEFORE_TICK, order, "", alert))
 
@@ -181,11 +180,11 @@ class Reporter:
     def _feed_event(self, event: Event, mark: Mark, message: str) -> Alert:
         assert self.silent_episode is not None
         date, episode = self.silent_episode
-        of_episode, of_event = identities((FEED_RULE, "", None, None, date, episode), event, 1)
+        alert_id, episode_id = identities(FEED_RULE, "", None, None, date, episode, event=event)
         return Alert(
-            id=f"al_{of_event}", episode_id=f"ep_{of_episode}", event=event, rule=FEED_RULE,
-            rev="", severity="warning", trade_date=date, episode=episode, ts_event_ms=mark.ts_ms, period="tick",
-            why=mark.reason or None, message=message,
+            id=alert_id, episode_id=episode_id, event=event, rule=FEED_RULE, rev="", severity="warning",
+            trade_date=date, episode=episode, ts_event_ms=mark.ts_ms, period="tick", why=mark.reason or None,
+            message=message,
         )  # fmt: skip
 
 
