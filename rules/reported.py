@@ -70,7 +70,7 @@ def _stands(node: Node) -> bool:
 def _read(fire: Fire) -> Values:
     """Return what a fire reports where all of it stands in columns of the market."""
     return {
-        text: _known(float(node.column.array[fire.row]))
+        text: _known(node.column.array.item(fire.row))
         for text, node in fire.slot.values.items()
         if isinstance(node, (Field, TruthField))
     }
