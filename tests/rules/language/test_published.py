@@ -144,7 +144,7 @@ def test_a_script_of_a_forum_is_taken_as_it_stands() -> None:
       DRAWTEXT(放量,LOW*0.98,'起爆'),COLORRED;
       选股:CROSS(MA5,MA10) AND C>MA60 AND 放量 AND UPNDAY(C,2),NODRAW;
 """
-    rule = "  - id: 老鸭头\n    select: all\n    period: 1d\n    when: |\n"
+    rule = "  - id: 老鸭头\n    select: all\n    period: 1d\n    cooldown: 10m\n    when: |\n"
     text = f"version: 1\ngroups:\n- name: 论坛\n  rules:\n{rule}{script}"
     found = load({"r.yaml": text})
     assert found.warnings == ()
