@@ -151,4 +151,4 @@ def test_a_script_of_a_forum_is_taken_as_it_stands() -> None:
     (leg,) = found.rules[0].legs
     assert [one.written for one in leg.when.outputs] == ["放量", "选股"]
     condition = leg.when.statements[leg.when.condition].expr
-    assert normal(condition) == "CROSS(MA5,MA10)&&C>MA60&&放量&&EVERY(C>REF(C,1),2)"
+    assert normal(condition) == "CROSS(MA5,MA10) AND C>MA60 AND 放量 AND EVERY(C>REF(C,1),2)"
