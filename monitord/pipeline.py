@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -56,6 +56,16 @@ DOUBTS_AT_ONCE: Final = 20
 """Ex-rights days not believed that are logged of one input."""
 
 
+class InstrumentSource(Protocol):
+    """Where the pipeline has the instruments from (`Reference`); without one it asks its feed."""
+
+    async def start(self) -> None:
+        """Learn what there is, behind the opening of the feed and before its first tick."""
+
+    async def instruments(self) -> Sequence[Instrument]:
+        """Return the instruments as they are known now."""
+
+
 class Outbox(Protocol):
     """What the pipeline needs of the store."""
 
@@ -86,7 +96,7 @@ class Pipeline:
     """Runs one feed through one engine. `recover` once, then `run`; the other methods may be called from other tasks.
 
     on_alerts, on_ticks, on_step: called on the loop with events after their commit, with every batch after that, and
-    with what each input gave.
+    with what each input gave. record: called last with each input and its offset (-1: a control record without one).
     """
 
     def __init__(
@@ -100,9 +110,11 @@ class Pipeline:
         positions: PositionSources | None = None,
         load_sectors: Callable[[], Mapping[str, Sequence[str]]] = dict,
         load_exrights: Callable[[], str] = lambda: NO_EXRIGHTS,
+        reference: InstrumentSource | None = None,
         on_alerts: Callable[[Sequence[Alert]], None],
         on_ticks: Callable[[TickBatch], None] = lambda batch: None,
         on_step: Callable[[Outcome], None] = lambda outcome: None,
+        record: Callable[[Input, int], Awaitable[None]] | None = None,
         window: int = 250,
         checkpoint_s: float = 60.0,
     ) -> None:
@@ -114,10 +126,12 @@ class Pipeline:
         self._positions = positions
         self._load_sectors = load_sectors
         self._load_exrights = load_exrights
+        self._reference = reference
         self._of_feed: Sequence[Instrument] = ()
         self._on_alerts = on_alerts
         self._on_ticks = on_ticks
         self._on_step = on_step
+        self._record = record
         self._window = window
         self._checkpoint_s = checkpoint_s
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
@@ -222,11 +236,20 @@ class Pipeline:
         return True
 
     async def _settle(self, rules: RuleSet) -> None:
-        """End recovery: number episodes above what the store holds, then put today's instruments and rules in force."""
+        """End recovery: number episodes above what the store holds, then put today's instruments and rules in force.
+
+        First the control records that come behind the last input there is to run again: today's go on from them.
+        """
+        if self._controls:
+            with self._remembering():
+                alerts = await self._in_engine(self._take_queued)
+                await self._commit(alerts, self._engine.offset)
         date_ms = self._engine.market.clock_ms
         counts = await self._store.episodes(since_date=date_text(date_ms) if date_ms else "")
         await self._in_engine(lambda: self._engine.raise_episodes(counts))
-        self._of_feed = await self._feed.instruments()
+        if self._reference is not None:
+            await self._reference.start()
+        self._of_feed = await (self._reference or self._feed).instruments()
         await self._take_over(ControlKind.INSTRUMENTS, await self._instruments())
         await self._take_over(ControlKind.EXRIGHTS, await asyncio.to_thread(self._load_exrights))
         await self._take_over(ControlKind.POSITIONS, await self._position_source())
@@ -311,6 +334,20 @@ class Pipeline:
             if rules.source != self._engine.rules.source:
                 await self._control(Control(ControlKind.RULES, rules.source))
         log.info("rules_loaded", rules=len(rules.rules))
+
+    async def renew_instruments(self) -> None:
+        """Take what is known of instruments and trading days now, where it is news; rules and positions stay.
+
+        Raises RuleError, OSError, FeedError or StoreError, and changes nothing, if a file beside them is bad.
+        """
+        await self.caught_up.wait()
+        async with self._turn:
+            self._of_feed = await (self._reference or self._feed).instruments()
+            instruments = await self._instruments()
+            exrights = await asyncio.to_thread(self._load_exrights)
+            await self._take_over(ControlKind.INSTRUMENTS, instruments)
+            await self._take_over(ControlKind.EXRIGHTS, exrights)
+        log.info("instruments_taken", instruments=len(self._of_feed))
 
     async def positions(self) -> Sequence[Listed]:
         """Return the positions of files and API as they are now; raises as `PositionSources.source` does."""
@@ -399,6 +436,8 @@ class Pipeline:
             await asyncio.sleep(0)  # the pump was woken, and its way is the longer one
             self._on_ticks(given.value)
             self._quiet_timer = asyncio.get_running_loop().call_later(QUIET_AFTER_S, self._on_quiet)
+        if self._record is not None:
+            await self._record(given.value, outcome.offset)
 
     def _evaluate(self, given: FeedInput) -> Outcome:
         """Take one input on the engine thread; events are on disk as journaled inputs before anyone hears of them."""
@@ -406,17 +445,24 @@ class Pipeline:
         alerts: list[Alert] = []
         self._check_stored()
         offset = given.offset if self._feed.has_offsets else self._append(given.value)
+        alerts += self._take_queued(before=given.offset)
         self._ahead = True
-        while self._controls and self._controls[0][0] < given.offset:
-            _, control = self._controls.popleft()
-            self._journal_read += 1
-            alerts += self._step(control, Place(True, self._journal_read))
         alerts += self._step(given.value, Place(False, offset), offset=offset)
         if alerts and not self._feed.has_offsets:
             self._log.secure()
         self._tell_doubts()
         ticks = len(given.value) if isinstance(given.value, TickBatch) else 0
         return Outcome(alerts, _stamps(given.value), ticks, offset, time.perf_counter() - started)
+
+    def _take_queued(self, *, before: int | None = None) -> list[Alert]:
+        """Take the journaled control records that follow an input older than `before`; None: all there are."""
+        alerts: list[Alert] = []
+        self._ahead = True
+        while self._controls and (before is None or self._controls[0][0] < before):
+            _, control = self._controls.popleft()
+            self._journal_read += 1
+            alerts += self._step(control, Place(True, self._journal_read))
+        return alerts
 
     def _step(self, value: Input, place: Place, *, offset: int = -1) -> list[Alert]:
         """Let the engine take an input of feed or journal; where it has failed at it too often, a gap instead.
@@ -498,11 +544,15 @@ class Pipeline:
         with self._remembering():
             alerts = await self._in_engine(lambda: self._take_control(control))
             await self._commit(alerts, self._engine.offset)
+        if self._record is not None:
+            await self._record(control, -1 if self._feed.has_offsets else self._journal_read)
 
     def _take_control(self, control: Control) -> list[Alert]:
         self._check_stored()
         self._engine.check(control)  # what is refused is not journaled
-        follows = self._engine.offset if self._feed.has_offsets else None
+        # A trimmed stream may begin behind inputs that records here follow already.
+        newest = max(self._engine.offset, self._journal.newest_follows)
+        follows = newest if self._feed.has_offsets else None
         self._journal_read = self._log.append_control(control, follows=follows)
         offset = self._journal_read if follows is None else -1
         self._ahead = True

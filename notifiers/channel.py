@@ -20,25 +20,21 @@ from typing import Any, Final, TypeAlias, cast
 import hiredis
 import orjson
 import structlog
-from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from feeds.connection import TIMEOUT_S, Client, connect, heeding_cancel
 from notifiers.errors import DeliveryError
 
 PREFIX: Final = "mon:"
 STREAM_LENGTH: Final = 200_000
 DEDUP_S: Final = 172_800
-TIMEOUT_S: Final = 2.0
 CHECK_S: Final = 1.0
 PAGE: Final = 500
 """Stream entries read at once while catching up, and so the most a subscription holds in memory."""
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
 
-Client: TypeAlias = Any  # a redis.asyncio.Redis, or its fake; what its methods return is not typed
 Connect: TypeAlias = Callable[[], Client]
 
 log = structlog.get_logger(__name__)
@@ -194,16 +190,32 @@ class AlertChannel:
                 replies = await self._run_script(batch, epoch, acked)
         return [Receipt(int(off), bool(known)) for off, known in replies]
 
-    async def begin_epoch(self, *, acked: int) -> tuple[str, int]:
+    async def begin_epoch(self, *, acked: int, ours: str = "*") -> tuple[str, int]:
         """Begin a new epoch behind offset `acked` and all that is there; return its name and its base offset.
 
-        Raises Fenced or ChannelDown.
+        ours: the epoch we are in, "" = none yet; a newer one that another publisher has begun since is joined instead
+        ("*": never). Raises Fenced or ChannelDown.
         """
-        epoch = secrets.token_hex(4)
         keys = [self.names.meta, self.names.stream, self.names.fence]
+        values = (secrets.token_hex(4), acked, self._share, self._token, ours)
         with _down("begin an epoch"):
-            base = await self._redis.eval(self._epoch_text, len(keys), *keys, epoch, acked, self._share, self._token)
-        return epoch, int(base)
+            epoch, base = await self._redis.eval(self._epoch_text, len(keys), *keys, *values)
+        return epoch.decode(), int(base)
+
+    async def kept(self) -> tuple[Head, int]:
+        """Return where the channel stands, and the greatest offset up to which it has all that was acknowledged to us.
+
+        With a share of our own others publish as well, so the top says nothing of ours. Raises Fenced or ChannelDown.
+        """
+        with _down("read what it keeps"):
+            head = await _head(self._redis, self.names)
+            if not self._share:
+                return head, head.top
+            own = await self._redis.hget(self.names.meta, f"top:{self._share}")
+            token = await self._redis.hget(self.names.fence, self._share)
+        if int(token or 0) > self._token:
+            raise Fenced(f"the share {self._share} is held with token {int(token)}, ours is {self._token}")
+        return head, max(head.base, int(own or 0))
 
     async def head(self) -> Head:
         """Return epoch, top offset and base; raises ChannelDown."""
@@ -447,15 +459,7 @@ def connect_to(url: str, *, timeout_s: float = TIMEOUT_S) -> Client:
     Raises DeliveryError for a url that is none (without repeating it: it may hold a password).
     """
     try:
-        return Redis.from_url(
-            url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-            retry_on_timeout=False,
-            health_check_interval=0,
-            protocol=2,
-        )
+        return connect(url, timeout_s=timeout_s)
     except ValueError:
         raise DeliveryError("the broker's url is not usable: write redis://, rediss:// or unix://") from None
 
@@ -471,23 +475,6 @@ async def _read(redis: Client, names: Names, *, after: int, upto: str, count: in
         Envelope(int(entry.partition(b"-")[0]), fields[b"epoch"].decode(), fields[b"alert"])
         for entry, fields in entries
     ]
-
-
-@contextmanager
-def heeding_cancel() -> Iterator[None]:
-    """Raise CancelledError at the end if the task was cancelled in between and the cancel went astray.
-
-    redis-py sends each command under asyncio.wait_for, and up to Python 3.11 that forgets a cancel in the very turn of
-    the loop in which the command has gone out (python/cpython#86296). A follower would follow on, and a stop would wait
-    for it for ever: seen under load in one of some fifty stops.
-    """
-    task = asyncio.current_task()
-    before = 0 if task is None else task.cancelling()
-    try:
-        yield
-    finally:
-        if task is not None and task.cancelling() > before:
-            raise asyncio.CancelledError
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from feeds.errors import FeedError
 from feeds.inputs import Control, ControlKind
-from feeds.instruments import Board, Instrument, encode_table
+from feeds.instruments import Board, Instrument, Limits, encode_table
 from feeds.sessions import date_text
 from feeds.tick import TickBatch
 from rules.alert import Alert
@@ -215,6 +215,27 @@ def test_limits_are_the_feeds_else_those_of_the_board() -> None:
     assert [(one.rule, one.symbol) for one in watch.events] == [
         (rule, symbol) for symbol in ("600519.SH", "688001.SH", "600000.SH") for rule in ("limit", "seal")
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "limit"),
+    [
+        (Limits(10.7, 9.3, 10.0), 10.7),
+        (Limits(10.7, 9.3, 10.0, 20230201), 10.7),
+        (Limits(0.0, 0.0, 10.0), None),
+        (Limits(10.7, 9.3, 10.0, 20230131), 11.0),
+        (Limits(10.7, 9.3, 9.9), 11.0),
+        (None, 11.0),
+    ],
+)
+def test_limits_of_the_table_win_on_their_day_and_with_their_close(given: Limits | None, limit: float | None) -> None:
+    watch = Watch(LIMIT)
+    known = Instrument("600519.SH", "贵州茅台", Board.MAIN, limits=given)
+    watch.take(Control(ControlKind.INSTRUMENTS, encode_table([known])))
+    watch.take(tick("10:00:00", 10.2))
+    assert watch.engine.values("600519.SH")["limit"]["LIMITUP"] == limit
+    watch.take(tick("10:00:03", 10.3, limit_up=10.3))
+    assert watch.engine.values("600519.SH")["limit"]["LIMITUP"] == 10.3, "a tick's own wins over both"
 
 
 @pytest.mark.parametrize(("symbol", "prev_close"), [("600519.SH", nan), ("000001.SH", 10.0), ("777777.SH", 10.0)])
