@@ -68,13 +68,13 @@ class Stand:
         url = f"redis://127.0.0.1:{self.broker.port}/0"
         self.daemon = Daemon(
             folder / "daemon",
-            {"feed.name": "redis", "broker.url": url, "rules.files": rules, "engine.checkpoint_s": 0.5,
+            {"feed.name": "redis", "broker.url": url, "rules.files": rules, "engine.checkpoint_s": 0.5, "engine.window": 30,
              "gateway.allow_loopback_without_token": True},
         )  # fmt: skip
         market = {**MARKET, "feed.name": "simulated", "feed.simulated.speed": SPEED}
         self.bridge = BridgeProcess(
             folder / "bridge",
-            {**market, "bridge.url": url, "bridge.name": "one", "bridge.keep_s": 120, "bridge.spool_mb": 512},
+            {**market, "bridge.url": url, "bridge.name": "one", "bridge.spool_mb": 512},
             live=live,
             environment={BEGAN_AT: str(time.time() + 4)},
         )
@@ -136,7 +136,7 @@ class Stand:
         while True:
             try:
                 await self.daemon.listening()
-                await asyncio.sleep(self.chance.uniform(0.2, 2.0))
+                await asyncio.sleep(self.chance.uniform(0.5, 4.0))
                 return
             except AssertionError:
                 if self.daemon.process is None or self.daemon.process.returncode != 2:
