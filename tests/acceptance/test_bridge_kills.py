@@ -68,7 +68,8 @@ class Stand:
         url = f"redis://127.0.0.1:{self.broker.port}/0"
         self.daemon = Daemon(
             folder / "daemon",
-            {"feed.name": "redis", "broker.url": url, "rules.files": rules, "engine.checkpoint_s": 0.5, "engine.window": 30,
+            {"feed.name": "redis", "broker.url": url, "rules.files": rules, "engine.checkpoint_s": 0.5,
+             "engine.window": 30,
              "gateway.allow_loopback_without_token": True},
         )  # fmt: skip
         market = {**MARKET, "feed.name": "simulated", "feed.simulated.speed": SPEED}
