@@ -21,6 +21,7 @@ SHIPPED_RULES = Path(__file__).resolve().parent / "rules"
 EventName: TypeAlias = Literal[
     "pending", "fire", "resolve", "suppressed", "confirmed", "withdrawn", "nodata", "flapping", "expired"
 ]
+BoardName: TypeAlias = Literal["main", "chinext", "star", "bse", "index", "b_share", "etf", "bond"]
 TOLD: tuple[EventName, ...] = ("fire", "resolve", "confirmed", "withdrawn", "nodata", "flapping", "expired")
 """What a receiver gets unless told otherwise; pending and suppressed are stored and streamed only."""
 
@@ -59,6 +60,12 @@ def _web_address(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _plain_address(text: str) -> str:
+    if text and not re.match(r"https?://[^/\s@]+(/|$)", text):
+        raise ValueError("is no address that starts with http:// or https:// (and holds no password)")
+    return text
+
+
 def _network(text: str) -> str:
     try:
         return str(ipaddress.ip_network(text, strict=False))
@@ -79,6 +86,8 @@ def _check_scheme(url: SecretStr | None) -> None:
 Words: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Symbols: TypeAlias = Annotated[tuple[Annotated[str, AfterValidator(_symbol)], ...], BeforeValidator(_listed)]
 Events: TypeAlias = Annotated[tuple[EventName, ...], BeforeValidator(_listed)]
+PlainAddress: TypeAlias = Annotated[str, AfterValidator(_plain_address)]
+"""An address that is no secret: whoever has one to keep is refused."""
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Speed: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -112,9 +121,40 @@ class ReplaySection(Section):
 
 
 class XtSection(Section):
-    """xtquant (miniQMT), Windows only."""
+    """xtquant (miniQMT, or the vendor's quote service with a token), Windows only."""
 
-    symbols: Symbols = ()  # watch only these, () = the whole market
+    symbols: Symbols = ()  # watch only these, () = whole markets
+    markets: Annotated[tuple[Literal["SH", "SZ", "BJ"], ...], BeforeValidator(_listed)] = ()  # () = all three
+    # what of the markets is kept: main, chinext, star, bse, index, b_share, etf, bond; () = shares and indices
+    boards: Annotated[tuple[BoardName, ...], BeforeValidator(_listed)] = ()
+    address: str = ""  # machine of the terminal, "" = this one
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None  # of the terminal, unset = it is looked for
+    token: SecretStr | None = None  # no terminal: log in at the vendor's quote servers with this
+    data_home: Path | None = None  # with a token: where the vendor keeps its files; unset = folder data where it runs
+    servers: Words = ()  # with a token: quote servers as ip:port, () = the vendor chooses
+    pulse: Symbols = ()  # if none of these ticks, the feed is silent; () = the Shanghai index and ten liquid stocks
+    silent_s: Seconds = 10.0  # trading time without a pulse until the feed calls itself silent
+    renew_s: Seconds = 60.0  # and until it subscribes anew, then connects anew
+    reconnect_first_s: Seconds = 0.5  # first delay between attempts to connect, doubling
+    reconnect_longest_s: Seconds = 5.0  # longest delay between attempts to connect
+    timeout_s: Seconds = 30.0  # how long a call of the vendor may take
+    inbox_batches: int = Field(default=256, ge=1, le=100_000)  # pushes that may wait; beyond, the oldest is dropped
+    sectors: Words = ()  # the vendor's sectors that are taken, * allowed; () = 沪深A股, SW1*, GN*
+    download_sectors: bool = True  # let the terminal fetch its lists of sectors first, once a day
+
+    @model_validator(mode="after")
+    def _one_way(self) -> XtSection:
+        if self.symbols and self.markets:
+            raise _complaint("markets", "stands beside symbols", "a market's push holds its symbols already: name one")
+        if self.address and self.port is None:
+            raise _complaint("address", "names a machine without a port", "set feed.xt.port as well, 58610 as a rule")
+        if self.address and self.token is not None:
+            raise _complaint("token", "stands beside address", "a token needs no terminal: leave one of them out")
+        if self.silent_s > self.renew_s:
+            raise _complaint("silent_s", "is more than renew_s", "silence is told first, and mended later")
+        if self.reconnect_first_s > self.reconnect_longest_s:
+            raise _complaint("reconnect_first_s", "is more than reconnect_longest_s", "the first delay is the shortest")
+        return self
 
 
 def _stream(text: str) -> str:
@@ -145,14 +185,30 @@ class RedisSection(Section):
         return self
 
 
+class QuotesHttpSection(Section):
+    """Public quote pages, for users without a terminal."""
+
+    provider: Literal["tencent", "sina"] = "tencent"  # whose page is asked
+    fallback_after_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)  # until the other one is asked, 0 = never
+    symbols: Symbols = ()  # ask for these
+    files: Words = ()  # and for those in files, a code a line; neither = every share there is
+    interval_s: float = Field(default=3.0, ge=1, le=300)  # seconds in which all are asked once
+    batch: int = Field(default=800, ge=1, le=800)  # codes in one request
+    timeout_s: float = Field(default=5.0, gt=0, le=60)  # how long an answer may take
+    tencent_url: PlainAddress = ""  # another address of that page, what comes before the codes; "" = the public one
+    sina_url: PlainAddress = ""  # likewise
+
+
 class FeedSection(Section):
     """Where the ticks come from."""
 
-    name: Literal["simulated", "replay", "xt", "redis"] = "simulated"  # which of the sections below is used
+    # which of the sections below is used
+    name: Literal["simulated", "replay", "xt", "redis", "quotes_http"] = "simulated"
     simulated: SimulatedSection = SimulatedSection()
     replay: ReplaySection = ReplaySection()
     xt: XtSection = XtSection()
     redis: RedisSection = RedisSection()
+    quotes_http: QuotesHttpSection = QuotesHttpSection()
 
     @model_validator(mode="after")
     def _has_inputs(self) -> FeedSection:
@@ -166,7 +222,17 @@ class FeedSection(Section):
         """Return the keyword arguments of the chosen feed's class; an empty list is None, which means no choice."""
         chosen: Section = getattr(self, self.name)
         values = {name: getattr(chosen, name) for name in type(chosen).model_fields}
-        return {name: None if value == () else value for name, value in values.items()}
+        return {name: None if value == () else _revealed(value) for name, value in values.items()}
+
+
+def _revealed(value: Any) -> Any:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+class RecordSection(Section):
+    """Recordings of what comes in, for `replay`."""
+
+    folder: Path | None = None  # where `monitord record`, and the daemon beside its work, write; unset = nowhere
 
 
 class RulesSection(Section):
@@ -252,7 +318,7 @@ class EngineSection(Section):
 
 
 class HistorySection(Section):
-    """Events that were sent, as the gateway lists them."""
+    """Events that were sent, as the gateway lists them, and their deliveries."""
 
     keep_days: int = Field(default=90, ge=0, le=36_500)  # days until they leave the store, 0 = never
 
@@ -390,6 +456,7 @@ class Settings(BaseSettings):
 
     state_dir: Path = Field(default_factory=state_home)  # journal, checkpoints, store and broker live here
     feed: FeedSection = FeedSection()
+    record: RecordSection = RecordSection()
     rules: RulesSection = RulesSection()
     positions: PositionsSection = PositionsSection()
     instruments: InstrumentsSection = InstrumentsSection()

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -40,6 +40,8 @@ from monitord.metrics import Metrics
 from monitord.pipeline import Outcome, Pipeline
 from monitord.positions import PositionSources
 from monitord.pump import Pump
+from monitord.recording import Recording
+from monitord.reference import Reference
 from monitord.retention import Retention
 from monitord.store import Store
 from monitord.systemd import notify
@@ -98,12 +100,14 @@ class Parts:
     broker: Broker
     channel: AlertChannel
     feed: Feed
+    reference: Reference
     pipeline: Pipeline
     pump: Pump
     retention: Retention
     deliveries: tuple[Delivery, ...]
     gateway: Gateway
     health: Health
+    recording: Recording | None
 
 
 class App:
@@ -149,12 +153,16 @@ class App:
             log.info("share_claimed", share=settings.engine.share, token=await channel.claim())
         cleanup.push_async_callback(feed.close)
         quotes = QuoteBoard()
-        pipeline = self._pipeline(feed, store, quotes)
+        recording = await self._recording(feed, cleanup)
+        reference = Reference(feed, folder=source_folder(settings, feed))
+        pipeline = self._pipeline(feed, store, quotes, reference, recording)
         self._metrics.watch_engine(lambda: pipeline.engine.market.dropped, counters=pipeline.counters)
         pump = Pump(store, channel, on_published=lambda epoch, alerts: gateway.hub.hear(epoch, alerts))
         retention = Retention(store, keep_days=settings.history.keep_days)
         deliveries = tuple(self._delivery(webhook, broker, store) for webhook in settings.notify.webhooks)
-        health = Health(feed, pipeline, store=store, pump=pump, deliveries=deliveries)
+        health = Health(
+            feed, pipeline, store=store, pump=pump, deliveries=deliveries, reference=reference, recording=recording
+        )
         gateway = Gateway(
             gateway_options(settings),
             alerts=channel,
@@ -166,37 +174,53 @@ class App:
         )
         cleanup.push_async_callback(gateway.stop)
         cleanup.callback(self._console.stop)
-        return Parts(store, broker, channel, feed, pipeline, pump, retention, deliveries, gateway, health)
+        return Parts(
+            store, broker, channel, feed, reference, pipeline, pump, retention, deliveries, gateway, health, recording
+        )
 
-    def _pipeline(self, feed: Feed, store: Store, quotes: QuoteBoard) -> Pipeline:
+    async def _recording(self, feed: Feed, cleanup: AsyncExitStack) -> Recording | None:
+        """Open what is recorded beside, if anything is; raises FeedError."""
+        folder = self._settings.record.folder
+        if folder is None:
+            return None
+        recording = Recording(folder, source_id=feed.source_id, patient=not feed.paced)
+        await recording.open()
+        cleanup.push_async_callback(recording.abandon)
+        return recording
+
+    def _pipeline(
+        self, feed: Feed, store: Store, quotes: QuoteBoard, reference: Reference, recording: Recording | None
+    ) -> Pipeline:
         settings = self._settings
         self._metrics.watch_feed(feed.counters)
-        # Offsets mean nothing in another source, so each has a journal and checkpoints of its own.
-        folder = state_folder(settings) / "sources" / identity(feed.source_id)
+        self._metrics.watch_reference(reference.counters)
+        folder = source_folder(settings, feed)
+        journal = Journal(folder / "journal", source_id=feed.source_id)
+        if recording is not None and not feed.has_offsets:
+            recording.go_on_behind(journal.end)
         return Pipeline(
             feed,
-            journal=Journal(folder / "journal", source_id=feed.source_id),
+            journal=journal,
             store=store,
             checkpoints=CheckpointFolder(folder / "checkpoints"),
             load_rules=lambda: load_rules(settings),
             positions=PositionSources(settings.positions.texts, store.held),
             load_sectors=lambda: load_sectors(settings),
-            load_exrights=lambda: load_exrights(settings),
+            load_exrights=lambda: load_exrights(settings, reference.calendar()),
+            reference=reference,
             on_alerts=self._tell,
             on_ticks=quotes.update,
             on_step=self._count,
+            record=None if recording is None else recording.take,
             window=settings.engine.window,
             checkpoint_s=settings.engine.checkpoint_s,
         )
 
     def _delivery(self, webhook: Webhook, broker: Broker, store: Store) -> Delivery:
-        options = {name: getattr(webhook, name) for name in type(webhook).model_fields}
-        options["url"] = webhook.url.get_secret_value()
-        options["secrets"] = tuple(secret.get_secret_value() for secret in webhook.secrets)
         share = self._settings.engine.share
         name = f"monitord:{share}" if share else "monitord"
         consumer = AlertConsumer(consumer_client(broker.url), webhook.name, consumer=name)
-        return Delivery(build_notifier("webhook", **options), consumer, store.deliveries)
+        return Delivery(build_notifier("webhook", **webhook_options(webhook)), consumer, store.deliveries)
 
     # ── running ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -226,6 +250,8 @@ class App:
                 keep("gateway", parts.gateway.run),
                 keep("checkpoints", parts.pipeline.run_checkpoints),
                 keep("retention", parts.retention.run),
+                *([tasks.create_task(_record(parts.recording), name="recording")] if parts.recording else []),
+                keep("reference", lambda: parts.reference.run(lambda: self._renew(parts.pipeline))),
                 keep("reload", lambda: self._reload_on_signal(parts.pipeline)),
                 keep("vital_signs", lambda: self._take_vital_signs(parts)),
             ]
@@ -254,6 +280,7 @@ class App:
         await parts.feed.close()
         await asyncio.wait([evaluating])
         await parts.pipeline.close()
+        await _finish(parts.recording)
         waiting = await parts.pump.drain(DRAIN_S)
         pumping.cancel()
         for delivery in parts.deliveries:
@@ -310,6 +337,13 @@ class App:
             except (RuleError, OSError, UnicodeDecodeError) as error:
                 log.error("rules_rejected", why=str(error), kept=len(pipeline.rules().rules))
 
+    async def _renew(self, pipeline: Pipeline) -> None:
+        """Let new instruments and trading days take effect; with a bad file beside them the old ones stay."""
+        try:
+            await pipeline.renew_instruments()
+        except (RuleError, OSError, UnicodeDecodeError) as error:
+            log.error("instruments_rejected", why=str(error))
+
     async def _take_vital_signs(self, parts: Parts) -> None:
         """Measure how late the loop wakes, tell systemd that it does, and keep the gauges of what stands and waits."""
         loop = asyncio.get_running_loop()
@@ -357,6 +391,25 @@ async def _once(name: str, run: Callable[[], Awaitable[None]]) -> None:
         raise
 
 
+async def _record(recording: Recording) -> None:
+    """Record until it is stopped; a disk that refuses ends the recording, and alerts go on."""
+    try:
+        await recording.run()
+    except FeedError as error:
+        log.error("recording_failed", why=str(error))
+        await recording.abandon()
+
+
+async def _finish(recording: Recording | None) -> None:
+    """Make the recording's last file whole; what fails is completed by the next run."""
+    if recording is None:
+        return
+    try:
+        await recording.stop()
+    except FeedError as error:
+        log.error("recording_failed", why=str(error))
+
+
 def _make(state_dir: Path) -> None:
     try:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
@@ -393,6 +446,14 @@ def build_broker(settings: Settings) -> Broker:
     )
 
 
+def webhook_options(webhook: Webhook) -> dict[str, Any]:
+    """Turn a receiver's settings into its options, secrets in plain text."""
+    options = {name: getattr(webhook, name) for name in type(webhook).model_fields}
+    options["url"] = webhook.url.get_secret_value()
+    options["secrets"] = tuple(secret.get_secret_value() for secret in webhook.secrets)
+    return options
+
+
 def gateway_options(settings: Settings) -> GatewayOptions:
     """Turn the settings into the gateway's options; of tokens only their hashes go on."""
     section = settings.gateway
@@ -413,13 +474,18 @@ def load_sectors(settings: Settings) -> dict[str, tuple[str, ...]]:
     return sectors.load(settings.instruments.texts())
 
 
-def load_exrights(settings: Settings) -> str:
+def source_folder(settings: Settings, feed: Feed) -> Path:
+    """Return where the state of this source is: offsets mean nothing in another one, so each has its own."""
+    return state_folder(settings) / "sources" / identity(feed.source_id)
+
+
+def load_exrights(settings: Settings, calendar: Calendar) -> str:
     """Read and check every ex-rights file and add the exchange's holidays, as the text of a control record.
 
     Raises RuleFileError with all findings, or OSError.
     """
     days = exrightfile.load(settings.instruments.exright_texts())
-    return encode_exrights(days, closed=closed_weekdays(Calendar.xshg(), since=HOLIDAYS_SINCE))
+    return encode_exrights(days, closed=closed_weekdays(calendar, since=HOLIDAYS_SINCE))
 
 
 def load_rules(settings: Settings) -> RuleSet:

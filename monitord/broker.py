@@ -16,8 +16,10 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -61,6 +63,38 @@ class Broker(Protocol):
         """Stop what `start` started. Idempotent."""
 
 
+@dataclass(frozen=True, slots=True)
+class BrokerFacts:
+    """What a broker says of itself. ahead_s: its clock minus ours; warnings: what endangers alerts, in words."""
+
+    version: str
+    ahead_s: float
+    warnings: tuple[str, ...]
+
+
+async def broker_facts(url: str) -> BrokerFacts:
+    """Ask a broker; raises BrokerError if it can't be reached, refuses us or is too old."""
+    try:
+        redis = connect_to(url)
+    except DeliveryError as error:
+        raise BrokerError(str(error)) from None
+    try:
+        facts = await redis.info("everything")
+        asked_s = time.time()
+        seconds, microseconds = await redis.time()
+        answered_s = time.time()
+    except (RedisError, OSError) as error:
+        if _is_refused_login(error):
+            raise BrokerError(f"the broker refuses the login ({error}); check broker.url and its password") from None
+        raise BrokerError(f"the broker cannot be used: {error}; check broker.url and that it runs") from None
+    finally:
+        await redis.aclose()
+    version = str(facts.get("redis_version", "0"))
+    _check_version(version)
+    ahead_s = seconds + microseconds / 1e6 - (asked_s + answered_s) / 2
+    return BrokerFacts(version, ahead_s, tuple(unsafe_settings(facts)))
+
+
 class ExternalBroker:
     """A Redis or Valkey that somebody else runs."""
 
@@ -70,22 +104,8 @@ class ExternalBroker:
 
     async def start(self) -> None:
         """Check version and persistence; raises BrokerError if it can't be reached, refuses us or is too old."""
-        try:
-            redis = connect_to(self.url)
-        except DeliveryError as error:
-            raise BrokerError(str(error)) from None
-        try:
-            facts = await redis.info("everything")
-        except (RedisError, OSError) as error:
-            if _is_refused_login(error):
-                raise BrokerError(
-                    f"the broker refuses the login ({error}); check broker.url and its password"
-                ) from None
-            raise BrokerError(f"the broker cannot be used: {error}; check broker.url and that it runs") from None
-        finally:
-            await redis.aclose()
-        _check_version(str(facts.get("redis_version", "0")))
-        for warning in unsafe_settings(facts):
+        facts = await broker_facts(self.url)
+        for warning in facts.warnings:
             log.warning("broker_not_durable", why=warning)
 
     async def run(self) -> None:

@@ -375,7 +375,7 @@ class _FileReader:
                 meant, period, functions = over.refuse_market(meant, functions), "tick", over.functions_of(functions)
             checked = check(meant, period=period, functions=functions, words=self._words)
         except RuleFileError as error:
-            raise RuleFileError([document.place(finding, value) for finding in error.findings]) from None
+            raise RuleFileError([_cut_short(document, value, finding) for finding in error.findings]) from None
         document.warnings += [document.place(finding, value) for finding in checked.warnings]
         return checked.formula
 
@@ -410,6 +410,18 @@ class _FileReader:
                         hint="set rearm: to a level further back, or cooldown:", severity="warning",
                     )
                 )  # fmt: skip
+
+
+def _cut_short(document: Document, value: Scalar, finding: Finding) -> Finding:
+    """Place a finding about a formula; where YAML has ended it at a comma, say so."""
+    placed = document.place(finding, value)
+    if (
+        not value.style
+        and "parenthesis is still open" in finding.message
+        and document.text[value.end : value.end + 1] == ","
+    ):
+        return replace(placed, hint="quote the formula: inside { } a comma ends it")
+    return placed
 
 
 def _shipped(document: Document, value: Value) -> ShippedRule:

@@ -70,6 +70,12 @@ def test_a_foreign_package_is_imported_only_where_it_belongs(package: str) -> No
     assert importing <= ONLY_IN[package]
 
 
+def test_of_the_feeds_the_quote_client_alone_speaks_http() -> None:
+    assert {name for name, tree in sources() if name.startswith("feeds/") and "aiohttp" in imports(tree)} == {
+        "feeds/quotes_client.py"
+    }
+
+
 def test_rules_are_pure() -> None:
     impure = {
         f"{name} imports {package}"

@@ -18,7 +18,9 @@ COMMANDS: Final = {
     "test": "monitord.commands.test",
     "explain": "monitord.commands.explain",
     "replay": "monitord.commands.replay",
+    "record": "monitord.commands.record",
     "eval": "monitord.commands.eval",
+    "doctor": "monitord.commands.doctor",
     "config": "monitord.commands.config",
 }
 """Name on the command line → module."""

@@ -12,7 +12,8 @@ from config.settings import TOLD, Settings, Webhook
 
 DEFAULT_TOML = Path(__file__).parents[2] / "config" / "default.toml"
 UNSET = {
-    ("state_dir",), ("feed", "redis", "url"), ("bridge", "url"),
+    *(("feed", "xt", name) for name in ("port", "token", "data_home")),
+    ("state_dir",), ("record", "folder"), ("feed", "redis", "url"), ("bridge", "url"),
     ("broker", "url"), ("broker", "socket"), ("broker", "password"),
     ("broker", "bridge_password"),
 }  # fmt: skip
