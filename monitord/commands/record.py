@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 async def _record(settings: Settings, folder: Path) -> Path | None:
     from feeds.errors import FeedError
-    from monitord.app import build_feed
+    from monitord.choice import build_feed
     from monitord.recording import Recording
 
     feed = build_feed(settings)
