@@ -29,8 +29,9 @@ from typing import Final, NamedTuple
 import orjson
 import structlog
 
-from feeds import frame
+from feeds import frame, history
 from feeds.errors import FeedError
+from feeds.history import Bars
 from feeds.inputs import Control, ControlKind, Heartbeat, Input, Mark, MarkKind
 from feeds.tick import TickBatch
 
@@ -57,12 +58,13 @@ class _Kind(IntEnum):
     MARK = 3
     CONTROL = 4
     REST = 5
+    BARS = 6
 
 
 class Record(NamedTuple):
     """One journaled input.
 
-    offset: its place in the journal, growing by one. follows: the feed offset a control record came behind (-1 = before
+    offset: its place in the journal, growing by one. follows: the feed offset a control record or bars came behind (-1 = before
     the feed's first input), OWN_OFFSETS for all records of a live feed's journal.
     """
 
@@ -147,8 +149,8 @@ class Journal:
         self._unfinished = None
         return True
 
-    def append_control(self, control: Control, *, follows: int) -> int:
-        """Append a control record behind the feed's input of that offset (-1 = before its first); return its offset.
+    def append_control(self, control: Control | Bars, *, follows: int) -> int:
+        """Append a control record, or bars of the past, behind the feed's input of that offset (-1 = before its first); return its offset.
 
         Raises FeedError if a record already here follows a later input: the run again has not reached the end.
         """
@@ -365,7 +367,7 @@ def _scan(segment: _Segment, bytes_: bytes, source_id: str) -> tuple[int, int, i
     for kind, follows, payload in _walk(segment.path, bytes_):
         if kind == _Kind.HEADER:
             _check_header(segment, payload, source_id)
-        elif kind == _Kind.CONTROL and follows != OWN_OFFSETS:
+        elif kind in (_Kind.CONTROL, _Kind.BARS) and follows != OWN_OFFSETS:
             newest = follows
         good += _HEAD.size + len(payload)
         count += kind != _Kind.REST
@@ -430,6 +432,8 @@ def _encode(value: Input, *, whole: bool) -> tuple[_Kind, bytes]:
             return _Kind.MARK, orjson.dumps([value.kind, value.ts_ms, value.reason])
         case Control():
             return _Kind.CONTROL, orjson.dumps([value.kind, value.text])
+        case Bars():
+            return _Kind.BARS, history.encode(value)
 
 
 def _decode(kind: int, payload: bytes, rest: bytes | None, where: str) -> Input:
@@ -444,6 +448,8 @@ def _decode(kind: int, payload: bytes, rest: bytes | None, where: str) -> Input:
         case _Kind.CONTROL:
             name, text = orjson.loads(payload)
             return Control(ControlKind(name), text)
+        case _Kind.BARS:
+            return history.decode(payload)
     raise FeedError(f"{where}: no record kind {kind}; the journal was written by a newer program")
 
 

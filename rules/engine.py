@@ -16,6 +16,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from feeds.history import Bars, BarTable
+from feeds.history import check as check_bars
 from feeds.inputs import Control, ControlKind, Heartbeat, Input, Mark, MarkKind
 from feeds.sessions import Session, trade_date
 from feeds.tick import BoolArray, IntArray, TickBatch
@@ -32,6 +34,7 @@ from rules.lifecycle import Ledger
 from rules.loaded import Loaded
 from rules.market import RESTART, Market
 from rules.node import is_tick
+from rules.past import Past
 from rules.plan import Plan
 from rules.program import EdgeGroup, Sample, Slot, StateGroup, layer_name, ticks_in_session
 from rules.reported import Reported
@@ -39,7 +42,7 @@ from rules.reporter import AT_TICK, BEFORE_TICK, Reporter
 from rules.rule import Evaluation, RuleSet
 from rules.segment import Segment, places
 
-CHECKPOINT_VERSION: Final = 4
+CHECKPOINT_VERSION: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class Engine:
         self._breadth = Breadth(self.market)
         self._reporter = Reporter(self.market, self._breadth.names)
         self._adjuster = Adjuster(self._graph, self.market)
+        self._past = Past(self.market, self._graph, self._adjuster)
         self._episodes = Episodes(self.market, self._reporter, self._reported.look)
         self._loaded = Loaded(
             self.market, self._graph, breadth=self._breadth, reporter=self._reporter, reported=self._reported,
@@ -99,6 +103,8 @@ class Engine:
             self._enter(value.ts_ms)
         elif isinstance(value, Mark):
             self._take_mark(value)
+        elif isinstance(value, Bars):
+            self._take_bars(value)
         else:
             self._take_control(value)
         if offset >= 0:
@@ -315,6 +321,16 @@ class Engine:
             self._loaded.hold(control.text)
             self._flush()
 
+    def _take_bars(self, bars: Bars) -> None:
+        """Let bars of the past take the place of what is known of it; a clock of an earlier day goes on to theirs."""
+        check_bars(bars)
+        rows, grown = self.market.rows(bars.symbols)
+        if grown:
+            self._loaded.cover()
+        if trade_date(bars.until_ms) > self.market.date:
+            self._enter(bars.until_ms)
+        self._past.take(bars, rows, self._reporter.ledger)
+
     # ── events ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _value_plan(self, slot: Slot) -> Plan:
@@ -342,6 +358,14 @@ class Engine:
                     key = slot.rule.id if slot.leg.name is None else f"{slot.rule.id}/{slot.leg.name}"
                     found[key] = self._reported.look(slot, row)
         return found
+
+    def bars(self, period: str, date: int) -> BarTable | None:
+        """Return our own closed bars of a period and trade date; None if none are made of that period."""
+        return self._past.bars(period, date)
+
+    def exright_factors(self, date: int) -> Mapping[str, tuple[float, float]]:
+        """Return by symbol what its prices and volumes of before a trade date were multiplied by on it."""
+        return self._past.factors(date)
 
     def parts(self) -> Parts:
         """Return what explains a rule; nothing of it may be changed."""

@@ -124,7 +124,7 @@ def _ts_ms(value: Input) -> int:
 
     if isinstance(value, TickBatch):
         return int(value.ts_event_ms.min())
-    return 0 if isinstance(value, Control) else value.ts_ms
+    return 0 if isinstance(value, Control | Bars) else value.ts_ms
 
 
 # ── from a daemon ─────────────────────────────────────────────────────────────────────────────────────────────────
