@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
+from feeds.history import BarTable, HistoryRequest
 from feeds.inputs import FeedInput
 from feeds.instruments import Instrument
 
@@ -63,3 +64,12 @@ def load_feed(name: str) -> Callable[..., Feed]:
     module, _, attribute = FEEDS[name].partition(":")
     feed: Callable[..., Feed] = getattr(import_module(module), attribute)
     return feed
+
+
+def history_of(feed: Feed) -> Callable[[HistoryRequest], Awaitable[BarTable]] | None:
+    """Return what a feed is asked for bars of the past by (`History`), None where it knows of none.
+
+    Most sources have no past, and their files say nothing of it.
+    """
+    ask: Callable[[HistoryRequest], Awaitable[BarTable]] | None = getattr(feed, "history", None)
+    return ask

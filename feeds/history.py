@@ -105,8 +105,11 @@ def table_of(
 
 
 def sound(table: BarTable) -> BoolArray:
-    """Tell which bars can be: prices above 0 with low ≤ open, close ≤ high, volume and amount not below 0."""
-    low, high = table.low, table.high
+    """Tell which bars can be: prices above 0 with low ≤ open, close ≤ high, volume and amount not below 0.
+
+    To within 1e-6: adjusted prices are rounded one by one.
+    """
+    low, high = table.low * (1 - 1e-6), table.high * (1 + 1e-6)
     with np.errstate(invalid="ignore"):
         inside = (low > 0) & (low <= table.open) & (table.open <= high) & (low <= table.close) & (table.close <= high)
         return np.asarray(inside & ~(table.volume_lots < 0) & ~(table.amount_cny < 0))

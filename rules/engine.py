@@ -33,6 +33,7 @@ from rules.graph import Graph
 from rules.lifecycle import Ledger
 from rules.loaded import Loaded
 from rules.market import RESTART, Market
+from rules.needs import Lack, Needs, Readiness, bars_there, first_values
 from rules.node import is_tick
 from rules.past import Past
 from rules.plan import Plan
@@ -73,6 +74,7 @@ class Engine:
         self._reporter = Reporter(self.market, self._breadth.names)
         self._adjuster = Adjuster(self._graph, self.market)
         self._past = Past(self.market, self._graph, self._adjuster)
+        self._needs = Needs()
         self._episodes = Episodes(self.market, self._reporter, self._reported.look)
         self._loaded = Loaded(
             self.market, self._graph, breadth=self._breadth, reporter=self._reporter, reported=self._reported,
@@ -366,6 +368,33 @@ class Engine:
     def exright_factors(self, date: int) -> Mapping[str, tuple[float, float]]:
         """Return by symbol what its prices and volumes of before a trade date were multiplied by on it."""
         return self._past.factors(date)
+
+    def lacks(self, symbols: Sequence[str]) -> list[Lack]:
+        """Return the bars of these symbols that the rules need and that are not there."""
+        return self._needs.lacking(self.rules, self.market, self._graph, symbols=symbols)
+
+    def readiness(self) -> dict[str, Readiness]:
+        """Return by rule over symbols how many of those it watches, and that have ticked, have their first value."""
+        first = first_values(self._loaded.slots)
+        there: dict[str, NDArray[Any]] = {}
+        found: dict[str, Readiness] = {}
+        ticked = self.market.latest.ts_ms.array > 0
+        for group in self._loaded.groups.values():
+            for slot_row, slot in enumerate(group.slots):
+                if slot.rule.id in found:
+                    continue
+                watched = group.watched(slot_row) & ticked
+                ready, missing = watched.copy(), []
+                for period, bars in first[slot.rule.id].items():
+                    if period not in there:
+                        there[period] = bars_there(self.market, self._graph, period) - 1
+                    short = watched & (there[period] < bars)
+                    ready &= ~short
+                    if short.any():
+                        missing.append((period, int(bars - there[period][short].min())))
+                counts = int(np.count_nonzero(watched)), int(np.count_nonzero(ready))
+                found[slot.rule.id] = Readiness(*counts, tuple(missing[::-1]))
+        return found
 
     def parts(self) -> Parts:
         """Return what explains a rule; nothing of it may be changed."""

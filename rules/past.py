@@ -50,11 +50,18 @@ class Past:
             return
         midnight = self._market.midnight_ms
         forming = past.last & (past.ends_ms > bars.until_ms) & (past.ends_ms >= midnight)
-        own = held.end_ms.array[past.rows]
-        newest = past.last & ~forming & (own == 0) & (past.ends_ms >= midnight)
-        self._commit(layer, past, ~forming & ~newest, until_ms=bars.until_ms, rows=rows[there])
+        own = self._own(layer, rows[there], after_ms=bars.until_ms)
+        longer = self._is_longer(layer, past, ~forming, own)
+        newest = past.last & ~forming & longer & (held.end_ms.array[past.rows] == 0) & (past.ends_ms >= midnight)
+        self._commit(layer, past, ~forming & ~newest & longer, own)
         self._hold(held, past, newest)
         self._form(held, bars, past, forming)
+
+    def _is_longer(self, layer: Layer, past: _Columns, over: BoolArray, own: _Columns) -> BoolArray:
+        """Tell of each bar whether its symbol's past does not become shorter by them: else what is there stays."""
+        counts = np.bincount(past.rows[over], minlength=self._market.state.n)
+        counts += np.bincount(own.rows, minlength=self._market.state.n)
+        return np.asarray((counts >= layer.rings.counts.array)[past.rows])
 
     # ── ex-rights ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -91,18 +98,19 @@ class Past:
 
     # ── bars that are over ────────────────────────────────────────────────────────────────────────────────────────
 
-    def _commit(self, layer: Layer, past: _Columns, over: BoolArray, *, until_ms: int, rows: IntArray) -> None:
-        """Begin the layer anew with the bars that are over, and behind them with its own of after `until_ms`."""
-        columns, row = {**past.fields, END: past.ends_ms.astype(np.float64)}, past.rows
+    def _commit(self, layer: Layer, past: _Columns, over: BoolArray, own: _Columns) -> None:
+        """Begin the layer anew with the bars that are over, and behind them with its own of after them."""
+        rows = np.unique(past.rows[over])
+        if not rows.size:
+            return
+        behind = np.isin(own.rows, rows)
+        columns = {**past.fields, END: past.ends_ms.astype(np.float64)}
         parts = [{word: column[over] for word, column in columns.items()}]
-        of_row = [row[over]]
-        if layer.rings.counts.array[rows].any():
-            own = self._own(layer, rows, after_ms=until_ms)
-            of_row.append(own.rows)
-            parts.append({**own.fields, END: own.ends_ms.astype(np.float64)})
-        code = np.searchsorted(np.sort(rows), np.concatenate(of_row))
+        later = {**own.fields, END: own.ends_ms.astype(np.float64)}
+        parts.append({word: column[behind] for word, column in later.items()})
+        code = np.searchsorted(rows, np.concatenate([past.rows[over], own.rows[behind]]))
         order = np.argsort(code, kind="stable")  # a symbol's own bars come behind the others
-        code, at = code[order], np.sort(rows)
+        code, at = code[order], rows
         counts = np.bincount(code, minlength=len(at))
         depth = int(counts.max(initial=0))
         place = depth - np.repeat(np.cumsum(counts), counts) + np.arange(len(code))
@@ -114,6 +122,8 @@ class Past:
 
     def _own(self, layer: Layer, rows: IntArray, *, after_ms: int) -> _Columns:
         """Return the committed bars of these symbols that are kept and end after a time, by symbol."""
+        if not layer.rings.counts.array[rows].any():
+            return _Columns(rows[:0], rows[:0], {word: np.empty(0) for word in WORDS.values()})
         kept = {word: np.stack(list(ring.rows(rows, ring.depth))) for word, ring in layer.history.items()}
         with np.errstate(invalid="ignore"):
             wanted = kept[END] > after_ms  # NaN where there was no bar

@@ -119,6 +119,7 @@ def _end_ms(args: argparse.Namespace) -> int:
 
 
 def _ts_ms(value: Input) -> int:
+    from feeds.history import Bars
     from feeds.inputs import Control
     from feeds.tick import TickBatch
 
