@@ -17,7 +17,7 @@ import orjson
 import structlog
 
 from feeds.errors import FeedError
-from feeds.history import COLUMNS, PERIODS, BarTable, sound, table_of
+from feeds.history import COLUMNS, PERIODS, BarTable, PastBars, sound, table_of
 from feeds.sessions import DAY_MS, unix_ms
 
 FORMAT: Final = 1
@@ -26,7 +26,7 @@ _SUFFIX: Final = ".parquet"
 _BARS_A_DAY: Final = {"1m": 240, "5m": 48, "15m": 16, "30m": 8, "60m": 4, "1d": 1}
 
 log = structlog.get_logger(__name__)
-Factors = Mapping[str, tuple[float, float]]
+OfDay = Mapping[str, tuple[float, float]]
 
 
 class _Unusable(Exception):
@@ -44,7 +44,7 @@ class BarCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def write(self, table: BarTable, date: int, factors: Factors) -> Path | None:
+    def write(self, table: BarTable, date: int, factors: OfDay) -> Path | None:
         """Put a day's bars on the disk, over what was there of it; None where there are none.
 
         factors: symbol → what prices and volumes of before were multiplied by that day. Raises FeedError where the disk
@@ -80,7 +80,7 @@ class BarCache:
         found = (self.folder / period).glob(f"*{_SUFFIX}")
         return sorted(int(path.stem) for path in found if path.stem.isdigit() and len(path.stem) == 8)
 
-    def read(self, period: str, *, bars: int, through: int) -> tuple[BarTable, Mapping[int, Factors]] | None:
+    def read(self, period: str, *, bars: int, through: int) -> PastBars | None:
         """Return the days that hold the newest `bars` up to a date, and what days multiplied their past by.
 
         None where there is nothing to read.
@@ -95,7 +95,7 @@ class BarCache:
         symbols = np.concatenate([day["symbol"] for _, day, _ in days])
         ends_ms = np.concatenate([day["ts_end"] for _, day, _ in days])
         factors = {date: moved for date, _, moved in days if moved}
-        return table_of(period, symbols, ends_ms, columns=columns), factors
+        return PastBars(table_of(period, symbols, ends_ms, columns=columns), factors)
 
     def prune(self, *, bars: int) -> int:
         """Delete the days beyond those that hold so many bars of each period; return how many files went."""
@@ -115,7 +115,7 @@ class BarCache:
     def _path(self, period: str, date: int) -> Path:
         return self.folder / period / f"{date}{_SUFFIX}"
 
-    def _days(self, period: str, dates: Sequence[int]) -> Iterator[tuple[int, Mapping[str, Any], Factors]]:
+    def _days(self, period: str, dates: Sequence[int]) -> Iterator[tuple[int, Mapping[str, Any], OfDay]]:
         for date in dates:
             path = self._path(period, date)
             try:
@@ -124,7 +124,7 @@ class BarCache:
                 log.warning("bars_skipped", file=str(path), why=str(error), hint="delete it; another source is asked")
 
 
-def _read(path: Path, period: str, date: int) -> tuple[Mapping[str, Any], Factors]:
+def _read(path: Path, period: str, date: int) -> tuple[Mapping[str, Any], OfDay]:
     """Read one day; raises _Unusable with the reason."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
-from feeds.history import BarTable, HistoryRequest
+from feeds.history import HistoryRequest, PastBars
 from feeds.inputs import FeedInput
 from feeds.instruments import Instrument
 
@@ -66,10 +66,10 @@ def load_feed(name: str) -> Callable[..., Feed]:
     return feed
 
 
-def history_of(feed: Feed) -> Callable[[HistoryRequest], Awaitable[BarTable]] | None:
+def history_of(feed: Feed) -> Callable[[HistoryRequest], Awaitable[PastBars]] | None:
     """Return what a feed is asked for bars of the past by (`History`), None where it knows of none.
 
     Most sources have no past, and their files say nothing of it.
     """
-    ask: Callable[[HistoryRequest], Awaitable[BarTable]] | None = getattr(feed, "history", None)
+    ask: Callable[[HistoryRequest], Awaitable[PastBars]] | None = getattr(feed, "history", None)
     return ask

@@ -1,13 +1,14 @@
 """Bars of the past: what is asked for, what comes, and how an engine takes it in as one of its inputs.
 
 Whoever finds bars (the cache, files, a vendor) hands out a `BarTable`: bars of one period at the prices of their own
-days, or adjusted. `Bars` is made from it: what the engine takes, at the prices of one date, and what the journal keeps.
+days, and what ex-rights days made of them. `Bars` is made from it: what the engine takes and the journal keeps, at the
+prices of one date.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Protocol
 
@@ -42,7 +43,7 @@ class BarTable:
     symbols     each once, those without bars too; code (n,) int64 is the place of each bar's symbol among them
     ends_ms     (n,) int64 Unix ms, END of the bar
     open …      (n,) float64 yuan, NaN = unknown; volume_lots, amount_cny (n,) float64, NaN = unknown
-    as_of       (n_symbols,) int64: the prices are those of this trade date (yyyymmdd): later ex-rights days are not in
+    as_of       (n_symbols,) int64: the prices are those of this trade date (yyyymmdd), and no later ex-rights day is in
                 them; 0 = of the day of each bar
     """
 
@@ -205,10 +206,22 @@ def _fault(bars: Bars) -> str | None:
     return None
 
 
+Factors = Mapping[int, Mapping[str, tuple[float, float]]]
+"""Trade date (yyyymmdd) → symbol → what prices and volumes of before it are multiplied by to be as of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastBars:
+    """An answer: bars at the prices of their own days, and the ex-rights days among and behind them."""
+
+    table: BarTable
+    factors: Factors
+
+
 class History(Protocol):
     """A feed that can tell bars of the past. A feed that cannot simply lacks the method (`history_of`)."""
 
-    async def history(self, request: HistoryRequest) -> BarTable:
+    async def history(self, request: HistoryRequest) -> PastBars:
         """Return what there is of the bars asked for; fewer or none is no error.
 
         A bar that is not over yet at `until_ms` is not among them. Raises FeedError where the source fails or is too

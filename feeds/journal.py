@@ -64,8 +64,8 @@ class _Kind(IntEnum):
 class Record(NamedTuple):
     """One journaled input.
 
-    offset: its place in the journal, growing by one. follows: the feed offset a control record or bars came behind (-1 = before
-    the feed's first input), OWN_OFFSETS for all records of a live feed's journal.
+    offset: its place in the journal, growing by one. follows: the feed offset that a control record, or bars, came
+    behind (-1 = before the feed's first input), OWN_OFFSETS for all records of a live feed's journal.
     """
 
     offset: int
@@ -150,9 +150,9 @@ class Journal:
         return True
 
     def append_control(self, control: Control | Bars, *, follows: int) -> int:
-        """Append a control record, or bars of the past, behind the feed's input of that offset (-1 = before its first); return its offset.
+        """Append a control record, or bars of the past, behind the feed's input of an offset; return its own offset.
 
-        Raises FeedError if a record already here follows a later input: the run again has not reached the end.
+        follows: -1 = before the feed's first input. Raises FeedError if a record already here follows a later input: the run again has not reached the end.
         """
         if follows < self._last_follows:
             raise FeedError(

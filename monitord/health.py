@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, Final
 
 from feeds.feed import Feed
@@ -69,6 +70,7 @@ class Health:
                 "rules": len(engine.rules.rules),
                 "dropped": dict(engine.market.dropped),
             },
+            "history": None if (searched := self._pipeline.warming) is None else asdict(searched),
             "outbox": dict(self._pump.counters()),
             "receivers": {delivery.name: dict(delivery.counters()) for delivery in self._deliveries},
             "loop_lag_s": round(self.lag_s, 4),

@@ -21,9 +21,19 @@ from feeds.barfiles import read_files
 from feeds.errors import FeedError
 from feeds.exrights import ExRightTable, decode_exrights
 from feeds.feed import Feed, history_of
-from feeds.history import Bars, BarTable, HistoryRequest, sound
+from feeds.history import Bars, BarTable, Factors, HistoryRequest, sound
 from feeds.sessions import DAY_MS, Calendar, day_ms, midnight_ms, trade_date, unix_ms
-from rules.assembly import CLOSE_MS, SOURCES, adjusted, adjusted_by, joined, longer, to_bars, unbroken, whole_dates
+from rules.assembly import (
+    CLOSE_MS,
+    SOURCES,
+    adjusted_by,
+    factors_on_record,
+    joined,
+    longer,
+    to_bars,
+    unbroken,
+    whole_dates,
+)
 from rules.bars import LONG_PERIODS, PERIOD_MINUTES, minute_at, minute_end_ms
 from rules.needs import Lack
 
@@ -144,14 +154,17 @@ class Warmup:
         if in_day(now_ms, calendar):
             depth["1m"] = max(depth.get("1m", 0), 240)
         tables: dict[str, BarTable] = {}
+        factors: dict[int, dict[str, tuple[float, float]]] = {}
         asked = tuple(dict.fromkeys((*symbols, WITNESS)))
         for base, bars in depth.items():
-            table = await self._ask(HistoryRequest(base, asked, bars, now_ms))
-            table = table.of(asked)
+            answer = await self._ask(HistoryRequest(base, asked, bars, now_ms))
+            table = answer.table.of(asked)
             tables[base] = table.take(sound(table) & (table.ends_ms <= now_ms))
+            for date, moved in answer.factors.items():
+                factors.setdefault(date, {}).update(moved)
         wanted = [replace(lack, symbols=tuple(s for s in symbols if s in set(lack.symbols))) for lack in lacks]
         return await asyncio.to_thread(
-            lambda: list(_from_vendor(tables, [w for w in wanted if w.symbols], now_ms, calendar))
+            lambda: list(_from_vendor(tables, factors, [w for w in wanted if w.symbols], now_ms, calendar=calendar))
         )
 
 
@@ -165,7 +178,8 @@ class Shelf:
         self._files = files
         self._exrights = exrights
         self._calendar = calendar
-        self._found: dict[tuple[str, int, int], list[BarTable]] = {}
+        self._moved_today: Factors = {}
+        self._found: dict[tuple[str, int, int], BarTable | None] = {}
 
     def bars(self, lack: Lack, now_ms: int) -> Iterator[Bars]:
         """Yield bars for what is lacking; nothing where they would not reach up to the ticks to come."""
@@ -176,53 +190,57 @@ class Shelf:
             until_ms = int(minutes.ends_ms.max())
         elif in_day(now_ms, self._calendar) and PERIOD_MINUTES[lack.period] < 240:
             return  # the minutes between the open and the ticks to come are missing
-        table = best(self._tables(lack.period, lack.bars, through), lack)
-        day = best(self._tables("1d", 1, through), lack)
+        # Today's minutes are at today's prices, and so must be what is before them.
+        as_of = through if minutes is None else trade_date(now_ms)
+        table = _of(self._table(lack.period, lack.bars, through, as_of=as_of), lack.period, lack.symbols)
+        day = _of(self._table("1d", 1, through, as_of=as_of), "1d", lack.symbols)
         if minutes is not None:
             table, day = _with_today(table, minutes, lack.period), _with_today(day, minutes, "1d")
         yield from in_chunks(table.newest(lack.bars), until_ms=until_ms, day=day)
 
-    def holdings(self, period: str, bars: int, now_ms: int) -> BarTable:
-        """Return the unbroken bars of a period up to the last trading day over, of all symbols, best source first."""
-        found = self._tables(period, bars, last_day(now_ms, self._calendar))
-        symbols = tuple(sorted({symbol for table in found for symbol in table.symbols}))
-        return best(found, Lack(period, bars, symbols))
+    def holdings(self, period: str, bars: int, now_ms: int) -> BarTable | None:
+        """Return the unbroken bars of a period up to the last trading day that is over, of all symbols."""
+        through = last_day(now_ms, self._calendar)
+        return self._table(period, bars, through, as_of=through)
 
-    def _tables(self, period: str, bars: int, through: int) -> list[BarTable]:
-        """Return what each source has, best source first."""
-        key = period, bars, through
+    def _table(self, period: str, bars: int, through: int, *, as_of: int) -> BarTable | None:
+        """Return all symbols' bars up to a day, without holes, at the prices of `as_of`; of finer ones if need be."""
+        key = period, bars, as_of
         if key not in self._found:
-            found = (self._cached(period, bars, through), self._filed(period, through))
-            self._found[key] = [table for table in found if table is not None and len(table)]
+            table = self._exact(period, bars, through, as_of=as_of)
+            finer = SOURCES.get(period)
+            if table is None and finer is not None:
+                made_from = self._table(finer, bars * ratio(period, finer), through, as_of=as_of)
+                table = None if made_from is None else longer(made_from, period)
+            self._found[key] = table
         return self._found[key]
 
-    def _cached(self, period: str, bars: int, through: int) -> BarTable | None:
-        if self._cache is None:
+    def _exact(self, period: str, bars: int, through: int, *, as_of: int) -> BarTable | None:
+        """Return what cache and files have of this very period: files may hold what is older than our own bars."""
+        cached = None if self._cache is None else self._cache.read(period, bars=bars, through=through)
+        filed = self._files.get(period)
+        found = [table for table in (filed, None if cached is None else cached.table) if table is not None]
+        if not found:
             return None
-        got = self._cache.read(period, bars=bars, through=through)
-        if got is not None:
-            table = self._unbroken(got[0], through)
-            if len(table):
-                return adjusted_by(table, got[1], as_of=through)
-        finer = SOURCES.get(period)
-        table_or_none = None if finer is None else self._cached(finer, bars * ratio(period, finer), through)
-        return None if table_or_none is None else longer(table_or_none, period)
-
-    def _filed(self, period: str, through: int) -> BarTable | None:
-        table = self._files.get(period)
-        if table is not None:
-            table = self._unbroken(table, through)
-            if len(table):
-                return adjusted(table, self._exrights, as_of=through)
-        finer = SOURCES.get(period)
-        found = None if finer is None else self._filed(finer, through)
-        return None if found is None else longer(found, period)
+        symbols = tuple(sorted({symbol for table in found for symbol in table.symbols}))
+        tables = [table.of(symbols) for table in found]
+        table = self._unbroken(tables[0] if len(tables) == 1 else joined(*tables), through)
+        if not len(table):
+            return None
+        told = {**({} if cached is None else cached.factors), **self._moved_today}
+        ours = set() if cached is None else whole_dates(cached.table)
+        # What our own days saw is in what they told; of the others there is only what is on record.
+        filed_days = factors_on_record(table, self._exrights, as_of=as_of).items()
+        on_record = {date: day for date, day in filed_days if date not in ours}
+        return adjusted_by(table, {**on_record, **told}, as_of=as_of)
 
     def _unbroken(self, table: BarTable, through: int) -> BarTable:
         """Return the bars behind the last hole; says in the log where there is one."""
         kept = unbroken(table, whole_dates(table), through=through, calendar=self._calendar)
         if len(kept) < len(table):
-            log.info("history_broken", period=table.period, through=through, bars=len(kept), left_out=len(table) - len(kept))
+            log.info(
+                "history_broken", period=table.period, through=through, bars=len(kept), left_out=len(table) - len(kept)
+            )
         return kept
 
     def _today(self, now_ms: int, symbols: tuple[str, ...]) -> BarTable | None:
@@ -232,20 +250,27 @@ class Shelf:
         got = self._cache.read("1m", bars=1, through=trade_date(now_ms))
         if got is None:
             return None
-        return reaching(got[0].of(symbols), now_ms)
+        today = trade_date(now_ms)
+        self._moved_today = {date: moved for date, moved in got.factors.items() if date == today}
+        return reaching(got.table.of(symbols), now_ms)
 
 
 # ── parts of it ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _from_vendor(tables: dict[str, BarTable], lacks: Sequence[Lack], now_ms: int, calendar: Calendar) -> Iterator[Bars]:
+def _from_vendor(
+    tables: dict[str, BarTable], factors: Factors, lacks: Sequence[Lack], now_ms: int, *, calendar: Calendar
+) -> Iterator[Bars]:
     through = last_day(now_ms, calendar)
     until_ms = unix_ms(through) + CLOSE_MS
     minutes = None
     if in_day(now_ms, calendar):
         minutes = reaching(tables["1m"], now_ms)
         until_ms = until_ms if minutes is None else int(minutes.ends_ms.max())
-    whole = {base: _whole(table, through, calendar) for base, table in tables.items()}
+    as_of = through if minutes is None else trade_date(now_ms)
+    whole = {
+        base: adjusted_by(_whole(table, through, calendar), factors, as_of=as_of) for base, table in tables.items()
+    }
     for lack in with_days(lacks):
         if minutes is None and PERIOD_MINUTES[lack.period] < 240 and in_day(now_ms, calendar):
             continue
@@ -307,19 +332,12 @@ def reaching(table: BarTable, now_ms: int) -> BarTable | None:
     return minutes if is_whole and len(ends) >= due else None
 
 
-def best(tables: Sequence[BarTable], lack: Lack) -> BarTable:
-    """Return each symbol's bars from the first source that has enough, else from the one that has most."""
-    empty = np.zeros(0, np.int64)
-    nothing = BarTable(lack.period, lack.symbols, empty, empty, *[np.zeros(0)] * 6, as_of=np.zeros(len(lack.symbols), np.int64))
-    chosen = nothing
-    for table in tables:
-        other = table.of(lack.symbols)
-        have = chosen.counts()
-        takes = (have < lack.bars) & (other.counts() > have)
-        kept, more = chosen.take(~takes[chosen.code]), other.take(takes[other.code])
-        as_of = np.where(takes, other.as_of, chosen.as_of)
-        chosen = replace(joined(replace(kept, period=other.period), more), as_of=as_of)
-    return chosen
+def _of(table: BarTable | None, period: str, symbols: tuple[str, ...]) -> BarTable:
+    """Return these symbols' bars, none where there is no table."""
+    if table is not None:
+        return table.of(symbols)
+    none, unknown = np.zeros(0, np.int64), np.zeros(0)
+    return BarTable(period, symbols, none, none, *[unknown] * 6, as_of=np.zeros(len(symbols), np.int64))
 
 
 def in_chunks(table: BarTable, *, until_ms: int, day: BarTable | None) -> Iterator[Bars]:

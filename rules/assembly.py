@@ -5,14 +5,14 @@ Pure: who calls it has read the tables and says what the time is.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from feeds.exrights import ExRightTable, factors
-from feeds.history import PRICES, Bars, BarTable
+from feeds.history import PRICES, Bars, BarTable, Factors
 from feeds.sessions import Calendar, day_number, midnight_ms, trade_date, unix_ms
 from feeds.tick import FloatArray, IntArray
 from rules.bars import DAY_MS, LONG_PERIODS, PERIOD_MINUTES, last_day_ms, minute_end_ms, trading_minute
@@ -20,8 +20,6 @@ from rules.bars import DAY_MS, LONG_PERIODS, PERIOD_MINUTES, last_day_ms, minute
 SOURCES: Final = {"1mon": "1d", "1w": "1d", "1d": "5m", "60m": "5m", "30m": "5m", "15m": "5m", "5m": "1m"}
 """Period → the next one that its bars may be made from."""
 CLOSE_MS: Final = 15 * 3_600_000
-Factors = Mapping[int, Mapping[str, tuple[float, float]]]
-"""Trade date → symbol → what prices and volumes of before it are multiplied by."""
 
 
 def ends_of(ts_ms: IntArray, period: str) -> IntArray:
@@ -103,11 +101,11 @@ def unbroken(table: BarTable, dates: Collection[int], *, through: int, calendar:
     return table.take((table.ends_ms >= unix_ms(first)) & (table.ends_ms < unix_ms(through) + DAY_MS))
 
 
-def adjusted_by(table: BarTable, days: Factors, *, as_of: int) -> BarTable:
+def adjusted_by(table: BarTable, factors: Factors, *, as_of: int) -> BarTable:
     """Return bars of their own days' prices at those of `as_of`, by what each day multiplied its past by."""
     price, shares = np.ones(len(table)), np.ones(len(table))
     place = {symbol: i for i, symbol in enumerate(table.symbols)}
-    for date, moved in days.items():
+    for date, moved in factors.items():
         if date > as_of:
             continue
         begins_ms = unix_ms(date)
@@ -120,20 +118,21 @@ def adjusted_by(table: BarTable, days: Factors, *, as_of: int) -> BarTable:
     return _multiplied(table, price, shares, as_of=as_of)
 
 
-def adjusted(table: BarTable, exrights: ExRightTable, *, as_of: int) -> BarTable:
-    """Return bars of their own days' prices at those of `as_of`, by what is on record of ex-rights days."""
-    price, shares = np.ones(len(table)), np.ones(len(table))
+def factors_on_record(table: BarTable, exrights: ExRightTable, *, as_of: int) -> Factors:
+    """Return what the ex-rights days on record up to `as_of` do to bars of their own days' prices.
+
+    One that nobody can believe is left to the feed to tell.
+    """
+    found: dict[int, dict[str, tuple[float, float]]] = {}
     first = min(dates_of(table), default=as_of)
     for code, symbol in enumerate(table.symbols):
-        for one in reversed(exrights.between(symbol, first, as_of)):
+        for one in exrights.between(symbol, first, as_of):
             rows = _before(table, code, unix_ms(one.date))
-            if rows.start == rows.stop:
-                continue
-            found = factors([one], float(table.close[rows.stop - 1]))
-            if found.price == found.price:  # not believed: left to the feed
-                price[rows] *= found.price
-                shares[rows] *= found.shares
-    return _multiplied(table, price, shares, as_of=as_of)
+            close = float(table.close[rows.stop - 1]) if rows.start < rows.stop else float("nan")
+            day = factors([one], close)
+            if day.price == day.price:
+                found.setdefault(one.date, {})[symbol] = (day.price, day.shares)
+    return found
 
 
 def _before(table: BarTable, code: int, time_ms: int) -> slice:

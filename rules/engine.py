@@ -361,9 +361,12 @@ class Engine:
                     found[key] = self._reported.look(slot, row)
         return found
 
-    def bars(self, period: str, date: int) -> BarTable | None:
-        """Return our own closed bars of a period and trade date; None if none are made of that period."""
-        return self._past.bars(period, date)
+    def bars(self, period: str, date: int, *, over: bool = False) -> BarTable | None:
+        """Return our own closed bars of a period and trade date; None if none are made of that period.
+
+        over: the date is over, and so is every bar of it.
+        """
+        return self._past.bars(period, date, over=over)
 
     def exright_factors(self, date: int) -> Mapping[str, tuple[float, float]]:
         """Return by symbol what its prices and volumes of before a trade date were multiplied by on it."""

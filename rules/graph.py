@@ -433,7 +433,7 @@ class Graph:
             layer.warm(bars if bars is not None else self.history(period) if layer.history else {})
 
     def history(self, period: str) -> dict[str, FloatArray]:
-        """Return the kept bars of a period by field and END, each (window, n) oldest first, NaN where there was none."""
+        """Return the kept bars of a period by field and END, each (window, n) oldest first, NaN where is none."""
         layer = self._layers[period]
         return {word: np.stack(list(ring.rows(ALL, ring.depth))) for word, ring in layer.history.items()}
 

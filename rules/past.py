@@ -86,7 +86,7 @@ class Past:
         sampled_ms[rows[unseen]] = np.maximum(sampled_ms[rows[unseen]], seen_ms)
 
     def _begin_day(self, past: _Columns, until_ms: int) -> None:
-        """Let the day be known up to `until_ms`, of symbols that have not ticked yet: their volume counts on from there."""
+        """Let the day be known up to `until_ms`, of symbols that have not ticked yet: volume counts on from there."""
         day, midnight = self._market.day, self._market.midnight_ms
         if midnight_ms(until_ms) != midnight:
             return
@@ -174,16 +174,17 @@ class Past:
 
     # ── reading out ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def bars(self, period: str, date: int) -> BarTable | None:
-        """Return our own closed bars of a trade date (yyyymmdd), at its prices; None if the period is not made."""
+    def bars(self, period: str, date: int, *, over: bool = False) -> BarTable | None:
+        """Return our own closed bars of a trade date (yyyymmdd), at its prices; None if the period is not made.
+
+        over: the date is over, and so is every bar of it.
+        """
         layer, held = self._graph.layers.get(period), self._market.bars.get(period)
         if layer is None or held is None or period in LONG_PERIODS:
             return None
         own = self._own(layer, np.arange(self._market.state.n), after_ms=0)
-        closed = np.flatnonzero((held.end_ms.array > 0) & (held.closed.array != OPEN))
-        fields = {
-            word: np.concatenate([own.fields[word], held.fields[word].array[closed]]) for word in WORDS.values()
-        }
+        closed = np.flatnonzero((held.end_ms.array > 0) & (over | (held.closed.array != OPEN)))
+        fields = {word: np.concatenate([own.fields[word], held.fields[word].array[closed]]) for word in WORDS.values()}
         ends_ms = np.concatenate([own.ends_ms, held.end_ms.array[closed]])
         code = np.concatenate([own.rows, closed])
         begins_ms = unix_ms(date)
@@ -195,7 +196,7 @@ class Past:
         return BarTable(period, symbols, code[order], ends_ms[order], **columns, as_of=as_of)
 
     def factors(self, date: int) -> Mapping[str, tuple[float, float]]:
-        """Return what the past of symbols has been multiplied by on a date, prices and volumes; those alone that were."""
+        """Return what the past of symbols was multiplied by on a date, prices and volumes; of those alone that were."""
         price, shares = self._market.exrights.factors_on(date)
         symbols = self._market.universe.symbols
         moved = np.flatnonzero((price != 1) | (shares != 1))

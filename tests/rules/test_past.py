@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from feeds.exrights import ExRightTable
 from feeds.history import Bars, BarTable, decode, encode, table_of
 from feeds.inputs import FeedInput, Heartbeat, Input
 from feeds.sessions import Calendar, day_ms, trade_date, unix_ms
 from feeds.simulated import SimulatedFeed
 from feeds.tick import TickBatch
-from rules.assembly import adjusted_by, ends_of, joined, longer, to_bars, unbroken, whole_dates
+from rules.assembly import adjusted_by, ends_of, joined, longer, to_bars
 from rules.engine import Engine
 from tests.rules.ticks import rules
 
@@ -68,9 +67,18 @@ def past(symbols: Sequence[str], period: str, bars: int, until_ms: int) -> BarTa
     close = np.round(20 * np.exp(np.cumsum(rng.normal(0, 0.01, (bars, n)), axis=0)), 2)
     high, low = np.round(close * 1.01, 2), np.round(close * 0.99, 2)
     volume = np.round(rng.uniform(1, 1e4, close.shape))
-    columns = {"open": close, "high": high, "low": low, "close": close, "volume_lots": volume, "amount_cny": volume * close}
+    columns = {
+        "open": close,
+        "high": high,
+        "low": low,
+        "close": close,
+        "volume_lots": volume,
+        "amount_cny": volume * close,
+    }
     flat = {name: column.T.ravel() for name, column in columns.items()}
-    return table_of(period, np.repeat(np.array(symbols), bars), np.tile(times, n), columns=flat, as_of=trade_date(until_ms))
+    return table_of(
+        period, np.repeat(np.array(symbols), bars), np.tile(times, n), columns=flat, as_of=trade_date(until_ms)
+    )
 
 
 def values(engine: Engine) -> dict[tuple[str, str, str], float]:
@@ -178,4 +186,5 @@ def test_values_are_known_at_the_very_first_tick(ticks: list[Input]) -> None:
     for value in ticks[: at + 1]:
         long.engine.step(value)
     found = values(long.engine)
-    assert found and not any(np.isnan(value) for (_, _, name), value in found.items() if name != "MV")
+    assert found
+    assert not any(np.isnan(value) for (_, _, name), value in found.items() if name != "MV")
