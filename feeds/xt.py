@@ -22,11 +22,13 @@ import structlog
 
 from feeds.decode import Decoder, UnitProof, prove_units
 from feeds.errors import FeedError
+from feeds.history import HistoryRequest, PastBars
 from feeds.inbox import TickInbox
 from feeds.inputs import FeedInput, Heartbeat, Mark, MarkKind
 from feeds.instruments import Board, Instrument, board_of, instrument_of
 from feeds.tick import TickBatch
 from feeds.universe import is_symbol
+from feeds.xthistory import XtHistory
 
 MARKETS: Final = ("SH", "SZ", "BJ")
 WATCHED_BOARDS: Final = (Board.MAIN, Board.CHINEXT, Board.STAR, Board.BSE, Board.INDEX)
@@ -97,6 +99,7 @@ class XtFeed:
         self._xtdata: Any = None
         self._client: Any = None
         self._subscriptions: list[int] = []
+        self._history = XtHistory(timeout_s=timeout_s)
 
     def _check_codes(self) -> None:
         wrong = [code for code in self._codes if code not in MARKETS and not is_symbol(code)]
@@ -145,12 +148,19 @@ class XtFeed:
             log.warning("xt_instruments_unknown", error=str(error))
             return ()
 
+    async def history(self, request: HistoryRequest) -> PastBars:
+        """Return the terminal's bars (`History`); raises FeedError where it fails or is too slow."""
+        if self._xtdata is None:
+            raise FeedError("xt: the feed is not open; call open() first")
+        return await self._history.ask(self._xtdata, request)
+
     async def close(self) -> None:
         """End the iteration behind what has arrived, unsubscribe, disconnect. Idempotent; safe at any time."""
         if self._beat_timer is not None:
             self._beat_timer.cancel()
         if self._inbox is not None:
             self._inbox.close()
+        self._history.close()
         executor, self._executor = self._executor, None
         if executor is None:
             return

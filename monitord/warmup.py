@@ -159,7 +159,9 @@ class Warmup:
         for base, bars in depth.items():
             answer = await self._ask(HistoryRequest(base, asked, bars, now_ms))
             table = answer.table.of(asked)
-            tables[base] = table.take(sound(table) & (table.ends_ms <= now_ms))
+            # The auction's own bar of 09:30 becomes part of the first minute, and a day that bears its midnight ends.
+            table = longer(table.take(sound(table)), base)
+            tables[base] = table.take(table.ends_ms <= now_ms)
             for date, moved in answer.factors.items():
                 factors.setdefault(date, {}).update(moved)
         wanted = [replace(lack, symbols=tuple(s for s in symbols if s in set(lack.symbols))) for lack in lacks]

@@ -69,6 +69,11 @@ class Terminal:
         self.status_callback: Callable[[bytes], None] | None = None
         self.sectors: dict[str, list[str]] = {}
         self.details: dict[str, Mapping[str, Any]] = {}
+        self.bars: dict[tuple[str, str], dict[str, Any]] = {}
+        """(code, period) → columns of K-lines as the client gives them."""
+        self.dividends: dict[str, dict[str, dict[str, float]]] = {}
+        self.hangs = threading.Event()
+        """While set, a download never comes to its end."""
         self._numbers = iter(range(1, 10_000))
 
     def push(self, payload: Any, *, number: int | None = None) -> None:
@@ -167,6 +172,27 @@ class Client:
 
     def get_stock_list_in_sector(self, sector: str, timetag: int) -> list[str]:
         return self.terminal.sectors.get(sector, [])
+
+    def get_market_data3(self, fields: list[str], codes: list[str], period: str, *rest: Any) -> list[Any]:
+        start, end, count, dividend_type, fill = rest[:5]
+        self.terminal.calls.append(("get_market_data3", tuple(codes), period, start, end, count, dividend_type, fill))
+        found = []
+        for code in codes:
+            columns = self.terminal.bars.get((code, period))
+            if columns is not None:
+                packed = [(f, columns[f].dtype.str, columns[f].tobytes()) for f in fields if f in columns]
+                found.append((code, [str(number) for number in columns["time"]], packed))
+        return found
+
+    def get_divid_factors(self, code: str, start: str, end: str) -> dict[str, dict[str, float]]:
+        return self.terminal.dividends.get(code, {})
+
+    def supply_history_data2(self, codes: list[str], period: str, start: str, end: str, *rest: Any) -> bool:
+        on_progress = rest[-1]
+        self.terminal.calls.append(("supply_history_data2", tuple(codes), period, start))
+        if not self.terminal.hangs.is_set():
+            on_terminal_thread(lambda: on_progress({"finished": len(codes), "total": len(codes)}))
+        return True
 
     def get_instrument_detail(self, code: str) -> bytes | None:
         detail = self.terminal.details.get(code)
