@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,7 +57,7 @@ class BarCache:
         if not len(table):
             return None
         meta = {"format": FORMAT, "period": table.period, "date": date, "factors": factors}
-        symbols = pa.DictionaryArray.from_arrays(pa.array(table.code.astype(np.int32)), pa.array(table.symbols))
+        symbols = pa.DictionaryArray.from_arrays(table.code.astype(np.int32), pa.array(table.symbols))
         columns = {"symbol": symbols, "ts_end": pa.array(table.ends_ms)}
         columns |= {name: pa.array(getattr(table, name)) for name in COLUMNS}
         content = pa.table(columns).replace_schema_metadata({_META: orjson.dumps(meta)})
@@ -71,7 +72,8 @@ class BarCache:
             beside.replace(path)
             _sync(path.parent)
         except OSError as error:
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
             raise FeedError(f"cannot write {path}: {error.strerror or error}; check the disk's space") from error
         return path
 
@@ -140,7 +142,7 @@ def _read(path: Path, period: str, date: int) -> tuple[Mapping[str, Any], OfDay]
         found = {name: content[name].to_numpy() for name in ("ts_end", *COLUMNS)}
         found["symbol"] = content["symbol"].cast(pa.string()).to_numpy().astype(str)
         factors = {str(symbol): (float(pair[0]), float(pair[1])) for symbol, pair in meta["factors"].items()}
-    except (pa.ArrowException, KeyError, TypeError, ValueError, AttributeError, orjson.JSONDecodeError) as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise _Unusable(f"damaged or cut short: {' '.join(str(error).split())[:200]}") from None
     begins_ms, ends_ms = unix_ms(date), found["ts_end"]
     if not ((ends_ms >= begins_ms) & (ends_ms < begins_ms + DAY_MS)).all():

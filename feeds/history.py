@@ -165,7 +165,8 @@ def decode(content: bytes) -> Bars:
         head = orjson.loads(line)
         if head["v"] != _VERSION:
             raise FeedError(f"bars of version {head['v']!r}, this program reads {_VERSION}")
-        raw, at, arrays = zlib.decompress(packed), 0, {}
+        raw, at = zlib.decompress(packed), 0
+        arrays: dict[str, NDArray[Any]] = {}
         for name in _ARRAYS:
             count = len(head["symbols"]) if name in _PER_SYMBOL else head["n"]
             dtype = np.int64 if name in _WHOLE else np.float64

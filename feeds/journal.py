@@ -152,7 +152,8 @@ class Journal:
     def append_control(self, control: Control | Bars, *, follows: int) -> int:
         """Append a control record, or bars of the past, behind the feed's input of an offset; return its own offset.
 
-        follows: -1 = before the feed's first input. Raises FeedError if a record already here follows a later input: the run again has not reached the end.
+        follows: -1 = before the feed's first input. Raises FeedError if a record already here follows a later one:
+        the run again has not reached the end.
         """
         if follows < self._last_follows:
             raise FeedError(

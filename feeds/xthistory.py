@@ -1,8 +1,8 @@
 """`XtHistory`: bars of the past from the vendor's terminal.
 
-What is not on the terminal's disk must be downloaded first, a call that may hang; so all of this runs in a thread of its
-own, which a hanging call costs, while the thread that subscribes goes on. Bars are asked for as they were traded, and
-the vendor's table of ex-rights days comes with them: then they are adjusted as the engine adjusts its own.
+What is not on the terminal's disk must be downloaded first, a call that may hang; so all of this runs in a thread of
+its own, which a hanging call costs, while the thread that subscribes goes on. Bars are asked for as they were traded,
+and the vendor's table of ex-rights days comes with them: then they are adjusted as the engine adjusts its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -49,13 +50,14 @@ class XtHistory:
         """
         if request.period not in _MINUTES:
             raise FeedError(f"xt: bars of {request.period} are made from others; ask for {', '.join(_MINUTES)}")
-        tables, factors = [], {}
+        tables: list[list[tuple[str, dict[str, Any]]]] = []
+        factors: dict[int, dict[str, tuple[float, float]]] = {}
         async with self._turn:
             for start in range(0, len(request.symbols), CHUNK):
                 some = request.symbols[start : start + CHUNK]
                 await self._download(xtdata, request, some)
-                tables.append(await self._call(lambda some=some: _read(xtdata, request, some), self._timeout_s))
-                found = await self._call(lambda some=some: _factors(xtdata, request, some), self._timeout_s)
+                tables.append(await self._call(partial(_read, xtdata, request, some), self._timeout_s))
+                found = await self._call(partial(_factors, xtdata, request, some), self._timeout_s)
                 for date, symbol, pair in found:
                     factors.setdefault(date, {})[symbol] = pair
         return PastBars(_one(request, tables), factors)

@@ -484,10 +484,11 @@ class Pipeline:
 
     async def _keep_today(self) -> None:
         """Write what there is of today's bars into the cache."""
-        assert self._keeping is not None
+        keeping = self._keeping
+        assert keeping is not None
         async with self._turn:
-            await self._in_engine(lambda: self._keeping is not None and self._keeping.read_today(self._engine))
-        await self._keeping.write()
+            await self._in_engine(lambda: keeping.read_today(self._engine))
+        await keeping.write()
 
     # ── one input ─────────────────────────────────────────────────────────────────────────────────────────────────
 

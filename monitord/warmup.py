@@ -21,8 +21,9 @@ from feeds.barfiles import read_files
 from feeds.errors import FeedError
 from feeds.exrights import ExRightTable, decode_exrights
 from feeds.feed import Feed, history_of
-from feeds.history import Bars, BarTable, Factors, HistoryRequest, sound
+from feeds.history import COLUMNS, Bars, BarTable, Factors, HistoryRequest, sound, table_of
 from feeds.sessions import DAY_MS, Calendar, day_ms, midnight_ms, trade_date, unix_ms
+from feeds.tick import FloatArray
 from rules.assembly import (
     CLOSE_MS,
     SOURCES,
@@ -97,7 +98,7 @@ class Warmup:
         shelf = await asyncio.to_thread(self._shelf)
         for lack in with_days(lacks):
             self.progress = Progress(0, len(lack.symbols), f"cache and files, {lack.period}")
-            for bars in await asyncio.to_thread(lambda lack=lack: list(shelf.bars(lack, now_ms))):
+            for bars in await asyncio.to_thread(_listed, shelf, lack, now_ms):
                 yield bars
         self.progress = None
 
@@ -257,6 +258,10 @@ class Shelf:
         return reaching(got.table.of(symbols), now_ms)
 
 
+def _listed(shelf: Shelf, lack: Lack, now_ms: int) -> list[Bars]:
+    return list(shelf.bars(lack, now_ms))
+
+
 # ── parts of it ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -310,14 +315,17 @@ def _with_today(table: BarTable, minutes: BarTable, period: str) -> BarTable:
 
 def _widened(older: BarTable, today: BarTable) -> BarTable:
     """Return the bars of a long period with today's part of the newest one in it."""
-    both = np.concatenate([older.code, today.code])
+    code = np.concatenate([older.code, today.code])
     ends_ms = np.concatenate([older.ends_ms, today.ends_ms])
-    order = np.lexsort((np.arange(len(both)), ends_ms, both))
-    columns = {
-        name: np.concatenate([getattr(older, name), getattr(today, name)])[order]
-        for name in ("open", "high", "low", "close", "volume_lots", "amount_cny")
-    }
-    merged = replace(older, code=both[order], ends_ms=ends_ms[order], **columns)
+    order = np.lexsort((np.arange(len(code)), ends_ms, code))
+
+    def both(name: str) -> FloatArray:
+        return np.asarray(np.concatenate([getattr(older, name), getattr(today, name)])[order])
+
+    merged = replace(
+        older, code=code[order], ends_ms=ends_ms[order], open=both("open"), high=both("high"), low=both("low"),
+        close=both("close"), volume_lots=both("volume_lots"), amount_cny=both("amount_cny"),
+    )  # fmt: skip
     return longer(merged, older.period)
 
 
@@ -338,8 +346,9 @@ def _of(table: BarTable | None, period: str, symbols: tuple[str, ...]) -> BarTab
     """Return these symbols' bars, none where there is no table."""
     if table is not None:
         return table.of(symbols)
-    none, unknown = np.zeros(0, np.int64), np.zeros(0)
-    return BarTable(period, symbols, none, none, *[unknown] * 6, as_of=np.zeros(len(symbols), np.int64))
+    none = np.zeros(0)
+    columns = dict.fromkeys(COLUMNS, none)
+    return table_of(period, np.zeros(0, "U1"), none.astype(np.int64), columns=columns).of(symbols)
 
 
 def in_chunks(table: BarTable, *, until_ms: int, day: BarTable | None) -> Iterator[Bars]:

@@ -124,22 +124,21 @@ class ExRights:
         priced = (clock[open_] >= _AUCTION_RESULT_MS) & ~np.isnan(batch.column("last")[open_])
         price, shares = np.ones(len(rows)), np.ones(len(rows))
         filed = self._read_table(rows, symbols, date=date, price=price, shares=shares)
-
-        def tick_of(row: int) -> float:
-            known = instruments.get(symbols[row]) or instrument_of(symbols[row])
-            return np.inf if known.board is Board.INDEX else known.tick  # an index is of nobody's shares
-
-        told = ~filed & self._is_told(rows, prev, tick_of, date=date)
-        price[told] = prev[told] / self._close.array[rows[told]]
-        self._close.array[rows] *= price
-        self._told.array[rows[told]] *= price[told]
-        taken_back = np.abs(self._told.array[rows[told]] - 1) <= _SAME
-        self.ex_date.array[rows[told]] = np.where(taken_back, 0, date)
+        told = ~filed & self._is_told(rows, prev, _ticks(symbols, instruments), date=date)
+        self._hear(rows, prev, told, price=price, date=date)
         self.price.array[rows] *= price
         self.shares.array[rows] *= shares
         self._decided_date.array[rows[priced | filed]] = date
         changed = (price != 1) | (shares != 1)
         return Adjustment(rows[changed], price[changed], shares[changed]) if changed.any() else None
+
+    def _hear(self, rows: IntArray, prev: FloatArray, told: BoolArray, *, price: FloatArray, date: int) -> None:
+        """Write into `price` what the feed tells, and remember it; the last closes follow what is in `price`."""
+        price[told] = prev[told] / self._close.array[rows[told]]
+        self._close.array[rows] *= price
+        self._told.array[rows[told]] *= price[told]
+        taken_back = np.abs(self._told.array[rows[told]] - 1) <= _SAME
+        self.ex_date.array[rows[told]] = np.where(taken_back, 0, date)
 
     def _read_table(
         self, rows: IntArray, symbols: Sequence[str], *, date: int, price: FloatArray, shares: FloatArray
@@ -199,6 +198,24 @@ class ExRights:
         changed = (price != 1) | (shares != 1)
         return Adjustment(rows[changed], price[changed], shares[changed]) if changed.any() else None
 
+    def hear_late(
+        self, rows: IntArray, *, dates: IntArray, close: FloatArray, prev: FloatArray, symbols: Sequence[str],
+        instruments: Mapping[str, Instrument], date: int,
+    ) -> None:  # fmt: skip
+        """Decide of symbols whose ticks of this date have come before any close was known: here are the closes.
+
+        Nothing of before is known of them, so there is nothing to adjust; `factors_since` tells it for what comes.
+        """
+        late = (self._read_date.array[rows] == date) & np.isnan(self._close.array[rows]) & (dates < date)
+        if not late.any():
+            return
+        rows, prev = rows[late], prev[late]
+        self._close.array[rows], self._close_date.array[rows] = close[late], dates[late]
+        price = np.ones(len(rows))
+        told = self._is_told(rows, prev, _ticks(symbols, instruments), date=date)
+        self._hear(rows, prev, told, price=price, date=date)
+        self.price.array[rows] *= price
+
     def begin(self, rows: IntArray, *, dates: IntArray, close: FloatArray) -> None:
         """Take these for the closes of those dates, of symbols never looked at: the next day is measured by them."""
         new = self._read_date.array[rows] == 0
@@ -219,3 +236,13 @@ class ExRights:
         for i in np.flatnonzero(told):
             told[i] = abs(prev[i] - close[i]) > tick_of(int(rows[i])) / 2 * (1 + 1e-9)
         return np.asarray(told)
+
+
+def _ticks(symbols: Sequence[str], instruments: Mapping[str, Instrument]) -> Callable[[int], float]:
+    """Return what tells a row's price tick; that of an index is endless, as it is of nobody's shares."""
+
+    def tick_of(row: int) -> float:
+        known = instruments.get(symbols[row]) or instrument_of(symbols[row])
+        return np.inf if known.board is Board.INDEX else known.tick
+
+    return tick_of

@@ -199,14 +199,15 @@ class Layer:
         for column in market.values():
             column.array = np.full_like(column.array, np.nan)
         end = self.nodes.get(END)
-        ends = end.column if isinstance(end, BarEnd) and END in bars else None
+        seeing = [end] if isinstance(end, BarEnd) and END in bars else []
+        ends = seeing[0].column if seeing else None
         there = ~np.isnan(bars["C"])
         self.rings.counts.array[at] = kept[f"{self.period}/bars/count"] - there.sum(axis=0)
         self._see_only_this_period(True)
         if ends is not None:
             market[id(ends)], seen[id(ends)] = ends, ends.array
             ends.array = np.zeros_like(ends.array)
-            set_blind([end], blind=False)
+            set_blind(list(seeing), blind=False)
         rows = np.arange(self._state.n)[at]
         for number in np.flatnonzero(there.any(axis=1)):
             closing = rows[there[number]]

@@ -23,7 +23,11 @@ _REMEMBERED: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Lack:
-    """Symbols that have fewer bars of a period than some rule needs: `bars`, the forming one counted."""
+    """Symbols that have fewer bars of a period than some rule needs.
+
+    bars: what to look for, a quarter more than is needed. What is needed leaves 1e-9 of the price; MACD and its like are
+    differences of averages, a hundredth of the price, and shall be as exact.
+    """
 
     period: str
     bars: int
@@ -74,7 +78,7 @@ class Needs:
             have = np.where(rows >= 0, there[rows] if there.size else 0, 0)
             short = watched & (have < bars[period])
             if short.any():
-                found.append(Lack(period, bars[period], tuple(symbols[i] for i in np.flatnonzero(short))))
+                found.append(Lack(period, bars[period] * 5 // 4, tuple(symbols[i] for i in np.flatnonzero(short).tolist())))
         return found
 
     def _wanted(

@@ -74,6 +74,12 @@ class Past:
             found = exrights.catch_up(those, date=int(date), symbols=self._market.universe.symbols)
             if found is not None:
                 self._adjuster.apply(found, ledger)
+        market = self._market
+        lasts = np.cumsum(bars.counts)[bars.counts > 0] - 1
+        exrights.hear_late(
+            rows, dates=dates, close=bars.close[lasts], prev=market.latest.raw("prev_close")[rows],
+            symbols=market.universe.symbols, instruments=market.instruments, date=market.date,
+        )  # fmt: skip
 
     def _begin(self, bars: Bars, past: _Columns) -> None:
         """Let symbols that have never ticked be measured by their last close, and by when it was."""

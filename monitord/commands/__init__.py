@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "explain": "monitord.commands.explain",
     "replay": "monitord.commands.replay",
     "eval": "monitord.commands.eval",
+    "warmup": "monitord.commands.warmup",
     "config": "monitord.commands.config",
 }
 """Name on the command line → module."""

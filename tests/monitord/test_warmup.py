@@ -14,22 +14,24 @@ import pytest
 from structlog.testing import capture_logs
 
 from feeds.barcache import BarCache
+from feeds.barfiles import read_files
 from feeds.errors import FeedError
-from feeds.exrights import HOLIDAYS_SINCE, closed_weekdays, encode_exrights
+from feeds.exrights import HOLIDAYS_SINCE, ExRightTable, closed_weekdays, encode_exrights
 from feeds.history import COLUMNS, HistoryRequest, PastBars
 from feeds.inputs import FeedInput, Input
 from feeds.instruments import Instrument
 from feeds.journal import Journal
-from feeds.sessions import Calendar, day_ms, trade_date, unix_ms
+from feeds.sessions import Calendar, trade_date, unix_ms
 from feeds.simulated import SimulatedFeed
 from feeds.tick import TickBatch
 from monitord.checkpoint import CheckpointFolder
+from monitord.filling import fill
 from monitord.keeping import Keeping
 from monitord.pipeline import Pipeline
 from monitord.store import Store
-from monitord.warmup import Warmup
+from monitord.warmup import ASK, Warmup
 from rules import rulefile
-from tests.rules.test_past import DAYS, FIRST, W1, past
+from tests.rules.test_past import DAYS, FIRST, W1, clock_of, past
 
 PERIODS = ("1m", "5m", "1d", "1w")
 RULES = "version: 1\ngroups:\n- name: g\n  rules:\n" + "".join(
@@ -120,6 +122,7 @@ class Daemon:
         self.folder, self.feed, self.rules = folder, feed, rules
         self.cache = BarCache(folder / "bars")
         self.files = files
+        self.searched = asyncio.Event()
         self.seen: list[dict[tuple[str, str, str], float]] = []
 
     async def play(self, *, watch: int = 0, until_searched: bool = False) -> None:
@@ -138,13 +141,20 @@ class Daemon:
             keeping=Keeping(self.cache, bars=2000),
         )
         self.engine = self.pipeline.engine
+        ask = self.pipeline._ask_vendor
+
+        async def asked(*args: Any) -> None:
+            await ask(*args)
+            self.searched.set()
+
+        self.pipeline._ask_vendor = asked  # type: ignore[method-assign]
         await self.pipeline.recover()
         async with asyncio.TaskGroup() as tasks:
             history = tasks.create_task(self.pipeline.run_history())
             keeping = tasks.create_task(self.pipeline.run_keeping())
             await self.pipeline.run()
-            while until_searched and (warmup.progress is not None or self.pipeline._lacking.is_set()):
-                await asyncio.sleep(0)
+            if until_searched:  # a search is over when the vendor has nothing new to tell
+                await self.searched.wait()
             history.cancel()
             keeping.cancel()
         await self.pipeline.close()
@@ -209,3 +219,101 @@ async def test_the_journal_alone_gives_the_same_again(ticks: list[Input], files:
     await again.play()
     agree(values(again.pipeline), expected)
     assert not np.isnan(expected[next(key for key in expected if key[1:] == ("w1-1d", "MA60"))])
+
+
+def answers(file: Path) -> dict[str, PastBars]:
+    return {period: PastBars(table, {}) for period, table in read_files([file]).items()}
+
+
+async def test_the_vendor_is_asked_beside_the_ticks_for_what_is_not_at_hand(
+    ticks: list[Input], files: Path, tmp_path: Path
+) -> None:
+    night = [value for value in ticks if date_of(value) == FIRST and clock_of(value) < 34_000_000]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    vendor = Vendor(night, answers(files))
+    asked = Daemon(tmp_path / "a", vendor)
+    await asked.play(until_searched=True)
+    filed = Daemon(tmp_path / "b", Live(night), files=[files])
+    await filed.play()
+    agree(values(asked.pipeline), values(filed.pipeline))
+    assert {request.period for request in vendor.asked} == {"1m", "5m", "1d"}
+    assert all(len(request.symbols) <= ASK + 1 for request in vendor.asked)
+    day = next(request for request in vendor.asked if request.period == "1d")
+    assert day.bars >= 60 * 5, "weeks are made of days"
+
+
+async def test_a_vendor_that_fails_is_left_alone_and_rules_stay_warming(ticks: list[Input], tmp_path: Path) -> None:
+    vendor = Vendor(ticks[:60], {}, fails=99)
+    daemon = Daemon(tmp_path, vendor)
+    with capture_logs() as logs:
+        await daemon.play(until_searched=True)
+    assert [log["event"] for log in logs].count("history_call_failed") == 1, "twelve symbols are one call"
+    ready = daemon.pipeline.engine.readiness()["w1-1d"]
+    assert (ready.symbols, ready.ready, ready.is_warming) == (12, 0, True)
+    assert ready.missing == (("1d", 1),), "CROSS(K,D) has its first value with the second bar"
+
+
+async def test_a_missing_day_is_not_bridged(ticks: list[Input], files: Path, tmp_path: Path) -> None:
+    last = max(map(date_of, ticks))
+    start = next(i for i, value in enumerate(ticks) if date_of(value) == last)
+    await Daemon(tmp_path, Live(ticks[:start]), files=[files]).play()
+    lose_state(tmp_path)
+    cache = BarCache(tmp_path / "bars")
+    middle = cache.dates("1d")[2]
+    for period in cache.periods():
+        (cache.folder / period / f"{middle}.parquet").unlink()
+    with capture_logs() as logs:
+        after = Daemon(tmp_path, Live(ticks[start : start + 5]))
+        await after.play()
+    broken = [log for log in logs if log["event"] == "history_broken"]
+    assert {log["period"] for log in broken} >= {"1m", "5m", "1d"}
+    assert after.pipeline.engine._graph.bars_seen("1d", 0) == 1, "the day behind the hole, and none before it"
+
+
+async def test_damaged_days_are_refused_and_the_next_source_is_used(
+    ticks: list[Input], files: Path, tmp_path: Path
+) -> None:
+    cache = BarCache(tmp_path / "bars")
+    for table in read_files([files]).values():
+        assert fill(cache, table, exrights=ExRightTable(), now_ms=unix_ms(FIRST)) > 0
+    for file in (cache.folder / "1d").iterdir():
+        file.write_bytes(file.read_bytes()[:50])
+    with capture_logs() as logs:
+        daemon = Daemon(tmp_path, Live(ticks[:40]), files=[files])
+        await daemon.play()
+    assert sum(log["event"] == "bars_skipped" for log in logs) >= 500
+    known = {key: value for key, value in values(daemon.pipeline).items() if key[1] == "w1-1d"}
+    assert not any(np.isnan(value) for value in known.values())
+
+
+async def test_a_rule_that_comes_later_gets_its_past_too(ticks: list[Input], files: Path, tmp_path: Path) -> None:
+    few = "version: 1\ngroups:\n- name: g\n  rules:\n  - {id: up, select: all, when: LAST > 1000}\n"
+    feed = Later(ticks[:60])
+    daemon = Daemon(tmp_path, feed, files=[files], rules=few)
+    playing = asyncio.ensure_future(daemon.play(until_searched=True))
+    await feed.halfway.wait()
+    daemon.rules = RULES
+    await daemon.pipeline.reload()
+    daemon.searched.clear()
+    await daemon.searched.wait()
+    feed.go.set()
+    await playing
+    known = {key: value for key, value in values(daemon.pipeline).items() if key[1] in ("w1-1d", "w1-1w")}
+    assert known
+    assert not any(np.isnan(value) for (_, _, name), value in known.items() if name != "MV")
+
+
+class Later(Live):
+    """A live feed that waits after thirty inputs."""
+
+    def __init__(self, inputs: Sequence[Input]) -> None:
+        super().__init__(inputs)
+        self.halfway, self.go = asyncio.Event(), asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[FeedInput]:
+        for number, value in enumerate(self._inputs):
+            if number == 30:
+                self.halfway.set()
+                await self.go.wait()
+            yield FeedInput(-1, value)  # type: ignore[arg-type]
