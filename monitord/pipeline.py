@@ -407,15 +407,16 @@ class Pipeline:
                 continue  # no tick has said what day it is; the first one looks for everything
             if self._keeping is not None:
                 await self._keep_today()
-            lacks = await self._lacks(await self.ask(lambda engine: engine.market.universe.symbols))
-            async for bars in self._history.near(self._unsought(lacks), self._engine.market.clock_ms):
+            sought = self._unsought(await self._lacks(await self.ask(lambda engine: engine.market.universe.symbols)))
+            async for bars in self._history.near(sought, self._engine.market.clock_ms):
                 async with self._turn:
                     await self._take_over_bars(bars)
-            lacks = await self._lacks(await self.ask(lambda engine: engine.market.universe.symbols))
-            await self._ask_vendor(self._history, self._unsought(lacks))
+            # Race: rules that have come meanwhile have set `_lacking`, and are looked for from the beginning.
+            left = [left for lack in sought for left in await self._lacks(lack.symbols) if left.period == lack.period]
+            self._note_search(sought)
+            await self._ask_vendor(self._history, left)
 
     async def _ask_vendor(self, history: Warmup, lacks: Sequence[Lack]) -> None:
-        self._note_search(lacks)
         count = 0
         async for bars in history.far(lacks, lambda: self._engine.market.clock_ms):
             async with self._turn:

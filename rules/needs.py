@@ -78,7 +78,9 @@ class Needs:
             have = np.where(rows >= 0, there[rows] if there.size else 0, 0)
             short = watched & (have < bars[period])
             if short.any():
-                found.append(Lack(period, bars[period] * 5 // 4, tuple(symbols[i] for i in np.flatnonzero(short).tolist())))
+                found.append(
+                    Lack(period, bars[period] * 5 // 4, tuple(symbols[i] for i in np.flatnonzero(short).tolist()))
+                )
         return found
 
     def _wanted(

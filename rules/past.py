@@ -55,6 +55,7 @@ class Past:
         newest = past.last & ~forming & longer & (held.end_ms.array[past.rows] == 0) & (past.ends_ms >= midnight)
         self._commit(layer, past, ~forming & ~newest & longer, own)
         self._hold(held, past, newest)
+        self._show(held, past, past.last & ~forming & ~newest & longer)
         self._form(held, bars, past, forming)
 
     def _is_longer(self, layer: Layer, past: _Columns, over: BoolArray, own: _Columns) -> BoolArray:
@@ -141,6 +142,13 @@ class Past:
         """Put the newest bar of the clock's day where it stands until the next one begins: closed, and for good."""
         self._lay(held, past, newest)
         held.closed.array[past.rows[newest]] = FINAL
+
+    def _show(self, held: PeriodBars, past: _Columns, last: BoolArray) -> None:
+        """Let symbols that have no bar of the clock's day yet show their last one, as they do after any night."""
+        rows = past.rows[last]
+        idle = held.end_ms.array[rows] == 0
+        for word, column in held.fields.items():
+            column.array[rows[idle]] = past.fields[word][last][idle]
 
     # ── bars that go on ───────────────────────────────────────────────────────────────────────────────────────────
 
