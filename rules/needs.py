@@ -25,8 +25,8 @@ _REMEMBERED: Final = 10_000
 class Lack:
     """Symbols that have fewer bars of a period than some rule needs.
 
-    bars: what to look for, a quarter more than is needed. What is needed leaves 1e-9 of the price; MACD and its like are
-    differences of averages, a hundredth of the price, and shall be as exact.
+    bars: what to look for, a quarter more than is needed. What is needed leaves 1e-9 of the price; MACD and its like
+    are differences of averages, a hundredth of the price, and shall be as exact.
     """
 
     period: str
