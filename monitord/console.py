@@ -191,11 +191,11 @@ def warming_bar(warming: Progress) -> Text:
     """Write how far the search for bars of the past is."""
     share = warming.done / warming.total if warming.total else 0.0
     full = int(share * BAR_CELLS)
-    left = "" if warming.eta_s is None else f", {warming.eta_s:,.0f} s left"
+    left = "" if warming.eta_s is None else f" {warming.eta_s:,.0f} s"  # short: a line that wraps is not redrawn
     return Text.assemble(
         " · warming ",
         ("█" * full + "░" * (BAR_CELLS - full), "cyan"),
-        f" {share:.0%} {warming.source}{left}",
+        f" {share:.0%}{left}",
     )
 
 

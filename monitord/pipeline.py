@@ -438,6 +438,7 @@ class Pipeline:
                 self._lacking.set()
             return
         self._met = True
+        await asyncio.to_thread(self._engine.learn_needs)
         known = (instrument.symbol for instrument in self._of_feed)
         lacks = await self._in_engine(lambda: self._engine.lacks(tuple(dict.fromkeys((*batch.symbols, *known)))))
         count = 0
@@ -449,6 +450,7 @@ class Pipeline:
         self._lacking.set()
 
     async def _lacks(self, symbols: Sequence[str]) -> list[Lack]:
+        await asyncio.to_thread(self._engine.learn_needs)  # a thousand rules would hold the ticks up for two seconds
         return await self.ask(lambda engine: engine.lacks(symbols))
 
     def _unsought(self, lacks: Sequence[Lack]) -> list[Lack]:

@@ -39,9 +39,8 @@ def days(count: int) -> BarTable:
 def to_file(table: BarTable, file: Path) -> Path:
     columns = {name: getattr(table, name) for name in COLUMNS}
     names = np.array(table.symbols)[table.code]
-    pd.DataFrame({"symbol": names, "period": table.period, "ts_end": table.ends_ms, **columns}).to_csv(
-        file, index=False
-    )
+    frame = pd.DataFrame({"symbol": names, "period": table.period, "ts_end": table.ends_ms, **columns})
+    frame.to_csv(file, index=False)
     return file
 
 
