@@ -38,10 +38,11 @@ FILE_NAME = "monitord.toml"
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The settings and, by path, the origin of each that is not a default."""
+    """The settings and, by path, the origin of each that is not a default; file: the TOML file there is."""
 
     settings: Settings
     origins: Mapping[Path, str]
+    file: FilePath | None = None
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return (setting, value, origin) of every setting in order; secrets are masked."""
@@ -57,18 +58,26 @@ def load(overrides: Sequence[str] = (), *, config: FilePath | None = None) -> Lo
     config: the TOML file; None = $MONITORD_CONFIG, else monitord.toml in the working directory if there is one.
     Raises ConfigError with everything that is wrong in the topmost wrong source, or in the merged values.
     """
+    file = _config_file(config)
     layers = [
         _command_line(overrides),
         _environment(os.environ, origin="environment"),
         _dotenv(FilePath(".env")),
         _credentials(os.environ.get("CREDENTIALS_DIRECTORY")),
-        _toml(_config_file(config)),
+        _toml(file),
     ]
     tree, origins = merge(layers)
     try:
-        return Loaded(Settings(**tree), origins)
+        return Loaded(Settings(**tree), origins, file)
     except ValidationError as error:
         raise ConfigError([_complaint(detail, origins) for detail in error.errors()]) from None
+
+
+def text_of(loaded: Loaded, path: Path) -> str | None:
+    """Return the text of the TOML file if this setting was read from it, else None."""
+    if loaded.file is None or loaded.origins.get(path) != f"{loaded.file}: {dotted(path)}":
+        return None
+    return loaded.file.read_text(encoding="utf-8")
 
 
 def value_at(settings: BaseModel, path: Path) -> Any:

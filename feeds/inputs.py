@@ -48,6 +48,8 @@ class ControlKind(StrEnum):
     INSTRUMENTS = "instruments"
     POSITIONS = "positions"
     EXRIGHTS = "exrights"
+    FAILED = "failed"
+    """Replaces nothing: the engine failed at an input, says whoever runs it. The engine takes no notice."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,15 +126,16 @@ class Journal:
         """Return the feed offset the newest control record of a feed with own offsets follows, -1 if there is none."""
         return self._last_follows
 
-    def append(self, value: Input, *, rest_later: bool = False) -> int:
+    def append(self, value: Input, *, rest_later: bool = False, follows: int = OWN_OFFSETS) -> int:
         """Append an input of a feed without own offsets and return the offset it gets here.
 
+        follows: what `records` shall tell beside it, for who numbers inputs in his own way.
         rest_later: leave out lazy columns that nobody has asked for; `append_rest` adds them, at the latest the next
         append or `close`. Killed before, the batch is read back without them, as from a source that has none: not for
         batches whose lazy columns anything is decided from. Raises FeedError when the disk refuses (full, read-only):
         nothing was appended, the next try may succeed.
         """
-        return self._append(value, OWN_OFFSETS, rest_later=rest_later)
+        return self._append(value, follows, rest_later=rest_later)
 
     def append_rest(self) -> bool:
         """Append what the newest record left out, if it did; return whether there was something.
@@ -185,6 +186,14 @@ class Journal:
     def records(self, *, after: int = -1) -> Iterator[Record]:
         """Yield the records behind `after` with the feed offset each follows; raises FeedError for damage or a hole."""
         return read_journal(self.folder, after=after)
+
+    def controls(self, *, after: int = -1) -> Iterator[Control]:
+        """Yield the control records behind `after`, decoding nothing else; raises FeedError where one is damaged."""
+        for place, segment in enumerate(self._segments):
+            if place + 1 < len(self._segments) and self._segments[place + 1].first <= after + 1:
+                continue
+            with _DiskErrors(f"read the journal {self.folder}"):
+                yield from _controls_of(segment, after=after)
 
     def trim(self, *, before: int) -> int:
         """Delete the segments all of whose records are older than offset `before`; return how many."""
@@ -344,6 +353,16 @@ def _read_segment(segment: _Segment, *, after: int, newer: int | None) -> Iterat
             f"journal {segment.path.parent}: records {offset + 1} to {newer - 1} are missing from {segment.path.name}; "
             "restore the file, or move the folder away to start without history"
         )
+
+
+def _controls_of(segment: _Segment, *, after: int) -> Iterator[Control]:
+    offset = segment.first - 1
+    for kind, _, payload in _walk(segment.path, segment.path.read_bytes()):
+        offset += kind not in (_Kind.HEADER, _Kind.REST)
+        if kind == _Kind.CONTROL and offset > after:
+            control = _decode(kind, payload, None, f"{segment.path} offset {offset}")
+            assert isinstance(control, Control)
+            yield control
 
 
 def _finished(records: Iterator[tuple[int, int, bytes]]) -> Iterator[tuple[int, int, bytes, bytes | None]]:

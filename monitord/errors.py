@@ -15,5 +15,9 @@ class CheckpointError(DaemonError):
     """A checkpoint cannot be written."""
 
 
+class EngineError(DaemonError):
+    """The engine failed at an input; only recovery by a new process goes on."""
+
+
 class BrokerError(DaemonError):
     """The broker cannot be started, reached or used."""

@@ -15,7 +15,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside every counter that nobody reads
@@ -30,7 +30,6 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self.ticks = Counter("monitord_ticks", "Ticks the engine has taken", registry=registry)
-        self.drops = Counter("monitord_ticks_dropped", "Ticks dropped, by reason", ["reason"], registry=registry)
         self.alerts = Counter("monitord_alerts", "Events decided", ["severity", "event"], registry=registry)
         self.step = Histogram(
             "monitord_engine_step_seconds", "One batch through the engine", buckets=STEP_BUCKETS, registry=registry
@@ -49,19 +48,45 @@ class Metrics:
 
     def watch_feed(self, counters: Callable[[], Mapping[str, int]]) -> None:
         """Show a feed's own counts (`Feed.counters`) as monitord_feed_total{count=…}, read when somebody asks."""
-        self.registry.register(_FeedCounts(counters))
+        self.registry.register(_Counts("monitord_feed", "Counts of the feed since it was opened", "count", counters))
+
+    def watch_engine(
+        self, dropped: Callable[[], Mapping[str, int]], *, counters: Callable[[], Mapping[str, int]]
+    ) -> None:
+        """Show the engine's own counts: dropped ticks by reason, and as monitord_engine_total{count=…} the others."""
+        self.registry.register(_Counts("monitord_ticks_dropped", "Ticks dropped, by reason", "reason", dropped))
+        self.registry.register(_Counts("monitord_engine", "What the engine could not use", "count", counters))
+
+    def watch_reference(self, counters: Callable[[], Mapping[str, int]]) -> None:
+        """Show what is known of instruments, and where feed and tables disagree, as monitord_reference{what=…}."""
+        self.registry.register(_ReferenceCounts(counters))
 
     def render(self) -> bytes:
         """Return the text of /metrics; its content type is CONTENT_TYPE."""
         return generate_latest(self.registry)
 
 
-class _FeedCounts(Collector):
+class _Counts(Collector):
+    """Counts that somebody else keeps."""
+
+    def __init__(self, name: str, text: str, label: str, counters: Callable[[], Mapping[str, int]]) -> None:
+        self._name, self._text, self._label, self._counters = name, text, label, counters
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily(self._name, self._text, labels=[self._label])
+        for name, count in dict(self._counters()).items():
+            family.add_metric([name], count)
+        yield family
+
+
+class _ReferenceCounts(Collector):
     def __init__(self, counters: Callable[[], Mapping[str, int]]) -> None:
         self._counters = counters
 
     def collect(self) -> Iterable[Metric]:
-        family = CounterMetricFamily("monitord_feed", "Counts of the feed since it was opened", labels=["count"])
+        family = GaugeMetricFamily(
+            "monitord_reference", "Instruments, limits and trading days of the feed, and disagreements", labels=["what"]
+        )
         for name, count in self._counters().items():
             family.add_metric([name], count)
         yield family

@@ -11,10 +11,10 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -27,6 +27,8 @@ from rules.alert import Alert
 
 REDRIVE_MS: Final = 24 * 3_600_000
 """How long a sent row is kept for publishing it again, should the broker lose it."""
+HANDED_ON: Final = 256
+"""How many rows of the outbox a commit hands to the pump: more come by themselves only in a redrive."""
 PRUNED_AT_ONCE: Final = 200
 """Rows of one transaction when history is pruned: a few ms."""
 
@@ -57,6 +59,14 @@ class Batch:
     rows: list[OutboxRow]
     epoch: str
     acked: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Committed:
+    """What a commit brought: how many events were new, and if any were, what is to be published now."""
+
+    added: int
+    waiting: Batch | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +132,8 @@ class Store:
         self.held = ApiPositions(self._run)
         self._clock_ms = clock_ms
         self._unchecked_rows = 0
+        self._waiting: Batch | None = None
+        """What the newest commit found in the outbox, until the outbox changes otherwise."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._lock = -1
         self._db: sqlite3.Connection | None = None
@@ -147,19 +159,22 @@ class Store:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
             self._thread.shutdown()
 
-    async def commit(self, alerts: Sequence[Alert], *, offset: int, source_id: str = "") -> int:
+    async def commit(
+        self, alerts: Sequence[Alert], *, offset: int, source_id: str = "", stamps: Mapping[str, int] | None = None
+    ) -> int:
         """Put events into the outbox and move the input offset, in one transaction; return how many events were new.
 
         An event whose id is here already is a duplicate: it was decided before from the same inputs. The offset never
-        goes back. Encodes each alert once, on the store's thread. Cancelled, it is counted and tells the pump as ever.
+        goes back. Encodes each alert once, on the store's thread, with `stamps` added (ms of our own clock). Cancelled,
+        it is counted and tells the pump as ever.
         """
         if self._db is None:
             raise StoreError(f"store {self.path} is closed")
         working = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._transact, lambda db: self._commit(db, alerts, offset, source_id)
+            self._thread, self._transact, lambda db: self._commit(db, alerts, offset, source_id, stamps or {})
         )
         working.add_done_callback(lambda done: self._count(done, len(alerts)))
-        return await asyncio.shield(working)
+        return (await asyncio.shield(working)).added
 
     async def offset(self, *, source_id: str = "") -> int:
         """Return the newest committed input offset of the source, -1 if there is none."""
@@ -171,17 +186,20 @@ class Store:
         return (await self.batch(limit=limit)).rows
 
     async def batch(self, *, limit: int) -> Batch:
-        """Return the first `limit` events of the outbox in store order, and what was acknowledged, in one call."""
+        """Return up to `limit` events of the outbox in store order, and what was acknowledged, in one call.
 
-        def look(db: sqlite3.Connection) -> Batch:
-            epoch, acked = db.execute("SELECT epoch, acked FROM channel").fetchone() or ("", 0)
-            return Batch([OutboxRow(*row) for row in db.execute(_PENDING, (limit,))], epoch, acked)
-
-        return await self._run(look)
+        Right after a commit that is what the commit has found, without asking again: half a millisecond on an alert's
+        way.
+        """
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            return replace(waiting, rows=waiting.rows[:limit])
+        return await self._run(lambda db: _look(db, limit))
 
     async def mark_sent(self, receipts: Sequence[tuple[int, int]], *, epoch: str) -> None:
         """Take (seq, stream offset) pairs out of the outbox and remember the greatest offset as acknowledged."""
         marked = await self._run(lambda db: self._mark_sent(db, receipts, epoch))
+        self._waiting = None
         self.lag_rows -= marked  # not in one statement: the old value would be read before the await
         self._unchecked_rows += marked
         if self._unchecked_rows >= CHECKPOINT_ROWS and not self.lag_rows:
@@ -197,19 +215,23 @@ class Store:
     async def begin_epoch(self, epoch: str, *, base: int) -> int:
         """Put all events sent within the last 24 h back into the outbox for a new epoch; return how many wait there."""
         waiting = await self._run(lambda db: self._begin_epoch(db, epoch, base))
+        self._waiting = None
         self.lag_rows = waiting
         return waiting
 
-    async def prune(self, *, sent_before_ms: int) -> int:
-        """Delete history sent before that time, but nothing a redrive may need; return how many events.
+    async def prune(self, *, before_ms: int) -> tuple[int, int]:
+        """Delete events sent and deliveries recorded before that time; return how many of each.
 
-        In many short transactions, so that a commit waits for one of them at most; cancelling ends it after one.
+        Nothing a redrive may need goes: no event, and no delivery by which it is known to have arrived. In many short
+        transactions, so that a commit waits for one of them at most; cancelling ends it after one.
         """
-        limit_ms = min(sent_before_ms, self._clock_ms() - REDRIVE_MS)
-        pruned = 0
+        limit_ms = min(before_ms, self._clock_ms() - REDRIVE_MS)
+        events = deliveries = 0
         while some := await self._run(lambda db: db.execute(_PRUNE, (limit_ms, PRUNED_AT_ONCE)).rowcount):
-            pruned += some
-        return pruned
+            events += some
+        while some := await self.deliveries.prune(created_before_ms=limit_ms, at_once=PRUNED_AT_ONCE):
+            deliveries += some
+        return events, deliveries
 
     async def history(self, wanted: HistoryFilter, *, page: int = 1, page_size: int = 100) -> Page[StoredAlert]:
         """Return a page of the events that pass, newest first; page_size is at most 1000."""
@@ -328,7 +350,14 @@ class Store:
             db.close()
         os.close(self._lock)
 
-    def _commit(self, db: sqlite3.Connection, alerts: Sequence[Alert], offset: int, source_id: str) -> int:
+    def _commit(
+        self,
+        db: sqlite3.Connection,
+        alerts: Sequence[Alert],
+        offset: int,
+        source_id: str,
+        stamps: Mapping[str, int],
+    ) -> _Committed:
         now_ms = self._clock_ms()
         added = db.executemany(
             "INSERT INTO events (id, event, rule, rev, leg, symbol, \"group\", severity, trade_date, episode, "
@@ -336,7 +365,7 @@ class Store:
             (
                 (
                     alert.id, str(alert.event), alert.rule, alert.rev, alert.leg, alert.symbol, alert.group,
-                    alert.severity, alert.trade_date, alert.episode, alert.ts_event_ms, alert.to_json(), now_ms,
+                    alert.severity, alert.trade_date, alert.episode, alert.ts_event_ms, alert.to_json(**stamps), now_ms,
                 )
                 for alert in alerts
             ),
@@ -346,16 +375,22 @@ class Store:
             "ON CONFLICT (source_id) DO UPDATE SET offset = max(offset, excluded.offset)",
             (source_id, offset),
         )
-        return max(added, 0)  # -1 for no alert at all
+        added = max(added, 0)  # -1 for no alert at all
+        return _Committed(added, _look(db, HANDED_ON) if added else None)
 
-    def _count(self, committed: asyncio.Future[int], alerts: int) -> None:
-        """Count what a commit brought and tell the pump, whatever has become of the task that waited for it."""
+    def _count(self, committed: asyncio.Future[_Committed], alerts: int) -> None:
+        """Count what a commit brought and tell the pump, whatever has become of the task that waited for it.
+
+        Race: a batch may be marked sent while we commit, and what we found still holds it. Both calls ran one after the
+        other on the store's thread, and are told here in that order: whichever came last is right about `_waiting`.
+        """
         if committed.cancelled() or committed.exception() is not None:
             return
-        added = committed.result()
+        added, waiting = committed.result().added, committed.result().waiting
         self.lag_rows += added
         self.duplicates += alerts - added
         if added:
+            self._waiting = waiting
             self.committed.set()
 
     def _mark_sent(self, db: sqlite3.Connection, receipts: Sequence[tuple[int, int]], epoch: str) -> int:
@@ -396,6 +431,11 @@ FROM day LEFT JOIN fired
 GROUP BY day.rule, day.rev, day.leg, day.symbol, day."group"
 ORDER BY min(day.seq)
 """
+
+
+def _look(db: sqlite3.Connection, limit: int) -> Batch:
+    epoch, acked = db.execute("SELECT epoch, acked FROM channel").fetchone() or ("", 0)
+    return Batch([OutboxRow(*row) for row in db.execute(_PENDING, (limit,))], epoch, acked)
 
 
 def _where(wanted: HistoryFilter) -> tuple[str, tuple[Any, ...]]:

@@ -158,6 +158,7 @@ class Delivery:
         """random returns a uniform number in [0, 1)."""
         self.name = notifier.options.name
         self._notifier = notifier
+        self._filter = notifier.options.filter
         self._reader = reader
         self._store = store
         self._clock = clock
@@ -321,7 +322,7 @@ class Delivery:
         alert = read_alert(entry.record)
         if alert is None:
             return self._dead_arrival(f"entry {entry.id}", entry.record, "not a readable alert record")
-        if not self._notifier.options.wants(alert):
+        if not self._filter.passes(alert):
             self._counts["filtered"] += 1
             return None
         if entry.deliveries > MAX_DELIVERIES:

@@ -10,19 +10,9 @@ from importlib import import_module
 from typing import Any, Final, Protocol
 
 from notifiers.errors import DeliveryError
+from notifiers.filters import DEFAULT_EVENTS, AlertFilter
 from notifiers.retry import RetrySchedule
 from rules.alert import Alert, Event
-
-DEFAULT_EVENTS: Final = (
-    Event.FIRE,
-    Event.RESOLVE,
-    Event.CONFIRMED,
-    Event.WITHDRAWN,
-    Event.NODATA,
-    Event.FLAPPING,
-    Event.EXPIRED,
-)
-"""What a receiver is told unless it says otherwise: all but `pending` (undecided yet) and `suppressed` (held back)."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -73,9 +63,7 @@ class NotifierOptions:
     """What every receiver's section has. Raises DeliveryError when a value is unusable.
 
     name            identity of the receiver: its Redis group is `notify:<name>`, its deliveries are stored under it.
-    events          events it is told of.
-    rules, symbols, severities   include filters; empty lets all pass. An alert without a symbol passes only an empty
-                    `symbols`.
+    events, rules, symbols, severities   what it is told of, as AlertFilter says.
     allow_networks  networks such as "10.0.0.0/8" that may be connected to although they are not public.
     connect_timeout_s, total_timeout_s   limits of one attempt.
     """
@@ -95,14 +83,12 @@ class NotifierOptions:
         if not 0 < self.connect_timeout_s <= self.total_timeout_s <= 60:
             raise DeliveryError(f"receiver {self.name}: timeouts need 0 < connect_timeout_s ≤ total_timeout_s ≤ 60")
 
-    def wants(self, alert: Alert) -> bool:
-        """Return whether the receiver is told of this alert."""
-        return (
-            alert.event in self.events
-            and (not self.rules or alert.rule in self.rules)
-            and (not self.symbols or alert.symbol in self.symbols)
-            and (not self.severities or alert.severity in self.severities)
-        )
+    @property
+    def filter(self) -> AlertFilter:
+        """Which alerts the receiver is told of."""
+        return AlertFilter(
+            events=self.events, rules=self.rules, symbols=self.symbols, severities=self.severities
+        )  # fmt: skip
 
 
 class Notifier(Protocol):

@@ -16,12 +16,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from feeds.exrights import decode_exrights
 from feeds.history import Bars, BarTable
 from feeds.history import check as check_bars
 from feeds.inputs import Control, ControlKind, Heartbeat, Input, Mark, MarkKind
+from feeds.instruments import decode_table
 from feeds.sessions import Session, trade_date
 from feeds.tick import BoolArray, IntArray, TickBatch
-from rules import rulefile
+from rules import positions, rulefile
 from rules.adjuster import Adjuster
 from rules.alert import Alert
 from rules.breadth import Breadth
@@ -87,6 +89,8 @@ class Engine:
             self.market, self._graph, loaded=self._loaded, fires=self._fires, reporter=self._reporter
         )
         self._out: list[Alert] = []
+        self._checked: tuple[str, RuleSet] | None = None
+        """The rule set that `check` read last, with its text."""
 
     @property
     def rules(self) -> RuleSet:
@@ -112,6 +116,18 @@ class Engine:
         if offset >= 0:
             self.offset = offset
         return self._out
+
+    def check(self, control: Control) -> None:
+        """Raise what `step` would raise of this control record, and change nothing; `step` then reads rules no more."""
+        self._checked = None
+        if control.kind is ControlKind.RULES:
+            self._checked = control.text, rulefile.from_source(control.text)
+        elif control.kind is ControlKind.INSTRUMENTS:
+            decode_table(control.text)
+        elif control.kind is ControlKind.EXRIGHTS:
+            decode_exrights(control.text)
+        elif control.kind is ControlKind.POSITIONS:
+            positions.decode(control.text)
 
     # ── ticks ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -151,7 +167,7 @@ class Engine:
         news = market.news(market.selection(rows), batch)
         if news is not None:
             arrival = np.flatnonzero(news)
-            rows, batch = rows[arrival], batch.take(arrival)
+            rows, batch = rows[arrival], batch.keep(news)
             if not len(rows):
                 return
         if market.exrights.waits(market.selection(rows), market.date):
@@ -312,14 +328,17 @@ class Engine:
 
     def _take_control(self, control: Control) -> None:
         if control.kind is ControlKind.RULES:
-            self._loaded.load(rulefile.from_source(control.text))
+            checked, self._checked = self._checked, None
+            if checked is None or checked[0] != control.text:
+                checked = control.text, rulefile.from_source(control.text)
+            self._loaded.load(checked[1])
         elif control.kind is ControlKind.INSTRUMENTS:
             self.market.know(control.text)
             self._loaded.cover()
             self._episodes.leave()
         elif control.kind is ControlKind.EXRIGHTS:
             self.market.exrights.take(control.text)
-        else:
+        elif control.kind is ControlKind.POSITIONS:
             self._loaded.hold(control.text)
             self._flush()
 

@@ -11,7 +11,10 @@ class RuleError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One complaint about a rule text, with its place. line and column count from 1, columns in characters."""
+    """One complaint about a rule text, with its place. line and column count from 1, columns in characters.
+
+    line 0: the file, or what else is named there, has no lines.
+    """
 
     file: str
     line: int

@@ -56,6 +56,8 @@ class ExRights:
     def __init__(self, state: StateTable) -> None:
         self.source = NO_EXRIGHTS
         self.table = ExRightTable()
+        self.unbelieved: dict[tuple[str, int], str] = {}
+        """(symbol, date) → what was told of that day and is not believed; no state: for whoever runs the engine."""
         self._close = state.claim("exrights/close")
         """Last price of the last day with one, in yuan, NaN = none; on an ex-rights day the reference made from it."""
         self._close_date = state.claim("exrights/close_date", dtype=np.int64, fill=0)
@@ -124,7 +126,7 @@ class ExRights:
         priced = (clock[open_] >= _AUCTION_RESULT_MS) & ~np.isnan(batch.column("last")[open_])
         price, shares = np.ones(len(rows)), np.ones(len(rows))
         filed = self._read_table(rows, symbols, date=date, price=price, shares=shares)
-        told = ~filed & self._is_told(rows, prev, _ticks(symbols, instruments), date=date)
+        told = ~filed & self._is_told(rows, prev, _ticks(symbols, instruments), symbols=symbols, date=date)
         self._hear(rows, prev, told, price=price, date=date)
         self.price.array[rows] *= price
         self.shares.array[rows] *= shares
@@ -159,6 +161,8 @@ class ExRights:
                 self.ex_date.array[row] = date
             found = factors_of(due, float(self._close.array[row]))
             filed[i] = not since or not np.isnan(found.price)
+            if not filed[i]:
+                self._doubt(symbols[row], date, f"records up to {due[-1].date} come to a factor out of bounds")
             if since and filed[i]:
                 price[i], shares[i] = found.price, found.shares
         anew = rows[self._read_date.array[rows] != date]
@@ -212,7 +216,7 @@ class ExRights:
         rows, prev = rows[late], prev[late]
         self._close.array[rows], self._close_date.array[rows] = close[late], dates[late]
         price = np.ones(len(rows))
-        told = self._is_told(rows, prev, _ticks(symbols, instruments), date=date)
+        told = self._is_told(rows, prev, _ticks(symbols, instruments), symbols=symbols, date=date)
         self._hear(rows, prev, told, price=price, date=date)
         self.price.array[rows] *= price
 
@@ -224,18 +228,32 @@ class ExRights:
         self._close.array[rows] = close
         self._close_date.array[rows] = dates
 
-    def _is_told(self, rows: IntArray, prev: FloatArray, tick_of: Callable[[int], float], *, date: int) -> BoolArray:
+    def _is_told(
+        self,
+        rows: IntArray,
+        prev: FloatArray,
+        tick_of: Callable[[int], float],
+        *,
+        symbols: Sequence[str],
+        date: int,
+    ) -> BoolArray:
         """Tell whose previous close is not the close that is surely yesterday's, by more than half a tick."""
         close = self._close.array[rows]
         with np.errstate(all="ignore"):
             ratio = prev / close
             told = (self._close_date.array[rows] == self.table.previous(date)) & (prev != close)
-            told &= (ratio >= LEAST) & (ratio <= MOST)
             product = self._told.array[rows] * ratio
-            told &= (product >= LEAST) & (product <= MOST)
+            bounded = (ratio >= LEAST) & (ratio <= MOST) & (product >= LEAST) & (product <= MOST)
+        for i in np.flatnonzero(told & ~bounded & ~np.isnan(ratio)):
+            why = f"previous close {prev[i]:g} after a close of {close[i]:g}: a factor out of bounds"
+            self._doubt(symbols[int(rows[i])], date, why)
+        told &= bounded
         for i in np.flatnonzero(told):
             told[i] = abs(prev[i] - close[i]) > tick_of(int(rows[i])) / 2 * (1 + 1e-9)
         return np.asarray(told)
+
+    def _doubt(self, symbol: str, date: int, why: str) -> None:
+        self.unbelieved.setdefault((symbol, date), why)
 
 
 def _ticks(symbols: Sequence[str], instruments: Mapping[str, Instrument]) -> Callable[[int], float]:

@@ -61,10 +61,9 @@ class Fires:
 
         rows: the symbols sampled; arrival: theirs; bars: those that the sample is about.
         """
-        whole = isinstance(sample.at, slice)
 
         def moment_of(slot: Slot, row: int) -> tuple[Moment, Cause]:
-            at = row if whole else int(np.flatnonzero(rows == row)[0])
+            at = sample.place(row)
             end_ms = None if bars is None else int(bars.end_ms.array[row])
             moment = self._reporter.moment(slot, row, int(sample.times_ms[at]), end_ms)
             return moment, Cause(int(arrival[at]), phase)

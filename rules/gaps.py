@@ -76,6 +76,15 @@ class Gaps:
         for trail in (self.bars, *self._trails.values()):
             trail.broken.array[rows] |= _HALT
 
+    def before_one(self, trail: Trail, row: int, ts_ms: int) -> tuple[int, int]:
+        """Return what `before` does for one symbol: (NO_GAP, -1) where nothing lies between, as nearly always."""
+        noon_ms = midnight_ms(ts_ms) + AFTERNOON_MS
+        half_ms = noon_ms if ts_ms >= noon_ms else noon_ms - AFTERNOON_MS
+        if trail.sampled_ms.array.item(row) >= half_ms and not trail.broken.array.item(row):
+            return NO_GAP, -1
+        found = self.before(trail, np.array([row]), np.array([ts_ms]))
+        return (NO_GAP, -1) if found is None else (int(found[0][0]), int(found[1][0]))
+
     def before(self, trail: Trail, at: Selection, times_ms: IntArray) -> tuple[IntArray, IntArray] | None:
         """Return what lies between the last samples of these symbols on a trail and ones now, all of one day.
 

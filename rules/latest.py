@@ -6,7 +6,7 @@ there and only the auction's virtual price moves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -100,6 +100,11 @@ class Latest:
     def raw(self, name: str) -> FloatArray:
         """Return a kept tick column, (n,) float64."""
         return self._raw[name].array
+
+    def core(self) -> Iterator[tuple[str, FloatArray]]:
+        """Yield the name of each CORE column with the column, (n,) float64."""
+        for name in CORE:
+            yield name, self._raw[name].array
 
     def halted(self) -> BoolArray:
         """Tell which symbols' latest status is a halt."""
@@ -244,6 +249,9 @@ class Latest:
         known = self._instruments.get(symbol)
         if known is None:
             return price_limits(prev_close, board=board_of(symbol), date=self._date)
+        given = known.limits
+        if given is not None and given.hold(prev_close_cny=prev_close, date=self._date):
+            return given.up_cny or np.nan, given.down_cny or np.nan  # 0: none today, whatever the board has
         # An N or C in the name tells the first days surely; our count of days takes holidays for trading days.
         told = known.name is not None and plain_name(known.name)[:1] in ("N", "C")
         return price_limits(

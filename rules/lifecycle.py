@@ -139,7 +139,10 @@ class Moment:
     def part(self) -> str:
         """The half-day or auction this moment is in."""
         clock = day_ms(self.ts_ms)
-        return next((name for name, until_ms in _PARTS if clock < until_ms), "after_hours")
+        for name, until_ms in _PARTS:
+            if clock < until_ms:
+                return name
+        return "after_hours"
 
     def since_ms(self, ts_ms: int, day: int, *, rule: Rule) -> int:
         """Return how far the rule's own clock has come since a time of that day: its sessions' time, less outages."""
@@ -186,7 +189,10 @@ class Ledger:
 
         episode: the number of an episode that began before (pending); None: this fire begins one.
         """
-        record = self.records.setdefault((rule.id, rule.rev, leg or "", symbol), Record())
+        key = (rule.id, rule.rev, leg or "", symbol)
+        record = self.records.get(key)
+        if record is None:
+            record = self.records[key] = Record()
         if episode is None:
             episode = self._next_episode((rule.id, leg or "", symbol), moment.date)
         why = _why_not(rule, record, moment)

@@ -6,19 +6,17 @@ Pure: who calls it says what is known of the market. Findings stand at the rule'
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
-import orjson
-
 from feeds.instruments import Instrument
-from rules.document import Document, Listing, Scalar, Table, read
 from rules.errors import Finding
 from rules.language.checker import check
 from rules.language.text import normal
-from rules.language.tree import Binary, Call, Expr, Formula, Name, Negate, Number, Span, walk
+from rules.language.tree import Binary, Call, Expr, Formula, Name, Negate, Number, walk
 from rules.language.words import MARKET, SPELLINGS
 from rules.meaning import threshold_operands
+from rules.places import Place, places_of
 from rules.rule import Leg, Rule, RuleSet
 from rules.selector import Selector
 
@@ -70,11 +68,11 @@ def _formulas(rule: Rule) -> Iterator[Formula]:
 
 def market_lints(rules: RuleSet, market: KnownMarket) -> list[Finding]:
     """Return the warnings of all rules, in file order."""
-    places = _places(rules)
+    places = places_of(rules)
     return [finding for rule in rules.rules for finding in _rule_lints(rule, market, places[rule.id])]
 
 
-def _rule_lints(rule: Rule, market: KnownMarket, place: _Place) -> Iterator[Finding]:
+def _rule_lints(rule: Rule, market: KnownMarket, place: Place) -> Iterator[Finding]:
     if _selects_nothing(rule.select, market.instruments):
         count = len(market.instruments)
         yield place.warning("select", f"selects none of the {count} instruments there are", hint="loosen select:")
@@ -109,7 +107,7 @@ def _selects_nothing(select: Selector, instruments: Sequence[Instrument]) -> boo
 # ── absolute prices ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _over_ex_dates(rule: Rule, market: KnownMarket, place: _Place) -> Iterator[Finding]:
+def _over_ex_dates(rule: Rule, market: KnownMarket, place: Place) -> Iterator[Finding]:
     """Warn where a price is compared with a number though a symbol's prices have been adjusted."""
     if rule.over is not None:
         return
@@ -174,49 +172,3 @@ def _degree(expr: Expr, own: Mapping[str, Expr], depth: int) -> int | None:
             return a + b if op == "*" else a - b if op == "/" else max(a, b)
         case _:
             return None
-
-
-# ── places ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A rule's table in its document."""
-
-    rule: str
-    document: Document
-    table: Table
-
-    def warning(self, key: str, message: str, *, hint: str) -> Finding:
-        """Return a warning at one of the rule's keys."""
-        at = next((name for name, _ in self.table.pairs if name.text == key), self.table)
-        end = at.end if isinstance(at, Scalar) else at.start + 1
-        finding = self.document.finding(at.start, end, message, hint=hint, severity="warning")
-        return replace(finding, rule=self.rule)
-
-    def in_formula(self, leg: Leg, span: Span, message: str, *, hint: str) -> Finding:
-        """Return a warning at a place in the formula of a leg; at the rule's key where the formula is not its own."""
-        legs = self.table.get("legs")
-        home = legs.get(leg.name) if isinstance(legs, Table) and leg.name is not None else self.table
-        text = home.get("when") if isinstance(home, Table) else home
-        if not isinstance(text, Scalar) or span.end > len(text.text):
-            return self.warning("when" if leg.name is None else "legs", message, hint=hint)
-        width = max(1, span.end - span.start)
-        found = Finding(self.document.file, span.line, span.column, message, "warning", self.rule, "", width, hint)
-        return self.document.place(found, text)
-
-
-def _places(rules: RuleSet) -> dict[str, _Place]:
-    """Find every rule in the texts the set was made from."""
-    places: dict[str, _Place] = {}
-    for file, text in orjson.loads(rules.source)["files"]:
-        document = Document(text.removeprefix("\ufeff"), file)
-        root = read(document)
-        groups = root.get("groups") if isinstance(root, Table) else None
-        for group in groups.entries if isinstance(groups, Listing) else ():
-            entries = group.get("rules") if isinstance(group, Table) else None
-            for entry in entries.entries if isinstance(entries, Listing) else ():
-                found = entry.get("id") if isinstance(entry, Table) else None
-                if isinstance(found, Scalar) and isinstance(entry, Table):
-                    places[found.text] = _Place(found.text, document, entry)
-    return places

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from feeds.instruments import Instrument, decode_table
 from feeds.sessions import day_ms, midnight_ms, trade_date
-from feeds.tick import CORE, BoolArray, IntArray, TickBatch
+from feeds.tick import BoolArray, IntArray, TickBatch
 from feeds.universe import Universe
 from rules.bars import (
     CLOSE_DELAY_MS,
@@ -147,7 +147,7 @@ class Market:
             return batch
         future = batch.ts_event_ms > batch.recv_ms + FUTURE_MS
         self._drop("future", future)
-        return batch.take(np.flatnonzero(~future))
+        return batch.keep(~future)
 
     def segments(self, rows: IntArray, batch: TickBatch, *, quiet_until_ms: int) -> Iterator[slice]:
         """Cut a batch where the market clock enters a second in which something is due, and where a symbol repeats.
@@ -338,8 +338,7 @@ class Market:
         if bars is not None:
             gap, away_ms = int(bars.gap.array[row]), int((bars if closing else self.joining).away_ms.array[row])
         else:
-            found = self.gaps.before(self.gaps.trail(layer), np.array([row]), np.array([ts_ms]))
-            gap, away_ms = (NO_GAP, -1) if found is None else (int(found[0][0]), int(found[1][0]))
+            gap, away_ms = self.gaps.before_one(self.gaps.trail(layer), row, ts_ms)
         return GAPS[gap], None if away_ms < 0 else away_ms
 
     def _plan_day(self) -> None:
@@ -351,12 +350,13 @@ class Market:
 
     def tick(self, row: int) -> dict[str, float | None]:
         """Return the core columns of a symbol's latest tick; unknown is None."""
-        return {name: _known(self.latest.raw(name)[row]) for name in CORE}
+        # item: an element as a float in half the time; NaN alone is not itself.
+        return {name: number if (number := raw.item(row)) == number else None for name, raw in self.latest.core()}
 
     def quote(self, row: int) -> dict[str, float | int | None]:
         """Return every kept column of a symbol's latest tick, with its time and status."""
         stamp = {"ts_event_ms": int(self.latest.ts_ms.array[row]), "status": int(self.latest.status.array[row])}
-        return stamp | {name: _known(self.latest.raw(name)[row]) for name in self.latest.columns}
+        return stamp | {name: _known(self.latest.raw(name).item(row)) for name in self.latest.columns}
 
     def header(self) -> dict[str, Any]:
         """Return as JSON values all state that is not in the state table."""
@@ -400,7 +400,7 @@ def _is_one_trading(status: NDArray[np.int16]) -> bool:
 
 
 def _known(number: float) -> float | None:
-    return None if number != number else float(number)  # NaN alone is not itself
+    return None if number != number else number  # NaN alone is not itself
 
 
 def _without_repeats(rows: IntArray, start: int, stop: int) -> Iterator[slice]:

@@ -78,6 +78,17 @@ class Sample:
     times_ms: IntArray
     overlap: Overlap
     _inside: dict[Sessions, BoolArray | bool] = field(default_factory=dict)
+    _places: list[IntArray] = field(default_factory=list)
+
+    def place(self, row: int) -> int:
+        """Return where the symbol of this row, which must be sampled, stands among the samples."""
+        if isinstance(self.at, slice):
+            return row
+        if not self._places:  # made at the first fire: most samples have none
+            places = np.zeros(self.n_symbols, np.int64)
+            places[self.at] = np.arange(len(self.at))
+            self._places.append(places)
+        return int(self._places[0][row])
 
     def inside(self, sessions: Sessions) -> BoolArray | bool:
         """Tell which samples are in these sessions; one bool where all agree."""

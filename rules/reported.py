@@ -52,7 +52,7 @@ class Reported:
         values: Values = {}
         for text, node in fire.slot.values.items():
             if isinstance(node, (Field, TruthField)):
-                values[text] = _known(float(node.column.array[fire.row]))
+                values[text] = _known(node.column.array.item(fire.row))
             elif node in kept:
                 values[text] = _at(node, place)
             else:

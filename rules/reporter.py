@@ -10,12 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-import numpy as np
-
 from feeds.inputs import Mark
 from feeds.sessions import date_text
 from feeds.universe import Universe
-from rules.alert import Alert, Event, identity
+from rules.alert import Alert, Event, identities
 from rules.exrights import EXRIGHT
 from rules.lifecycle import Ledger, Moment, Verdict
 from rules.market import Market
@@ -60,14 +58,14 @@ class Reporter:
         market = self._market
         if slot.rule.over is not None:
             return Moment(ts_ms, date_text(ts_ms), market.day_number, None, market.outages.before(ts_ms))
-        last, prev = market.latest.raw("last")[row], market.latest.raw("prev_close")[row]
+        last, prev = market.latest.raw("last").item(row), market.latest.raw("prev_close").item(row)
         gap, away_ms = None, None
         if not timed:
             closing = slot.rule.evaluation is Evaluation.BAR_CLOSE
             gap, away_ms = market.gap_before(layer_of(slot.rule), row, ts_ms, closing=closing)
         return Moment(
             ts_ms, date_text(ts_ms), market.day_number, bar_end_ms, market.outages.before(ts_ms, row),
-            last=None if np.isnan(last) else float(last), rising=not last < prev, gap=gap, away_ms=away_ms,
+            last=None if last != last else last, rising=not last < prev, gap=gap, away_ms=away_ms,
         )  # fmt: skip
 
     def note_fire(
@@ -112,10 +110,10 @@ class Reporter:
         is_group = rule.over is not None
         instrument = None if is_group else self._market.instruments.get(key)
         name = key if is_group else None if instrument is None else instrument.name
-        parts = (rule.id, rule.rev, slot.leg.name, key, date, number)
+        alert_id, episode_id = identities(rule.id, rule.rev, slot.leg.name, key, date, number, event=event)
         alert = Alert(
-            id=f"al_{identity(*parts, event, 1)}", episode_id=f"ep_{identity(*parts)}", event=event, rule=rule.id,
-            rev=rule.rev, leg=slot.leg.name, symbol=None if is_group else key, group=key if is_group else None,
+            id=alert_id, episode_id=episode_id, event=event, rule=rule.id, rev=rule.rev, leg=slot.leg.name,
+            symbol=None if is_group else key, group=key if is_group else None,
             name=name, severity=rule.severity, labels=dict(rule.labels), trade_date=date, episode=number,
             ts_event_ms=moment.ts_ms, period=rule.period,
             bar_end_ms=moment.bar_end_ms, provisional=provisional, gap=self._gap(slot, row, moment), late=late,
@@ -152,11 +150,11 @@ class Reporter:
         """Note that a rule's time is over."""
         now = self._market.clock_ms
         date = date_text(now)
-        parts = (rule.id, rule.rev, None, None, date, 1)
+        alert_id, episode_id = identities(rule.id, rule.rev, None, None, date, 1, event=Event.EXPIRED)
         alert = Alert(
-            id=f"al_{identity(*parts, Event.EXPIRED, 1)}", episode_id=f"ep_{identity(*parts)}", event=Event.EXPIRED,
-            rule=rule.id, rev=rule.rev, severity=rule.severity, labels=dict(rule.labels), trade_date=date, episode=1,
-            ts_event_ms=now, period=rule.period, message=f"{rule.id} 已到期",
+            id=alert_id, episode_id=episode_id, event=Event.EXPIRED, rule=rule.id, rev=rule.rev,
+            severity=rule.severity, labels=dict(rule.labels), trade_date=date, episode=1, ts_event_ms=now,
+            period=rule.period, message=f"{rule.id} 已到期",
         )  # fmt: skip
         self._noted.append((0, BEFORE_TICK, order, "", alert))
 
@@ -182,11 +180,11 @@ class Reporter:
     def _feed_event(self, event: Event, mark: Mark, message: str) -> Alert:
         assert self.silent_episode is not None
         date, episode = self.silent_episode
-        parts = (FEED_RULE, "", None, None, date, episode)
+        alert_id, episode_id = identities(FEED_RULE, "", None, None, date, episode, event=event)
         return Alert(
-            id=f"al_{identity(*parts, event, 1)}", episode_id=f"ep_{identity(*parts)}", event=event, rule=FEED_RULE,
-            rev="", severity="warning", trade_date=date, episode=episode, ts_event_ms=mark.ts_ms, period="tick",
-            why=mark.reason or None, message=message,
+            id=alert_id, episode_id=episode_id, event=event, rule=FEED_RULE, rev="", severity="warning",
+            trade_date=date, episode=episode, ts_event_ms=mark.ts_ms, period="tick", why=mark.reason or None,
+            message=message,
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from feeds.sessions import Session
+from rules.alert import Event
 from rules.errors import Finding
 from rules.language.tree import Formula
 from rules.message import Template
@@ -159,6 +160,22 @@ class Rule:
     group: str = ""
     file: str = ""
     line: int = 0
+
+
+def events_of(rule: Rule) -> frozenset[Event]:
+    """Return the events that the life of this rule can have."""
+    events = {Event.FIRE, Event.SUPPRESSED}
+    if rule.mode is Mode.STATE:
+        events |= {Event.RESOLVE, Event.PENDING} if rule.for_ms else {Event.RESOLVE}
+    if rule.confirm:
+        events |= {Event.CONFIRMED, Event.WITHDRAWN}
+    if rule.over is not None:
+        events.add(Event.NODATA)
+    if rule.flap is not None:
+        events.add(Event.FLAPPING)
+    if rule.expires_ms is not None:
+        events.add(Event.EXPIRED)
+    return frozenset(events)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Final, TypeAlias
 
-from feeds.instruments import Board, Instrument, board_of
+from feeds.instruments import Board, Instrument, board_of, instrument_of
 
 Held: TypeAlias = Mapping[str, Collection[str]]
 """Book → the symbols it holds."""
@@ -41,6 +41,17 @@ class Selector:
         if not (self.every or verdicts) or not all(verdicts):
             return False
         return self.exclude is None or not any(self.exclude._verdicts(instrument))
+
+    def may_cover(self, symbol: str) -> bool:
+        """Tell whether an instrument of this code, of whatever name and sectors, or held or not, may be watched."""
+        if self.book is not None:
+            return True
+        instrument = instrument_of(symbol)
+        by_code = replace(self, names=(), sectors=frozenset())._verdicts(instrument)
+        if not all(by_code) or not (self.every or by_code or self.names or self.sectors):
+            return False
+        excluded = None if self.exclude is None else replace(self.exclude, names=(), sectors=frozenset())
+        return excluded is None or not any(excluded._verdicts(instrument))
 
     def _verdicts(self, instrument: Instrument) -> list[bool]:
         """Judge each kind of condition that is given."""

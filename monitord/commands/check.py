@@ -1,4 +1,4 @@
-"""`monitord check`: are these rule files good? Exit code 0 good, 1 findings, 2 unusable input."""
+"""`monitord check`: are these rule files good, and is anybody told? Exit code 0 good, 1 findings, 2 unusable input."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from typing import TYPE_CHECKING
 from monitord.commands import FINDINGS, GOOD, CommandError
 from monitord.commands.exrights import add_exrights, load_exrights
 from monitord.commands.rulefiles import read_texts
+from monitord.commands.settings import add_settings, load_settings
 
 if TYPE_CHECKING:
+    from config.loading import Loaded
     from rules.errors import Finding
+    from rules.lints import KnownMarket
     from rules.rule import RuleSet
 
 HELP = "check rule files: errors with their place and a hint, lints as warnings"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="rule files (YAML), checked as one set")
+    parser.add_argument(
+        "files", type=Path, nargs="*", metavar="FILE",
+        help="rule files (YAML), checked as one set (default: those of the settings)",
+    )  # fmt: skip
     parser.add_argument("--strict", action="store_true", help="warnings are findings too")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     market = parser.add_argument_group("what is known of the market, for more warnings")
@@ -38,17 +44,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_exrights(market)  # type: ignore[arg-type]  # a group takes arguments as a parser does
     market.add_argument("--history", type=int, metavar="BARS", help="bars of each period the feed has at a start")
+    settings = parser.add_argument_group("who is told, for more warnings")
+    add_settings(settings)  # type: ignore[arg-type]  # a group takes arguments as a parser does
 
 
 def run(args: argparse.Namespace) -> int:
     """Check all files together, as ids must differ among them, and report."""
+    from monitord.commands.receivers import receiver_lints
     from rules.errors import RuleFileError
+    from rules.lints import market_lints
     from rules.rulefile import load
 
+    loaded = load_settings(args)
+    files = args.files or _configured(loaded)
     rules: RuleSet | None = None
     try:
-        rules = load(read_texts(args.files))
-        findings = [*rules.warnings, *_of_market(rules, args)]
+        rules = load(read_texts(files))
+        market = _market(args)
+        findings = [*rules.warnings, *market_lints(rules, market), *receiver_lints(rules, loaded, market.instruments)]
     except RuleFileError as error:
         findings = error.findings
     needs = {} if rules is None else _needs(rules)
@@ -56,22 +69,29 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         _print_json(findings, needs, good=not errors)
     else:
-        _print_text(findings, needs, files=len(args.files))
+        _print_text(findings, needs, files=len(files))
     return FINDINGS if errors else GOOD
 
 
-def _of_market(rules: RuleSet, args: argparse.Namespace) -> list[Finding]:
-    """Return the warnings that what is known of the market gives; raises CommandError for a file that can't be used."""
-    from rules.lints import market_lints
+def _configured(loaded: Loaded) -> list[Path]:
+    try:
+        return loaded.settings.rules.paths()
+    except OSError as error:
+        raise CommandError(str(error)) from None
+
+
+def _market(args: argparse.Namespace) -> KnownMarket:
+    """Return what is known of the market; raises CommandError for a file that can't be used."""
+    from rules.lints import KnownMarket
 
     if args.history is not None and args.history < 0:
         raise CommandError(f"--history {args.history}: a number of bars is 0 or more")
     if not args.instruments and not args.input and not args.exrights and args.history is None:
-        return []
+        return KnownMarket()
     from monitord.commands.market import known_market
 
     days = load_exrights(args.exrights)
-    return market_lints(rules, known_market(args.instruments, args.input, history=args.history, exrights=days))
+    return known_market(args.instruments, args.input, history=args.history, exrights=days)
 
 
 def _needs(rules: RuleSet) -> dict[str, dict[str, int]]:

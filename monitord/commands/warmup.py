@@ -71,14 +71,16 @@ async def _fill(settings: Settings, sources: Sequence[str], now_ms: int) -> dict
     """Write whole days that the cache has not yet; return how many of each period."""
     from feeds.barfiles import read_files
     from feeds.exrights import decode_exrights
-    from monitord.app import bar_cache, build_feed, load_exrights
+    from feeds.sessions import Calendar
+    from monitord.app import bar_cache, load_exrights
+    from monitord.choice import build_feed
     from monitord.filling import fill, fill_from_feed
 
     feed = build_feed(settings)
     cache = bar_cache(settings, feed)
     written: dict[str, int] = {}
     if "files" in sources:
-        exrights = decode_exrights(load_exrights(settings))
+        exrights = decode_exrights(load_exrights(settings, Calendar.xshg()))
         for table in read_files(settings.history.paths()).values():
             days = fill(cache, table, exrights=exrights, now_ms=now_ms)
             written[table.period] = written.get(table.period, 0) + days
@@ -134,12 +136,15 @@ def _shelf(settings: Settings) -> Shelf:
     from feeds.barfiles import read_files
     from feeds.exrights import decode_exrights
     from feeds.sessions import Calendar
-    from monitord.app import bar_cache, build_feed, load_exrights
+    from monitord.app import bar_cache, load_exrights
+    from monitord.choice import build_feed
     from monitord.warmup import Shelf
 
     cache = bar_cache(settings, build_feed(settings))
     files = read_files(settings.history.paths())
-    return Shelf(cache, files, exrights=decode_exrights(load_exrights(settings)), calendar=Calendar.xshg())
+    return Shelf(
+        cache, files, exrights=decode_exrights(load_exrights(settings, Calendar.xshg())), calendar=Calendar.xshg()
+    )
 
 
 def _holding(shelf: Shelf, period: str, bars: int, now_ms: int) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from monitord.gateway.protocol import (
     Position,
     Published,
     RequestError,
+    channels_of,
 )
 from notifiers import channel
 from notifiers.errors import DeliveryError
@@ -32,7 +33,7 @@ PAGE: Final = 500
 CATCH_UP_S: Final = 2.0
 """How long a client that is ahead of us waits for us to catch up with the channel."""
 GATHER_S: Final = 0.001
-"""How long an alert waits for others to share its frame, unless we know where its burst ends."""
+"""How long an alert waits for others to share its frame, where only the channel tells of it."""
 
 
 class Stream(Protocol):
@@ -139,7 +140,6 @@ class Hub:
         self._epoch: str | None = None
         self._untold: list[Published] = []
         self._flush_at: asyncio.TimerHandle | None = None
-        self._burst_end = Position("", 0)
         self._awaited: list[tuple[Position, asyncio.Future[None]]] = []
         self._groups: dict[tuple[Dialect, frozenset[str]], set[Follower]] = {}
         self.followers: set[Follower] = set()
@@ -161,28 +161,35 @@ class Hub:
                     self.take(step)
 
     def take(self, envelope: channel.Envelope) -> None:
-        """Keep an alert and fan it out with those that come before its burst ends, or a millisecond has passed."""
+        """Keep an alert and fan it out with those that come within a millisecond, unless it is known already."""
         if envelope.off <= self._ring.top and envelope.epoch == self._epoch:
             return
         if envelope.off != self._ring.top + 1 or envelope.epoch != self._epoch:
             self._rupture(envelope.epoch, envelope.off - 1)
-        alert = self._opened(envelope)
+        self._keep(self._opened(envelope))
+        if self._flush_at is None:
+            self._flush_at = asyncio.get_running_loop().call_later(GATHER_S, self.flush)
+
+    def hear(self, epoch: str, alerts: Sequence[tuple[int, channel.Outgoing]]) -> None:
+        """Fan out alerts, each with its offset, that a publisher in this process has just got acknowledged.
+
+        The channel's own message of them takes 2 ms more for a burst of 60, and is then passed over. What does not
+        follow what is known here is left to the channel, which alone tells what is missing.
+        """
+        for off, alert in alerts:
+            if epoch == self._epoch and off == self._ring.top + 1:
+                named = {"symbol": alert.symbol, "rule": alert.rule, "severity": alert.severity}
+                self._keep(Published(epoch, off, alert.json, channels_of(named)))
+        self.flush()
+
+    def _keep(self, alert: Published) -> None:
+        """Put the next alert into the ring, and with what is to be told."""
         self._ring.append(alert)
         self._untold.append(alert)
         self.counters["alerts"] += 1
         for since, reached in self._awaited:
             if since.off <= alert.off and since.epoch == alert.epoch and not reached.done():
                 reached.set_result(None)
-        if alert.off == self._burst_end.off and alert.epoch == self._burst_end.epoch:
-            self.flush()
-        elif self._flush_at is None:
-            self._flush_at = asyncio.get_running_loop().call_later(GATHER_S, self.flush)
-
-    def expect(self, epoch: str, off: int) -> None:
-        """Take note that a burst ends with this alert: it has been published, and is here already or on its way."""
-        self._burst_end = Position(epoch, off)
-        if self._epoch == epoch and self._ring.top >= off:
-            self.flush()
 
     def flush(self) -> None:
         """Fan out what was taken and not told yet."""
@@ -343,6 +350,8 @@ class Hub:
             log.info("gateway_alerts_loaded", epoch=place.epoch, top=self._ring.top, first=self._ring.first)
         elif place.recovered and place.off == self._ring.top:
             self._epoch = place.epoch
+        elif place.epoch == self._epoch and place.off <= self._ring.top:
+            log.info("gateway_gap_known", off=place.off, top=self._ring.top)  # missing there, and heard here before
         else:
             self._rupture(place.epoch, place.off)
 

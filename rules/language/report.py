@@ -18,7 +18,8 @@ SHOWN: Final = 160
 def render(finding: Finding) -> str:
     """Return the finding as lines: place and complaint, source line, carets, hint; no trailing newline."""
     rule = f"rule {finding.rule}: " if finding.rule else ""
-    lines = [f"{finding.file}:{finding.line}:{finding.column}: {finding.severity}: {rule}{finding.message}"]
+    place = f"{finding.file}:{finding.line}:{finding.column}" if finding.line else finding.file
+    lines = [f"{place}: {finding.severity}: {rule}{finding.message}"]
     if finding.source is not None:
         source, column = _window(finding.source.expandtabs(1), finding.column)
         width = max(1, min(finding.width, len(source) - column + 1))

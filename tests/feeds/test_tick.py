@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 
 import numpy as np
+import pytest
 
 from feeds.tick import CORE, REST, FloatArray, TickBatch
 
@@ -30,3 +31,18 @@ def test_two_threads_that_ask_for_the_book_at_once_both_get_it_and_it_is_decoded
     for thread in asking:
         thread.join(10)
     assert (found, len(loads), batch.rest_waits) == ([7.0, 7.0], 1, False)
+
+
+@pytest.mark.parametrize("mask", [[True, False, True], [False, False, False], [True, True, True]])
+def test_what_is_kept_by_a_mask_is_what_is_taken_by_its_positions(mask: list[bool]) -> None:
+    batch = TickBatch(
+        ("600519.SH", "000001.SZ", "600519.SH"),
+        np.array([1, 2, 3]),
+        columns={name: np.arange(3.0) + place for place, name in enumerate(CORE)},
+        recv_ms=np.array([4, 5, 6]),
+        status=np.array([13, 1, 13], np.int16),
+        load=lambda: {"bid_price_1": np.array([7.0, 8.0, np.nan])},
+    )
+    kept = batch.keep(np.array(mask))
+    assert kept.rest_waits, "the book is not decoded for it"
+    assert kept == batch.take(np.flatnonzero(mask))

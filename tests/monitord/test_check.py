@@ -178,3 +178,78 @@ def test_what_cannot_be_known_is_code_2(argv, complaint, write, capsys) -> None:
     code, _, err = check(capsys, name, *argv)
     assert code == 2
     assert complaint in err
+
+
+# ── who is told ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+RECEIVERS = """\
+[rules]
+files = ["rules.yaml"]
+
+[[notify.webhooks]]
+name = "ops"
+url = "https://example.com/pl4nted"
+rules = ["ovr-20"]
+
+[[notify.webhooks]]
+name = "desk"
+url = "https://example.com/pl4nted"
+severities = ["critical"]
+"""
+
+
+def test_receivers_that_let_nothing_through_are_warned_of_at_their_place(write, capsys) -> None:  # type: ignore[no-untyped-def]
+    name = write(GOOD)
+    write(RECEIVERS, "monitord.toml")
+    code, out, _ = check(capsys, name)
+    assert code == 0
+    assert out.splitlines() == [
+        "rules.yaml:5:5: warning: rule over-20: no receiver's filters let its alerts through",
+        "  - id: over-20",
+        "    ^^",
+        "    hint: loosen a filter of ops, desk; clients of the gateway are told all the same",
+        "monitord.toml:7:11: warning: receiver ops: there is no rule 'ovr-20'",
+        'rules = ["ovr-20"]',
+        "          ^^^^^^",
+        "    hint: did you mean over-20?",
+        "monitord.toml:12:16: warning: receiver desk: no rule has the severity 'critical'",
+        'severities = ["critical"]',
+        "               ^^^^^^^^",
+        "    hint: there are info, warning",
+        "1 file: 0 errors, 3 warnings",
+    ]
+    assert check(capsys, name, "--strict")[0] == 1
+    assert check(capsys, name, "--config", write("", "none.toml"))[1] == "1 file: 0 errors, 0 warnings\n"
+
+
+def test_without_files_those_of_the_settings_are_checked(write, capsys) -> None:  # type: ignore[no-untyped-def]
+    write(BAD)
+    write(RECEIVERS, "monitord.toml")
+    code, out, _ = check(capsys)
+    assert code == 1
+    assert out.startswith("rules.yaml:7:11: error: rule over-20: ")
+    assert check(capsys, "--set", "rules.files=gone.yaml")[0] == 2
+
+
+def test_a_receiver_of_a_rule_in_another_file_asks_not_in_vain(write, capsys) -> None:  # type: ignore[no-untyped-def]
+    write(GOOD)
+    other = write(GOOD.replace("over-20", "other"), "other.yaml")
+    write(RECEIVERS.replace("ovr-20", "over-20").replace('"critical"', '"info"'), "monitord.toml")
+    assert check(capsys, other) == (0, "1 file: 0 errors, 0 warnings\n", "")
+
+
+def test_receivers_of_the_command_line_have_no_line(write, capfd) -> None:  # type: ignore[no-untyped-def]
+    hook = 'notify.webhooks=[{"name": "ops", "url": "https://example.com/pl4nted", "symbols": ["000001.SZ"]}]'
+    name = write(GOOD.replace("select: all", "select: [600519.SH]"))
+    assert main(["check", name, "--set", hook, "--set", f"rules.files={name}"]) == 0
+    out = capfd.readouterr().out
+    assert "command line: --set notify.webhooks: warning: receiver ops: no rule watches 000001.SZ\n" in out
+    assert "pl4nted" not in out
+
+
+def test_settings_that_cannot_be_used_are_code_2(write, capsys) -> None:  # type: ignore[no-untyped-def]
+    name = write(GOOD)
+    write("[nonsense]\n", "monitord.toml")
+    code, _, err = check(capsys, name)
+    assert code == 2
+    assert "the settings cannot be used" in err

@@ -6,7 +6,7 @@ from monitord.metrics import CONTENT_TYPE, Metrics
 def test_every_metric_is_in_the_text() -> None:
     metrics = Metrics()
     metrics.ticks.inc(5500)
-    metrics.drops.labels(reason="future").inc(2)
+    metrics.watch_engine(lambda: {"future": 2}, counters=lambda: {"passed_over": 1})
     metrics.alerts.labels(severity="critical", event="fire").inc()
     metrics.step.observe(0.002)
     metrics.loop_lag.set(0.25)
@@ -17,6 +17,7 @@ def test_every_metric_is_in_the_text() -> None:
     for line in (
         "monitord_ticks_total 5500.0",
         'monitord_ticks_dropped_total{reason="future"} 2.0',
+        'monitord_engine_total{count="passed_over"} 1.0',
         'monitord_alerts_total{event="fire",severity="critical"} 1.0',
         'monitord_engine_step_seconds_bucket{le="0.0025"} 1.0',
         'monitord_engine_step_seconds_bucket{le="0.001"} 0.0',
@@ -47,5 +48,5 @@ def test_two_daemons_in_one_process_do_not_share_counts() -> None:
 
 def test_no_metric_has_a_symbol_as_label() -> None:
     metrics = Metrics()
-    names = {name for family in (metrics.drops, metrics.alerts, metrics.deliveries) for name in family._labelnames}
-    assert names == {"reason", "severity", "event", "receiver", "result"}
+    names = {name for family in (metrics.alerts, metrics.deliveries) for name in family._labelnames}
+    assert names == {"severity", "event", "receiver", "result"}

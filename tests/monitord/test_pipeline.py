@@ -19,9 +19,10 @@ from feeds.instruments import Instrument
 from feeds.journal import Journal
 from feeds.simulated import SimulatedFeed
 from feeds.tick import CORE, TickBatch
+from monitord import inputlog
 from monitord import pipeline as module
 from monitord.checkpoint import Checkpoint, CheckpointFolder
-from monitord.errors import CheckpointError, StoreError
+from monitord.errors import CheckpointError, EngineError, StoreError
 from monitord.pipeline import Pipeline
 from monitord.store import Store
 from rules import rulefile
@@ -127,6 +128,69 @@ async def test_ex_rights_files_are_read_again_and_outlive_a_restart(stand: Stand
     assert after.pipeline.engine.market.exrights.table.days.keys() == {"600519.SH"}
     assert after.journal.end == records
     await after.pipeline.close()
+
+
+TWO = RULES + "  - {id: two, select: all, when: LAST > 1}\n"
+THREE = TWO + "  - {id: three, select: all, when: LAST > 2}\n"
+
+
+async def test_todays_rules_come_behind_a_record_that_nothing_followed(stand: Stand, tmp_path: Path) -> None:
+    """Killed right behind a reload, and the files changed once more before the next start."""
+    await stand.pipeline.checkpoint()
+    stand.rules = TWO
+    await stand.pipeline.reload()
+    stand.journal.close()  # killed: no checkpoint holds the reload
+    after = Stand(tmp_path, stand.store)
+    after.rules = THREE
+    await after.pipeline.recover()
+    assert [rule.id for rule in after.pipeline.rules().rules] == ["up", "two", "three"]
+    await after.pipeline.run()
+    assert [rule.id for rule in after.pipeline.rules().rules] == ["up", "two", "three"]
+    await after.pipeline.checkpoint()
+    newest = after.disk.newest(after.pipeline._feed.source_id, state_format=module.STATE_FORMAT)
+    assert newest is not None
+    assert newest.meta["journal"] == after.journal.end, "else the next start would miss a journal that it needs"
+    await after.pipeline.close()
+
+
+class Trimmed(SimulatedFeed):
+    """A feed that does not hold its first inputs any more."""
+
+    first = 0
+
+    async def open(self, *, after: int = -1) -> None:
+        await super().open(after=max(after, self.first - 1))
+
+
+async def test_a_trimmed_stream_that_begins_behind_the_newest_record_is_gone_on_with(
+    stand: Stand, tmp_path: Path
+) -> None:
+    """No checkpoint was ever written, and the inputs that would lead to the records are gone."""
+    taken = 0
+    async for given in stand.pipeline._feed:
+        await stand.pipeline._take(given)
+        taken += 1
+        if taken == 5:
+            break
+    stand.rules = TWO
+    await stand.pipeline.reload()
+    stand.journal.close()  # killed
+    after = Stand(tmp_path, stand.store)
+    feed = Trimmed(symbols=20, speed=None, start="14:58:30", days=1)
+    feed.first = 9
+    after.pipeline._feed = feed
+    after.rules = THREE
+    await after.pipeline.recover()
+    assert not after.pipeline.caught_up.is_set()
+    await after.pipeline.run()
+    assert [rule.id for rule in after.pipeline.rules().rules] == ["up", "two", "three"]
+    assert after.pipeline.caught_up.is_set()
+    await after.pipeline.close()
+    again = Stand(tmp_path, stand.store)
+    again.rules = THREE
+    await again.pipeline.recover()
+    assert [rule.id for rule in again.pipeline.rules().rules] == ["up", "two", "three"]
+    await again.pipeline.close()
 
 
 async def test_a_stop_waits_for_the_checkpoint_that_is_being_written(stand: Stand) -> None:
@@ -274,7 +338,9 @@ class LiveStand:
         )
         self.offset, self.episodes = store.offset, store.episodes
 
-    async def commit(self, alerts: Sequence[Alert], *, offset: int, source_id: str) -> int:
+    async def commit(
+        self, alerts: Sequence[Alert], *, offset: int, source_id: str, stamps: Mapping[str, int] | None = None
+    ) -> int:
         if alerts:
             self.did.append("commit")
             self.committed.set()
@@ -315,7 +381,7 @@ async def one_event(stand: LiveStand) -> None:
 async def test_a_book_no_rule_has_read_is_journaled_behind_the_events(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, early: int
 ) -> None:
-    monkeypatch.setattr(module, "EARLY_SYNC_TICKS", early)
+    monkeypatch.setattr(inputlog, "EARLY_SYNC_TICKS", early)
     monkeypatch.setattr(module, "QUIET_AFTER_S", 0.0)
     stand = LiveStand(tmp_path, store, "LAST > 1.5")
     await one_event(stand)
@@ -329,7 +395,7 @@ async def test_a_book_no_rule_has_read_is_journaled_behind_the_events(
 async def test_a_book_a_rule_reads_is_on_the_disk_with_its_batch_before_its_events_are_committed(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, early: int
 ) -> None:
-    monkeypatch.setattr(module, "EARLY_SYNC_TICKS", early)
+    monkeypatch.setattr(inputlog, "EARLY_SYNC_TICKS", early)
     stand = LiveStand(tmp_path, store, "BIDP1 > 1.5")
     await one_event(stand)
     # The early sync of the batch before may end late, but before this one is appended.
@@ -436,7 +502,7 @@ def fail_once(stand: LiveStand, monkeypatch: pytest.MonkeyPatch, broken: str) ->
             break_off(ZeroDivisionError("a bug"))
         return alerts
 
-    async def commits(alerts: Sequence[Alert], *, offset: int, source_id: str) -> int:
+    async def commits(alerts: Sequence[Alert], *, offset: int, source_id: str, stamps: object = None) -> int:
         if alerts:
             break_off(StoreError("the store is full"))
         return await commit(alerts, offset=offset, source_id=source_id)
@@ -457,6 +523,7 @@ async def told_after_restart(folder: Path, store: Store, broken: LiveStand) -> N
     assert list((folder / "checkpoints").glob("*")) == [], "a checkpoint ahead of the store would lose its events"
     assert await store.offset(source_id=Pushes.source_id) == before < broken.journal.end
     assert (broken.alerts, await store.pending(limit=9)) == ([], [])
+    assert broken.pipeline.counters()["passed_over"] == 0
     for _ in range(2):
         second = LiveStand(folder, store, broken.when)
         await second.pipeline.recover()
@@ -479,7 +546,7 @@ async def test_events_in_hand_when_their_batch_breaks_off_are_decided_by_the_nex
         fail_once(stand, once, broken)
         for last in (1.0, 2.0):
             stand.feed.queue.put_nowait(with_book(last))
-        with pytest.raises((FeedError, StoreError, ZeroDivisionError), match=why):
+        with pytest.raises((FeedError, StoreError, EngineError), match=why):
             await stand.pipeline.run()
     stand.feed.queue.put_nowait(with_book(3.0))
     with pytest.raises(StoreError, match=f"not stored.*{why}"):
@@ -516,9 +583,10 @@ async def test_a_stop_while_a_cancelled_batch_is_still_in_the_engine_writes_no_c
 async def test_a_control_record_the_engine_refuses_changes_nothing_and_the_pipeline_goes_on(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand.exrights = "nonsense"
+    stand.exrights, records = "nonsense", stand.journal.end
     with pytest.raises((FeedError, RuleError)):
         await stand.pipeline.reload()
+    assert stand.journal.end == records, "what is refused is no record"
     await stand.pipeline.run()
     await stand.pipeline.close()
     assert stand.disk.writes == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import fakeredis
@@ -15,7 +15,7 @@ from monitord import pump as pump_module
 from monitord.broker import EmbeddedBroker
 from monitord.pump import Pump
 from monitord.store import Store
-from notifiers.channel import AlertChannel, Envelope, Fenced, Position
+from notifiers.channel import AlertChannel, Envelope, Fenced, Outgoing, Position
 from rules.alert import Alert, Event
 
 
@@ -299,18 +299,20 @@ async def test_a_truncated_append_only_file_is_redriven_in_a_new_epoch(store: St
     await channel.close()
 
 
-async def test_the_end_of_a_batch_is_told_before_anything_else_is_waited_for(
+async def test_a_batch_is_told_with_its_offsets_before_anything_else_is_waited_for(
     store: Store, channel: AlertChannel
 ) -> None:
     await begin(store, channel)
     await committed(store, range(1, 8))
-    told: list[tuple[str, int, int]] = []
-    pump = Pump(
-        store,
-        channel,
-        batch_rows=3,
-        on_published=lambda epoch, off: told.append((epoch, off, store.lag_rows)),
-    )
-    assert await drained(pump) == 0
+    told: list[tuple[str, list[tuple[int, str]], int]] = []
+
+    def hear(epoch: str, alerts: Sequence[tuple[int, Outgoing]]) -> None:
+        told.append((epoch, [(off, alert.id) for off, alert in alerts], store.lag_rows))
+
+    assert await drained(Pump(store, channel, batch_rows=3, on_published=hear)) == 0
     epoch, _ = await channel.top()
-    assert told == [(epoch, 3, 7), (epoch, 6, 4), (epoch, 7, 1)]
+    assert told == [
+        (epoch, [(1, "al_1"), (2, "al_2"), (3, "al_3")], 7),
+        (epoch, [(4, "al_4"), (5, "al_5"), (6, "al_6")], 4),
+        (epoch, [(7, "al_7")], 1),
+    ]

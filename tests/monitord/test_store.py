@@ -53,15 +53,15 @@ async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
 
 
 async def test_events_and_offset_are_there_after_opening_again(store: Store) -> None:
-    alerts = [alert(n).stamped(evaluated_ms=5) for n in (3, 1, 2)]
-    assert await store.commit(alerts, offset=41) == 3
+    alerts = [alert(n) for n in (3, 1, 2)]
+    assert await store.commit(alerts, offset=41, stamps={"evaluated_ms": 5}) == 3
     await store.close()
     again = await Store.open(store.path)
     assert await again.offset() == 41
     assert again.lag_rows == 3
     assert again.committed.is_set()
     rows = await again.pending(limit=10)
-    assert [(row.id, row.record) for row in rows] == [(one.id, one.to_json()) for one in alerts]
+    assert [(row.id, row.record) for row in rows] == [(one.id, one.to_json(evaluated_ms=5)) for one in alerts]
     assert [(row.symbol, row.rule, row.severity) for row in rows] == [("600519.SH", "brk", "info")] * 3
     await again.close()
 
@@ -137,7 +137,7 @@ async def test_pruning_spares_the_outbox_and_what_a_redrive_needs(store: Store, 
     await store.mark_sent([(1, 1)], epoch="e1")
     clock.now_ms += DAY_MS + 1
     await store.mark_sent([(2, 2)], epoch="e1")
-    assert await store.prune(sent_before_ms=clock.now_ms + 5) == 1
+    assert await store.prune(before_ms=clock.now_ms + 5) == (1, 0)
     assert [row.id for row in (await store.history(HistoryFilter())).rows] == ["al_3", "al_2"]
 
 
@@ -223,7 +223,7 @@ async def test_a_newer_schema_is_refused_and_left_as_it_is(store: Store) -> None
     with sqlite3.connect(store.path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(StoreError, match="schema version 99, this program knows up to 2; it was written by a newer"):
+    with pytest.raises(StoreError, match="schema version 99, this program knows up to 3; it was written by a newer"):
         await Store.open(store.path)
     with sqlite3.connect(store.path) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (99,)
@@ -312,6 +312,36 @@ async def test_a_batch_holds_the_first_events_of_the_outbox_and_what_was_acknowl
     await store.mark_sent([(1, 5)], epoch="e1")
     batch = await store.batch(limit=1)
     assert ([row.id for row in batch.rows], batch.epoch, batch.acked) == (["al_2"], "e1", 5)
+
+
+async def test_what_a_commit_finds_in_the_outbox_is_handed_on_once(store: Store) -> None:
+    await store.begin_epoch("e1", base=0)
+    await store.commit([alert(n) for n in (1, 2, 3)], offset=1)
+    assert [row.id for row in (await store.batch(limit=2)).rows] == ["al_1", "al_2"]
+    batch = await store.batch(limit=10)
+    assert [row.id for row in batch.rows] == ["al_1", "al_2", "al_3"]
+    await store.mark_sent([(row.seq, off) for off, row in enumerate(batch.rows, start=1)], epoch="e1")
+    assert (await store.batch(limit=10)).rows == []
+
+
+async def test_a_batch_marked_sent_behind_a_commit_is_not_handed_on_again(store: Store) -> None:
+    await store.begin_epoch("e1", base=0)
+    await store.commit([alert(1)], offset=1)
+    batch = await store.batch(limit=10)
+    marking = store.mark_sent([(batch.rows[0].seq, 1)], epoch="e1")
+    await asyncio.gather(store.commit([alert(2)], offset=2), marking)  # the commit still finds the first in the outbox
+    found = await store.batch(limit=10)
+    assert ([row.id for row in found.rows], found.acked) == (["al_2"], 1)
+
+
+async def test_a_commit_behind_a_new_epoch_hands_on_all_that_waits_in_it(store: Store) -> None:
+    await store.begin_epoch("e1", base=0)
+    await store.commit([alert(1)], offset=1)
+    row = (await store.batch(limit=10)).rows[0]
+    await store.mark_sent([(row.seq, 1)], epoch="e1")
+    await asyncio.gather(store.begin_epoch("e2", base=7), store.commit([alert(2)], offset=2))
+    found = await store.batch(limit=10)
+    assert ([row.id for row in found.rows], found.epoch, found.acked) == (["al_1", "al_2"], "e2", 7)
 
 
 async def test_the_log_is_copied_into_the_file_behind_what_is_sent_and_never_by_a_commit(

@@ -14,6 +14,7 @@ import pytest
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
+from feeds.connection import heeding_cancel
 from monitord.broker import EmbeddedBroker
 from notifiers.channel import (
     AlertChannel,
@@ -26,7 +27,6 @@ from notifiers.channel import (
     Position,
     Receipt,
     Subscription,
-    heeding_cancel,
     open_envelope,
 )
 from notifiers.errors import DeliveryError
@@ -153,6 +153,26 @@ async def test_a_lost_meta_hash_does_not_reuse_the_streams_offsets(
     await redis.delete("mon:{alerts}:meta")
     await redis.aclose()
     assert (await channel.begin_epoch(acked=0))[1] == 5
+
+
+async def test_a_command_that_fails_in_the_middle_leaves_offsets_that_can_go_on(
+    channel: AlertChannel, server: fakeredis.FakeServer
+) -> None:
+    epoch, _ = await channel.begin_epoch(acked=0)
+    redis = fakeredis.FakeAsyncRedis(server=server)
+    await redis.xadd("mon:{alerts}:stream", {"alert": "x", "epoch": epoch}, id="3-0")  # somebody else writes there
+    with pytest.raises(ChannelDown):
+        await channel.publish([outgoing(n) for n in (1, 2)], epoch=epoch, acked=0)
+    assert await channel.top() == (epoch, 0), "no offset was given"
+    await redis.delete("mon:{alerts}:stream")
+    receipts = await channel.publish([outgoing(n) for n in (1, 2)], epoch=epoch, acked=0)
+    assert [(receipt.off, receipt.duplicate) for receipt in receipts] == [(1, False), (2, False)]
+
+
+async def test_one_id_twice_in_a_batch_is_published_once(channel: AlertChannel) -> None:
+    epoch, _ = await channel.begin_epoch(acked=0)
+    receipts = await channel.publish([outgoing(n) for n in (1, 2, 1)], epoch=epoch, acked=0)
+    assert [(receipt.off, receipt.duplicate) for receipt in receipts] == [(1, False), (2, False), (1, True)]
 
 
 async def test_an_older_holder_of_the_share_is_fenced(server: fakeredis.FakeServer) -> None:

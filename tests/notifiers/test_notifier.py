@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from notifiers.errors import DeliveryError
+from notifiers.filters import AlertFilter
 from notifiers.notifier import (
-    DEFAULT_EVENTS,
     NOTIFIERS,
     Notification,
     NotifierOptions,
@@ -132,29 +132,7 @@ def test_lists_and_names_of_a_parsed_section_become_what_options_hold() -> None:
     assert (options.events, options.rules) == ((Event.FIRE,), ("brk",))
 
 
-def test_a_receiver_is_told_of_everything_decided_unless_it_says_otherwise(alert: Any) -> None:
-    told = [event for event in Event if NotifierOptions(name="hook").wants(alert(event=event))]
-    assert sorted(told) == sorted(set(Event) - {Event.PENDING, Event.SUPPRESSED}) == sorted(DEFAULT_EVENTS)
-
-
-@pytest.mark.parametrize(
-    ("fields", "wanted"),
-    [
-        ({}, True),
-        ({"rules": ("brk",)}, True),
-        ({"rules": ("other",)}, False),
-        ({"symbols": ("000001.SZ", "600519.SH")}, True),
-        ({"symbols": ("000001.SZ",)}, False),
-        ({"severities": ("warning",)}, True),
-        ({"severities": ("critical",)}, False),
-        ({"events": (Event.RESOLVE,)}, False),
-        ({"rules": ("brk",), "symbols": ("600519.SH",), "severities": ("critical",)}, False),
-    ],
-)
-def test_filters_must_all_pass(fields: dict[str, Any], wanted: bool, alert: Any) -> None:
-    assert NotifierOptions(name="hook", **fields).wants(alert()) is wanted
-
-
-def test_an_alert_of_a_group_has_no_symbol_to_match(alert: Any) -> None:
-    assert not NotifierOptions(name="hook", symbols=("600519.SH",)).wants(alert(symbol=None, group="board"))
-    assert NotifierOptions(name="hook").wants(alert(symbol=None, group="board"))
+def test_the_filter_of_a_receiver_is_what_its_section_says() -> None:
+    fields = {"events": (Event.RESOLVE,), "rules": ("brk",), "symbols": ("000001.SZ",), "severities": ("critical",)}
+    assert NotifierOptions(name="hook", **fields).filter == AlertFilter(**fields)
+    assert NotifierOptions(name="hook").filter == AlertFilter()

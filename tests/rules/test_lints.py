@@ -113,3 +113,9 @@ def test_rules_of_several_files_are_found_in_their_own() -> None:
     texts["b.yaml"] = "\ufeff" + texts["a.yaml"].replace("id: a", "id: b").replace("version", "# so\nversion", 1)
     found = market_lints(load(texts), KnownMarket((MOUTAI,)))
     assert [(one.file, one.line, one.rule) for one in found] == [("a.yaml", 6, "a"), ("b.yaml", 7, "b")]
+
+
+def test_a_shipped_rule_without_an_id_has_its_place_too() -> None:
+    text = "version: 1\ngroups:\n- name: g\n  rules:\n  - use: rocket\n    select: [600000.SH]\n"
+    (found,) = market_lints(load({"r.yaml": text}), KnownMarket((MOUTAI,)))
+    assert (found.rule, found.line, found.column) == ("rocket", 6, 5)

@@ -54,3 +54,22 @@ def test_equal_selectors_have_equal_texts_and_others_do_not() -> None:
 
 def test_case_matters_in_globs() -> None:
     assert not Selector(globs=("*.sh",)).covers(MOUTAI)
+
+
+@pytest.mark.parametrize(
+    ("selector", "may"),
+    [
+        (Selector(every=True), True),
+        (Selector(), False),
+        (Selector(symbols=frozenset({"600519.SH"})), True),
+        (Selector(symbols=frozenset({"600518.SH"})), False),
+        (Selector(names=("*ST*",)), True),
+        (Selector(names=("*ST*",), boards=frozenset({Board.STAR})), False),
+        (Selector(sectors=frozenset({"银行"})), True),
+        (Selector(book="main"), True),
+        (Selector(every=True, exclude=Selector(names=("贵州*",))), True),
+        (Selector(every=True, exclude=Selector(globs=("600*",))), False),
+    ],
+)
+def test_what_a_code_alone_leaves_open_may_be(selector: Selector, may: bool) -> None:
+    assert selector.may_cover("600519.SH") is may

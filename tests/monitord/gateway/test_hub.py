@@ -116,18 +116,46 @@ async def test_a_client_that_is_let_go_at_a_gap_hears_nothing_from_behind_it() -
         assert talk.ws.close_code == 4010
 
 
-@pytest.mark.parametrize("told_first", [True, False])
-async def test_a_burst_whose_end_is_known_goes_out_at_once_as_one_frame(told_first: bool) -> None:
+def heard(*offs: int) -> list[tuple[int, channel.Outgoing]]:
+    """Return what a pump tells of these alerts."""
+    return [(off, channel.Outgoing(f"al_{off}", record(off), "600519.SH", "brk", "info")) for off in offs]
+
+
+async def test_what_was_just_published_here_goes_out_at_once_as_one_frame_and_once() -> None:
     async with standing() as stand:
         talk = await stand.connect()
-        await talk.ask({"id": 1, "op": "subscribe", "args": ["alerts"]})
+        await talk.ask({"id": 1, "op": "subscribe", "args": ["alerts", "alerts:sym:600519.SH"]})
         hub = stand.gateway.hub
-        if told_first:
-            hub.expect(EPOCH, 3)
-        for off in (1, 2, 3):
-            hub.take(channel.Envelope(off, EPOCH, record(off)))
-        if not told_first:
-            hub.expect(EPOCH, 3)
+        hub.hear(EPOCH, heard(1, 2, 3))
         assert hub._flush_at is None, "nothing waits for a timer"
-        frame = await talk.ws.receive()
-        assert [orjson.loads(line)["off"] for line in frame.data.split("\n")] == [1, 2, 3]
+        for off in (1, 2, 3, 4):  # the channel's own messages come behind it
+            hub.take(channel.Envelope(off, EPOCH, record(off)))
+        frames = [(await talk.ws.receive()).data.split("\n") for _ in range(2)]
+        told = [[(said["ch"], said["off"]) for said in map(orjson.loads, frame)] for frame in frames]
+        assert told[0] == [(ch, off) for off in (1, 2, 3) for ch in ("alerts", "alerts:sym:600519.SH")]
+        assert told[1] == [("alerts", 4), ("alerts:sym:600519.SH", 4)]
+        assert [orjson.loads(line)["data"]["id"] for line in frames[0]] == [f"al_{off}" for off in (1, 1, 2, 2, 3, 3)]
+
+
+async def test_what_does_not_follow_is_left_to_the_channel() -> None:
+    hub = Hub(FakeAlerts(), ring_size=10)  # type: ignore[arg-type]
+    hub.hear(EPOCH, heard(1))  # before the channel was ever reached
+    task = await running(hub)
+    hub.hear(EPOCH, heard(2))
+    hub.hear("other", heard(1))
+    assert hub.top == Position(EPOCH, 0)
+    hub.hear(EPOCH, heard(1, 1, 2))
+    assert (hub.top, hub.counters["gaps"]) == (Position(EPOCH, 2), 0)
+    task.cancel()
+
+
+async def test_a_hole_in_the_channel_of_what_was_heard_here_is_no_gap() -> None:
+    alerts = FakeAlerts()
+    hub = Hub(alerts, ring_size=10)  # type: ignore[arg-type]
+    task = await running(hub)
+    hub.hear(EPOCH, heard(1, 2, 3))
+    alerts.announce(channel.Position(EPOCH, 2, recovered=False))
+    alerts.publish(2)
+    await until(lambda: hub.top == Position(EPOCH, 4))
+    assert (hub.counters["gaps"], hub.counters["alerts"]) == (0, 4)
+    task.cancel()

@@ -46,6 +46,8 @@ class Reference:
 
     @staticmethod
     def ma(x: np.ndarray, n: int) -> np.ndarray:
+        if x.size < n:
+            return np.full(x.size, nan)
         rows = np.lib.stride_tricks.sliding_window_view(x, n)
         return np.concatenate([np.full(n - 1, nan), rows.mean(axis=-1)])
 
@@ -53,6 +55,8 @@ class Reference:
     def sum(x: np.ndarray, n: int) -> np.ndarray:
         if n == 0:
             return pd.Series(x).cumsum().ffill().to_numpy()
+        if x.size < n:
+            return np.full(x.size, nan)
         rows = np.lib.stride_tricks.sliding_window_view(x, n)
         return np.concatenate([np.full(n - 1, nan), rows.sum(axis=-1)])
 
@@ -121,8 +125,8 @@ def rsi(r: Reference) -> Outputs:
     }
 
 
-def boll(r: Reference) -> Outputs:
-    mid, width = r.ma(r.c, 20), 2 * oracles.windows_of(np.std, ddof=1)(r.c, 20)
+def boll(r: Reference, m: int = 20) -> Outputs:
+    mid, width = r.ma(r.c, m), 2 * oracles.windows_of(np.std, ddof=1)(r.c, m)
     return {"BOLL": mid, "UB": mid + width, "LB": mid - width}
 
 
@@ -146,18 +150,18 @@ def atr(r: Reference) -> Outputs:
     return {"MTR": r.true_range(), "ATR": r.ma(r.true_range(), 14)}
 
 
-def obv(r: Reference) -> Outputs:
+def obv(r: Reference, m: int = 30) -> Outputs:
     flow = r.when(np.isclose(r.c, r.lc, rtol=0, atol=1e-9), 0, np.where(r.c > r.lc, r.v, -r.v))
-    return {"OBV": (total := r.sum(flow, 0)), "MAOBV": r.ma(total, 30)}
+    return {"OBV": (total := r.sum(flow, 0)), "MAOBV": r.ma(total, m)}
 
 
-def vr(r: Reference) -> Outputs:
+def vr(r: Reference, n: int = 26, m: int = 6) -> Outputs:
     tie = np.isclose(r.c, r.lc, rtol=0, atol=1e-9)
     up, down, flat = (
-        r.sum(r.when(c, r.v, 0), 26) for c in ((r.c > r.lc) & ~tie, (r.c < r.lc) & ~tie, tie)
+        r.sum(r.when(c, r.v, 0), n) for c in ((r.c > r.lc) & ~tie, (r.c < r.lc) & ~tie, tie)
     )  # fmt: skip
     ratio = r.divided(100 * (up * 2 + flat), down * 2 + flat)
-    return {"VR": ratio, "MAVR": r.ma(ratio, 6)}
+    return {"VR": ratio, "MAVR": r.ma(ratio, m)}
 
 
 def dmi(r: Reference) -> Outputs:
@@ -188,14 +192,15 @@ def trix(r: Reference) -> Outputs:
     return {"TRIX": value, "MATRIX": r.ma(value, 9)}
 
 
-def dma(r: Reference) -> Outputs:
-    dif = talib.SMA(r.c, 10) - talib.SMA(r.c, 50)
-    return {"DIF": dif, "DIFMA": r.ma(dif, 10)}
+def dma(r: Reference, n1: int = 10, n2: int = 50, m: int = 10) -> Outputs:
+    dif = talib.SMA(r.c, n1) - talib.SMA(r.c, n2)
+    return {"DIF": dif, "DIFMA": r.ma(dif, m)}
 
 
-def ene(r: Reference) -> Outputs:
-    mid = r.ma(r.c, 25)
-    return {"UPPER": 1.06 * mid, "LOWER": 0.94 * mid, "ENE": mid}
+def ene(r: Reference, n: int = 25, m1: int = 6, m2: int = 6) -> Outputs:
+    mid = r.ma(r.c, n)
+    upper, lower = (1 + m1 / 100) * mid, (1 - m2 / 100) * mid
+    return {"UPPER": upper, "LOWER": lower, "ENE": (upper + lower) / 2}
 
 
 def mike(r: Reference) -> Outputs:
@@ -208,39 +213,39 @@ def mike(r: Reference) -> Outputs:
     return {name: r.ema(level, 3) for name, level in levels.items()}
 
 
-def bbi(r: Reference) -> Outputs:
-    return {"BBI": mytt.BBI(r.c, 3, 6, 12, 24)}
+def bbi(r: Reference, m1: int = 3, m2: int = 6, m3: int = 12, m4: int = 24) -> Outputs:
+    return {"BBI": mytt.BBI(r.c, m1, m2, m3, m4)}
 
 
-def arbr(r: Reference) -> Outputs:
+def arbr(r: Reference, m1: int = 26) -> Outputs:
     gain, loss = np.maximum(0, r.h - r.lc), np.maximum(0, r.lc - r.low)
     return {
-        "AR": r.divided(r.sum(r.h - r.o, 26), r.sum(r.o - r.low, 26)) * 100,
-        "BR": r.divided(r.sum(gain, 26), r.sum(loss, 26)) * 100,
+        "AR": r.divided(r.sum(r.h - r.o, m1), r.sum(r.o - r.low, m1)) * 100,
+        "BR": r.divided(r.sum(gain, m1), r.sum(loss, m1)) * 100,
     }
 
 
-def cr(r: Reference) -> Outputs:
+def cr(r: Reference, n: int = 26, m1: int = 10, m2: int = 20, m3: int = 40, m4: int = 62) -> Outputs:
     mid = r.ref(r.h + r.low, 1) / 2
-    value = r.divided(r.sum(np.maximum(0, r.h - mid), 26), r.sum(np.maximum(0, mid - r.low), 26)) * 100
-    means = {f"MA{i}": r.ref(r.ma(value, m), int(m / 2.5 + 1)) for i, m in enumerate((10, 20, 40, 62), 1)}
+    value = r.divided(r.sum(np.maximum(0, r.h - mid), n), r.sum(np.maximum(0, mid - r.low), n)) * 100
+    means = {f"MA{i}": r.ref(r.ma(value, m), int(m / 2.5 + 1)) for i, m in enumerate((m1, m2, m3, m4), 1)}
     return {"CR": value, **means}
 
 
-def mass(r: Reference) -> Outputs:
-    spread = r.ma(r.h - r.low, 9)
-    value = r.sum(r.divided(spread, r.ma(spread, 9)), 25)
-    return {"MASS": value, "MAMASS": r.ma(value, 6)}
+def mass(r: Reference, n1: int = 9, n2: int = 25, m: int = 6) -> Outputs:
+    spread = r.ma(r.h - r.low, n1)
+    value = r.sum(r.divided(spread, r.ma(spread, n1)), n2)
+    return {"MASS": value, "MAMASS": r.ma(value, m)}
 
 
-def emv(r: Reference) -> Outputs:
-    volume = r.divided(r.ma(r.v, 14), r.v)
+def emv(r: Reference, n: int = 14, m: int = 9) -> Outputs:
+    volume = r.divided(r.ma(r.v, n), r.v)
     middle = 100 * (r.h + r.low - r.ref(r.h + r.low, 1)) / (r.h + r.low)
-    value = r.ma(r.divided(middle * volume * (r.h - r.low), r.ma(r.h - r.low, 14)), 14)
-    return {"EMV": value, "MAEMV": r.ma(value, 9)}
+    value = r.ma(r.divided(middle * volume * (r.h - r.low), r.ma(r.h - r.low, n)), n)
+    return {"EMV": value, "MAEMV": r.ma(value, m)}
 
 
-def asi(r: Reference) -> Outputs:
+def asi(r: Reference, m1: int = 26, m2: int = 10) -> Outputs:
     lo, hl = r.ref(r.o, 1), r.ref(r.low, 1)
     a, b, c, d = (np.abs(x) for x in (r.h - r.lc, r.low - r.lc, r.h - hl, r.lc - lo))
     range_ = np.where(
@@ -249,8 +254,8 @@ def asi(r: Reference) -> Outputs:
         np.where((b > c + TIE) & (b > a + TIE), b + a / 2 + d / 4, c + d / 4),
     )
     move = r.c - r.lc + (r.c - r.o) / 2 + r.lc - lo
-    value = r.sum(r.divided(16 * move, range_) * np.maximum(a, b), 26)
-    return {"ASI": value, "ASIT": r.ma(value, 10)}
+    value = r.sum(r.divided(16 * move, range_) * np.maximum(a, b), m1)
+    return {"ASI": value, "ASIT": r.ma(value, m2)}
 
 
 def sar(r: Reference) -> Outputs:
@@ -261,7 +266,7 @@ def expma(r: Reference) -> Outputs:
     return dict(zip(("EXP1", "EXP2"), mytt.EXPMA(r.c, 12, 50), strict=True))
 
 
-REFERENCES: dict[str, Callable[[Reference], Outputs]] = {
+REFERENCES: dict[str, Callable[..., Outputs]] = {
     "MACD": macd, "KDJ": kdj, "RSI": rsi, "WR": wr, "CCI": cci, "BIAS": bias, "BOLL": boll, "DMI": dmi, "OBV": obv,
     "VR": vr, "TRIX": trix, "DMA": dma, "ROC": roc, "MTM": mtm, "PSY": psy, "EMV": emv, "ARBR": arbr, "CR": cr,
     "MASS": mass, "BBI": bbi, "EXPMA": expma, "ENE": ene, "MIKE": mike, "ASI": asi, "SAR": sar, "ATR": atr,

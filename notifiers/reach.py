@@ -1,0 +1,120 @@
+"""Warnings about who is told: rules whose alerts reach no receiver, and filters of receivers that no rule can reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from feeds.instruments import Instrument
+from notifiers.filters import AlertFilter, AlertSource
+from rules.alert import Event
+from rules.errors import Finding
+from rules.language.syntax import did_you_mean
+from rules.places import places_of
+from rules.reporter import FEED_RULE
+from rules.rule import Rule, RuleSet, events_of
+
+_NO_NEWS: Final = frozenset({Event.SUPPRESSED, Event.NODATA, Event.FLAPPING, Event.EXPIRED})
+"""Events that don't say what the rule watches for: who gets these alone is not told of it."""
+_OF_FEED: Final = AlertSource(
+    rule=FEED_RULE, severity="warning", events=(Event.NODATA, Event.RESOLVE), concerns=lambda symbol: False
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreached:
+    """A receiver that asks in vain. field, value: the filter that does, None where only all of them together do."""
+
+    receiver: str
+    field: str | None = None
+    value: str | None = None
+    message: str
+    hint: str
+
+
+def unheard(
+    rules: RuleSet, filters: Mapping[str, AlertFilter], *, instruments: Sequence[Instrument] = ()
+) -> list[Finding]:
+    """Return a warning for each rule of which no receiver (name → filter) is told; none where there is no receiver.
+
+    instruments: those there are, () = not known; a name or sector nobody knows may be any.
+    """
+    known = {instrument.symbol: instrument for instrument in instruments}
+    deaf = [rule for rule in rules.rules if not _is_heard(_source(rule, known), filters)] if filters else []
+    places = places_of(rules) if deaf else {}
+    return [
+        places[rule.id].warning(
+            "id", "no receiver's filters let its alerts through",
+            hint=f"loosen a filter of {', '.join(filters)}; clients of the gateway are told all the same",
+        )
+        for rule in deaf
+    ]  # fmt: skip
+
+
+def unreached(
+    rules: Sequence[Rule], filters: Mapping[str, AlertFilter], *, instruments: Sequence[Instrument] = ()
+) -> list[Unreached]:
+    """Return what is wrong with the receivers' filters, given all the rules that run."""
+    known = {instrument.symbol: instrument for instrument in instruments}
+    sources = [_OF_FEED, *(_source(rule, known) for rule in rules)]
+    return [found for name, one in filters.items() for found in _of_receiver(name, one, sources)]
+
+
+def _source(rule: Rule, known: Mapping[str, Instrument]) -> AlertSource:
+    return AlertSource(
+        rule=rule.id, severity=rule.severity, events=events_of(rule), concerns=partial(_may_watch, rule, known)
+    )
+
+
+def _may_watch(rule: Rule, known: Mapping[str, Instrument], symbol: str) -> bool:
+    if rule.over is not None:
+        return False
+    select, instrument = rule.select, known.get(symbol)
+    if instrument is None or (select.names and instrument.name is None) or (select.sectors and not instrument.sectors):
+        return select.may_cover(symbol)
+    return select.book is not None or select.covers(instrument)
+
+
+def _is_heard(source: AlertSource, filters: Mapping[str, AlertFilter]) -> bool:
+    news = replace(source, events=[event for event in source.events if event not in _NO_NEWS])
+    return any(one.may_pass(news) for one in filters.values())
+
+
+def _of_receiver(name: str, wanted: AlertFilter, sources: Sequence[AlertSource]) -> Iterator[Unreached]:
+    """Yield each value that asks in vain by itself; where none does, that they do so together."""
+    alone = [*_rules(name, wanted, sources), *_symbols(name, wanted, sources), *_severities(name, wanted, sources)]
+    yield from alone
+    if not alone and not any(wanted.may_pass(source) for source in sources):
+        yield Unreached(
+            receiver=name, message="no rule gets through all of its filters",
+            hint="loosen events, rules, symbols or severities",
+        )  # fmt: skip
+
+
+def _rules(name: str, wanted: AlertFilter, sources: Sequence[AlertSource]) -> Iterator[Unreached]:
+    known = [source.rule for source in sources]
+    for rule in wanted.rules:
+        if rule not in known:
+            hint = did_you_mean(rule, known) or "`monitord check` without files checks those the settings name"
+            yield Unreached(receiver=name, field="rules", value=rule, message=f"there is no rule {rule!r}", hint=hint)
+
+
+def _symbols(name: str, wanted: AlertFilter, sources: Sequence[AlertSource]) -> Iterator[Unreached]:
+    for symbol in wanted.symbols:
+        if not any(source.concerns(symbol) for source in sources):
+            message = f"no rule watches {symbol}"
+            yield Unreached(
+                receiver=name, field="symbols", value=symbol, message=message, hint="select it in a rule, or remove it"
+            )
+
+
+def _severities(name: str, wanted: AlertFilter, sources: Sequence[AlertSource]) -> Iterator[Unreached]:
+    known = sorted({source.severity for source in sources})
+    for severity in wanted.severities:
+        if severity not in known:
+            yield Unreached(
+                receiver=name, field="severities", value=severity, message=f"no rule has the severity {severity!r}",
+                hint=f"there are {', '.join(known)}",
+            )  # fmt: skip
