@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "replay": "monitord.commands.replay",
     "record": "monitord.commands.record",
     "eval": "monitord.commands.eval",
+    "warmup": "monitord.commands.warmup",
     "doctor": "monitord.commands.doctor",
     "config": "monitord.commands.config",
 }
