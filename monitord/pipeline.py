@@ -34,13 +34,14 @@ from monitord.errors import CheckpointError, EngineError, StoreError
 from monitord.failures import Failures, Place
 from monitord.inputlog import InputLog
 from monitord.keeping import Keeping
+from monitord.pastsearch import PastSearch
 from monitord.positions import Listed, PositionSources
 from monitord.warmup import Progress, Warmup
 from rules.alert import Alert
 from rules.engine import CHECKPOINT_VERSION, Engine
 from rules.errors import RuleError
 from rules.explain import Explanation, explain
-from rules.needs import Lack, Readiness
+from rules.needs import Readiness
 from rules.positions import NO_POSITIONS, Position
 from rules.rule import RuleSet
 from rules.sectors import merge
@@ -141,19 +142,12 @@ class Pipeline:
         self._record = record
         self._window = window
         self._checkpoint_s = checkpoint_s
-        self._history = history
         self._keeping = keeping
-        self._met = False
-        self._met_symbols = 0
-        self._lacking = asyncio.Event()
-        """Set when rules or symbols have come whose past nobody has looked for."""
-        self._looked_for: dict[tuple[str, str], int] = {}
-        """(period, symbol) → bars that were looked for, today."""
-        self._looked_on = 0
+        self._past = None if history is None else PastSearch(self, history, keep_today=self._keep_today)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._quiet_timer: asyncio.TimerHandle | None = None
         self._quiet = asyncio.Event()
-        self._turn = asyncio.Lock()
+        self.turn = asyncio.Lock()
         self._writing = asyncio.Lock()
         """Held while a checkpoint is written: a stop may come while the periodic one is under way."""
         self._closed = False
@@ -193,14 +187,14 @@ class Pipeline:
         """
         rules = await asyncio.to_thread(self._load_rules)
         source = self._feed.source_id
-        await self._in_engine(self._restore)
+        await self.in_engine(self._restore)
         stored = await self._store.offset(source_id=source)
         if self._feed.has_offsets:
-            await self._in_engine(self._queue_controls)
+            await self.in_engine(self._queue_controls)
             self._settled_at = max(stored, self._journal.newest_follows)
         else:
             while not await self._run_journal():
-                await self._in_engine(self._restore)  # the engine is somewhere in the middle of the input that failed
+                await self.in_engine(self._restore)  # the engine is somewhere in the middle of the input that failed
         await self._feed.open(after=self._engine.offset)
         if not self._feed.has_offsets or self._engine.offset >= self._settled_at:
             await self._settle(rules)
@@ -242,7 +236,7 @@ class Pipeline:
         more = True
         while more:
             try:
-                alerts, more = await self._in_engine(lambda: run_some(records))
+                alerts, more = await self.in_engine(lambda: run_some(records))
             except EngineError as error:
                 if error.__cause__ is None:
                     raise
@@ -258,11 +252,11 @@ class Pipeline:
         """
         if self._controls:
             with self._remembering():
-                alerts = await self._in_engine(self._take_queued)
+                alerts = await self.in_engine(self._take_queued)
                 await self._commit(alerts, self._engine.offset)
         date_ms = self._engine.market.clock_ms
         counts = await self._store.episodes(since_date=date_text(date_ms) if date_ms else "")
-        await self._in_engine(lambda: self._engine.raise_episodes(counts))
+        await self.in_engine(lambda: self._engine.raise_episodes(counts))
         if self._reference is not None:
             await self._reference.start()
         self._of_feed = await (self._reference or self._feed).instruments()
@@ -286,11 +280,11 @@ class Pipeline:
         (StoreError), and a new process decides that one again.
         """
         async for given in self._feed:
-            async with self._turn:
+            async with self.turn:
                 if not self._settled and given.offset > self._settled_at:
                     await self._settle(await asyncio.to_thread(self._load_rules))
-                if self._settled and isinstance(given.value, TickBatch):
-                    await self._meet(given.value)
+                if self._past is not None and self._settled and isinstance(given.value, TickBatch):
+                    await self._past.meet(given.value, known=self._of_feed)
                 await self._take(given)
 
     async def run_checkpoints(self) -> None:
@@ -312,8 +306,8 @@ class Pipeline:
         async with self._writing:
             if self._closed:
                 return
-            async with self._turn:
-                state = await self._in_engine(self._snapshot)
+            async with self.turn:
+                state = await self.in_engine(self._snapshot)
                 journal_end = self._journal_read
             if state is None:
                 return
@@ -323,7 +317,7 @@ class Pipeline:
             await asyncio.to_thread(self._checkpoints.write, checkpoint)
             # The older of the two checkpoints kept still needs its journal.
             trim_before, self._trim_before = self._trim_before, journal_end + 1
-            await self._in_engine(lambda: self._journal.trim(before=trim_before))
+            await self.in_engine(lambda: self._journal.trim(before=trim_before))
 
     def _snapshot(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Return the engine's state, None where it is ahead of the store.
@@ -343,7 +337,7 @@ class Pipeline:
         """
         rules = await asyncio.to_thread(self._load_rules)
         await self.caught_up.wait()
-        async with self._turn:
+        async with self.turn:
             instruments, held = await self._instruments(), await self._position_source()
             exrights = await asyncio.to_thread(self._load_exrights)
             await self._take_over(ControlKind.INSTRUMENTS, instruments)
@@ -351,7 +345,8 @@ class Pipeline:
             await self._take_over(ControlKind.POSITIONS, held)
             if rules.source != self._engine.rules.source:
                 await self._control(Control(ControlKind.RULES, rules.source))
-        self._lacking.set()
+        if self._past is not None:
+            self._past.look_again()
         log.info("rules_loaded", rules=len(rules.rules))
 
     async def renew_instruments(self) -> None:
@@ -360,7 +355,7 @@ class Pipeline:
         Raises RuleError, OSError, FeedError or StoreError, and changes nothing, if a file beside them is bad.
         """
         await self.caught_up.wait()
-        async with self._turn:
+        async with self.turn:
             self._of_feed = await (self._reference or self._feed).instruments()
             instruments = await self._instruments()
             exrights = await asyncio.to_thread(self._load_exrights)
@@ -377,7 +372,7 @@ class Pipeline:
         if self._positions is None:
             raise RuleError("this daemon keeps no positions")
         await self.caught_up.wait()
-        async with self._turn:
+        async with self.turn:
             await self._positions.replace(held)
             await self._take_over(ControlKind.POSITIONS, await self._positions.source())
         log.info("positions_taken", positions=len(held))
@@ -414,8 +409,8 @@ class Pipeline:
 
     async def ask(self, question: Callable[[Engine], T]) -> T:
         """Answer a question about the engine's state between two inputs."""
-        async with self._turn:
-            return await self._in_engine(lambda: question(self._engine))
+        async with self.turn:
+            return await self.in_engine(lambda: question(self._engine))
 
     async def close(self) -> None:
         """Write a last checkpoint, commit its offset and end the engine thread; call it after `run` has ended."""
@@ -428,17 +423,17 @@ class Pipeline:
                 log.error("checkpoint_failed", why=str(error))
         async with self._writing:
             self._closed = True
-        if self._keeping is not None and self._engine.market.date:
+        if self._engine.market.date:
             await self._keep_today()
         if self._quiet_timer is not None:
             self._quiet_timer.cancel()
-        await self._in_engine(self._log.close)
+        await self.in_engine(self._log.close)
         self._thread.shutdown()
 
     async def _commit_last(self) -> None:
         """Commit the offset of the last input, unless its events are missing in the store."""
-        async with self._turn:
-            offset = await self._in_engine(lambda: None if self._ahead else self._engine.offset)
+        async with self.turn:
+            offset = await self.in_engine(lambda: None if self._ahead else self._engine.offset)
             if offset is None:
                 log.warning("checkpoint_withheld", why=self._broken_off)
             else:
@@ -449,84 +444,18 @@ class Pipeline:
     @property
     def warming(self) -> Progress | None:
         """How far the search for bars of the past is; None while nothing is searched."""
-        return None if self._history is None else self._history.progress
+        return None if self._past is None else self._past.progress
 
     async def readiness(self) -> Mapping[str, Readiness]:
         """Return by rule how many of its symbols have their first value."""
         return await self.ask(lambda engine: engine.readiness())
 
     async def run_history(self) -> None:
-        """Look for the past of what has come, whenever something has, while ticks go on; the vendor is asked last."""
-        while self._history is not None:
-            await self._lacking.wait()
-            self._lacking.clear()
-            if not self._engine.market.date:
-                continue  # no tick has said what day it is; the first one looks for everything
-            if self._keeping is not None:
-                await self._keep_today()
-            sought = self._unsought(await self._lacks(await self.ask(lambda engine: engine.market.universe.symbols)))
-            async for bars in self._history.near(sought, self._engine.market.clock_ms):
-                async with self._turn:
-                    await self._take_over_bars(bars)
-            # Race: rules that have come meanwhile have set `_lacking`, and are looked for from the beginning.
-            left = [left for lack in sought for left in await self._lacks(lack.symbols) if left.period == lack.period]
-            self._note_search(sought)
-            await self._ask_vendor(self._history, left)
+        """Look for the past of what has come, whenever something has, while ticks go on."""
+        if self._past is not None:
+            await self._past.run()
 
-    async def _ask_vendor(self, history: Warmup, lacks: Sequence[Lack]) -> None:
-        count = 0
-        async for bars in history.far(lacks, lambda: self._engine.market.clock_ms):
-            async with self._turn:
-                await self._take_over_bars(bars)
-            count += len(bars.ends_ms)
-        if lacks and history.asks_vendor:
-            log.info("history_asked", bars=count, lacking={lack.period: len(lack.symbols) for lack in lacks})
-
-    async def _meet(self, batch: TickBatch) -> None:
-        """Let the past of all that ticks be known before the first tick is; what is not at hand comes later.
-
-        The symbols of the first batch come first, in its order: rows in the order of a feed's batches are read as one.
-        """
-        if self._history is None:
-            return
-        if self._met:
-            if self._met_symbols != len(self._engine.market.universe):
-                self._met_symbols = len(self._engine.market.universe)
-                self._lacking.set()
-            return
-        self._met = True
-        await asyncio.to_thread(self._engine.learn_needs)
-        known = (instrument.symbol for instrument in self._of_feed)
-        lacks = await self._in_engine(lambda: self._engine.lacks(tuple(dict.fromkeys((*batch.symbols, *known)))))
-        count = 0
-        async for bars in self._history.near(lacks, batch.span_ms[1]):
-            await self._take_over_bars(bars)
-            count += len(bars.ends_ms)
-        if lacks:
-            log.info("history_read", bars=count, lacked={lack.period: len(lack.symbols) for lack in lacks})
-        self._lacking.set()
-
-    async def _lacks(self, symbols: Sequence[str]) -> list[Lack]:
-        await asyncio.to_thread(self._engine.learn_needs)  # a thousand rules would hold the ticks up for two seconds
-        return await self.ask(lambda engine: engine.lacks(symbols))
-
-    def _unsought(self, lacks: Sequence[Lack]) -> list[Lack]:
-        """Return what has not been looked for today: a new listing never has the bars that a rule needs."""
-        if self._looked_on != self._engine.market.date:
-            self._looked_on = self._engine.market.date
-            self._looked_for.clear()
-        found = []
-        for lack in lacks:
-            new = [one for one in lack.symbols if self._looked_for.get((lack.period, one), 0) < lack.bars]
-            if new:
-                found.append(Lack(lack.period, lack.bars, tuple(new)))
-        return found
-
-    def _note_search(self, lacks: Sequence[Lack]) -> None:
-        for lack in lacks:
-            self._looked_for.update(dict.fromkeys(((lack.period, symbol) for symbol in lack.symbols), lack.bars))
-
-    async def _take_over_bars(self, bars: Bars) -> None:
+    async def take_bars(self, bars: Bars) -> None:
         """Journal bars of the past and let them take effect; the turn is the caller's."""
         try:
             check_bars(bars)
@@ -534,7 +463,7 @@ class Pipeline:
             log.error("history_refused", why=str(error))
             return
         with self._remembering():
-            alerts = await self._in_engine(lambda: self._take_control(bars))
+            alerts = await self.in_engine(lambda: self._take_control(bars))
             await self._commit(alerts, self._engine.offset)
 
     async def run_keeping(self) -> None:
@@ -543,11 +472,12 @@ class Pipeline:
             await self._keeping.run()
 
     async def _keep_today(self) -> None:
-        """Write what there is of today's bars into the cache."""
+        """Write what there is of today's bars into the cache, if there is one."""
         keeping = self._keeping
-        assert keeping is not None
-        async with self._turn:
-            await self._in_engine(lambda: keeping.read_today(self._engine))
+        if keeping is None:
+            return
+        async with self.turn:
+            await self.in_engine(lambda: keeping.read_today(self._engine))
         await keeping.write()
 
     # ── one input ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -556,7 +486,7 @@ class Pipeline:
         if self._quiet_timer is not None:
             self._quiet_timer.cancel()
         with self._remembering():
-            outcome = await self._in_engine(lambda: self._evaluate(given))
+            outcome = await self.in_engine(lambda: self._evaluate(given))
             self._on_step(outcome)
             await self._commit(outcome.alerts, outcome.offset, stamps=outcome.stamps)
         if isinstance(given.value, TickBatch):
@@ -671,7 +601,7 @@ class Pipeline:
     async def _control(self, control: Control) -> None:
         """Journal a control record behind the last input, sync it, and let it take effect."""
         with self._remembering():
-            alerts = await self._in_engine(lambda: self._take_control(control))
+            alerts = await self.in_engine(lambda: self._take_control(control))
             await self._commit(alerts, self._engine.offset)
         if self._record is not None:
             await self._record(control, -1 if self._feed.has_offsets else self._journal_read)
@@ -708,7 +638,8 @@ class Pipeline:
         if alerts:
             self._on_alerts(alerts)
 
-    async def _in_engine(self, work: Callable[[], T]) -> T:
+    async def in_engine(self, work: Callable[[], T]) -> T:
+        """Run this on the engine's thread; the turn is the caller's."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 

@@ -141,13 +141,15 @@ class Daemon:
             keeping=Keeping(self.cache, bars=2000),
         )
         self.engine = self.pipeline.engine
-        ask = self.pipeline._ask_vendor
+        past = self.pipeline._past
+        assert past is not None
+        ask = past._ask_vendor
 
         async def asked(*args: Any) -> None:
             await ask(*args)
             self.searched.set()
 
-        self.pipeline._ask_vendor = asked  # type: ignore[method-assign]
+        past._ask_vendor = asked  # type: ignore[method-assign]
         await self.pipeline.recover()
         async with asyncio.TaskGroup() as tasks:
             history = tasks.create_task(self.pipeline.run_history())
@@ -155,7 +157,7 @@ class Daemon:
             await self.pipeline.run()
             for _ in range(2 * until_searched):  # one may be under way that began before the last symbols came
                 self.searched.clear()
-                self.pipeline._lacking.set()
+                past.look_again()
                 await self.searched.wait()
             history.cancel()
             keeping.cancel()

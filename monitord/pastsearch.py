@@ -1,0 +1,140 @@
+"""`PastSearch`: finds the bars that rules need from before their first tick, while ticks go on.
+
+What is at hand (the local cache, files) comes before the first tick; the vendor is asked last. New rules and symbols
+are looked for when they come. What is found takes effect as an input of the engine, journaled as any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
+
+import structlog
+
+from feeds.history import Bars
+from feeds.instruments import Instrument
+from feeds.tick import TickBatch
+from monitord.warmup import Progress, Warmup
+from rules.engine import Engine
+from rules.needs import Lack
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+class Host(Protocol):
+    """What the search needs of the pipeline."""
+
+    turn: asyncio.Lock
+    """Held by whoever gives the engine something or asks it."""
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, for numbers only."""
+
+    async def in_engine(self, work: Callable[[], T]) -> T:
+        """Run this on the engine's thread; the turn is the caller's."""
+
+    async def take_bars(self, bars: Bars) -> None:
+        """Journal bars of the past and let them take effect; the turn is the caller's."""
+
+
+class PastSearch:
+    """Looks for the past of the symbols and rules of one pipeline. Event loop only."""
+
+    def __init__(self, host: Host, history: Warmup, *, keep_today: Callable[[], Awaitable[None]]) -> None:
+        """keep_today: writes what there is of today's bars into the cache; called before it is searched."""
+        self._host = host
+        self._history = history
+        self._keep_today = keep_today
+        self._met = False
+        self._met_symbols = 0
+        self._lacking = asyncio.Event()
+        self._looked_for: dict[tuple[str, str], int] = {}
+        """(period, symbol) → bars that were looked for, today."""
+        self._looked_on = 0
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far the search is; None while nothing is searched."""
+        return self._history.progress
+
+    def look_again(self) -> None:
+        """Take note that rules or symbols have come whose past nobody has looked for."""
+        self._lacking.set()
+
+    async def meet(self, batch: TickBatch, *, known: Sequence[Instrument]) -> None:
+        """Let the past of all that ticks be known before the first tick is; what is not at hand comes later.
+
+        known: what may tick later. The turn is the caller's. The symbols of the first batch come first, in its
+        order: rows in the order of a feed's batches are read as one.
+        """
+        engine = self._host.engine
+        if self._met:
+            if self._met_symbols != len(engine.market.universe):
+                self._met_symbols = len(engine.market.universe)
+                self._lacking.set()
+            return
+        self._met = True
+        await asyncio.to_thread(engine.learn_needs)
+        symbols = tuple(dict.fromkeys((*batch.symbols, *(instrument.symbol for instrument in known))))
+        lacks = await self._host.in_engine(lambda: engine.lacks(symbols))
+        count = 0
+        async for bars in self._history.near(lacks, batch.span_ms[1]):
+            await self._host.take_bars(bars)
+            count += len(bars.ends_ms)
+        if lacks:
+            log.info("history_read", bars=count, lacked={lack.period: len(lack.symbols) for lack in lacks})
+        self._lacking.set()
+
+    async def run(self) -> None:
+        """Look for the past of what has come, whenever something has. Cancelling it loses nothing."""
+        while True:
+            await self._lacking.wait()
+            self._lacking.clear()
+            if not self._host.engine.market.date:
+                continue  # no tick has said what day it is; the first one looks for everything
+            await self._keep_today()
+            sought = self._unsought(await self._lacks(None))
+            async for bars in self._history.near(sought, self._host.engine.market.clock_ms):
+                async with self._host.turn:
+                    await self._host.take_bars(bars)
+            # Race: rules that have come meanwhile have set `_lacking`, and are looked for from the beginning.
+            left = [left for lack in sought for left in await self._lacks(lack.symbols) if left.period == lack.period]
+            self._note(sought)
+            await self._ask_vendor(left)
+
+    async def _ask_vendor(self, lacks: Sequence[Lack]) -> None:
+        count = 0
+        async for bars in self._history.far(lacks, lambda: self._host.engine.market.clock_ms):
+            async with self._host.turn:
+                await self._host.take_bars(bars)
+            count += len(bars.ends_ms)
+        if lacks and self._history.asks_vendor:
+            log.info("history_asked", bars=count, lacking={lack.period: len(lack.symbols) for lack in lacks})
+
+    async def _lacks(self, symbols: Sequence[str] | None) -> list[Lack]:
+        """Return what these symbols lack, None: all that have ticked."""
+        engine = self._host.engine
+        await asyncio.to_thread(engine.learn_needs)  # a thousand rules would hold the ticks up for two seconds
+        async with self._host.turn:
+            return await self._host.in_engine(
+                lambda: engine.lacks(engine.market.universe.symbols if symbols is None else symbols)
+            )
+
+    def _unsought(self, lacks: Sequence[Lack]) -> list[Lack]:
+        """Return what has not been looked for today: a new listing never has the bars that a rule needs."""
+        if self._looked_on != self._host.engine.market.date:
+            self._looked_on = self._host.engine.market.date
+            self._looked_for.clear()
+        found = []
+        for lack in lacks:
+            new = [one for one in lack.symbols if self._looked_for.get((lack.period, one), 0) < lack.bars]
+            if new:
+                found.append(Lack(lack.period, lack.bars, tuple(new)))
+        return found
+
+    def _note(self, lacks: Sequence[Lack]) -> None:
+        for lack in lacks:
+            self._looked_for.update(dict.fromkeys(((lack.period, symbol) for symbol in lack.symbols), lack.bars))
