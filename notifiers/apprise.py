@@ -144,7 +144,7 @@ def _service(options: AppriseOptions) -> Any:
     """Return Apprise's object of the url; raises DeliveryError, without the url in it."""
     global _hooked
     try:
-        from apprise import Apprise
+        from apprise import Apprise, OverflowMode
     except ImportError:
         raise DeliveryError(f"receiver {options.name}: install Apprise: pip install 'monitord[apprise]'") from None
     # Both write URLs and bodies; a hook can't be taken out again, so there is one for all.
@@ -163,7 +163,7 @@ def _service(options: AppriseOptions) -> Any:
             f"receiver {options.name}: Apprise reports success for messages that this service refuses; "
             f"use [[notify.{ours}]]"
         )
-    service.overflow_mode = "split"
+    service.overflow_mode = OverflowMode.SPLIT
     service.socket_connect_timeout = options.connect_timeout_s
     service.socket_read_timeout = options.total_timeout_s
     return service

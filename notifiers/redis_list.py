@@ -72,13 +72,12 @@ class RedisListNotifier:
         self._redact = Redactor(URL(), [text for text in (url.user, url.password, *url.query.values()) if text])
         self._redis: Redis | None = None
         self.host = url.host or "the socket"
-        self._pool().reset()
+        self._pool()  # so that what is wrong with the url is said now
 
-    def _pool(self) -> ConnectionPool[Any]:
+    def _pool(self) -> ConnectionPool:
         """Make a pool of guarded connections; raises DeliveryError, without the url in it."""
-        pool_class: Any = ConnectionPool
         try:
-            pool = pool_class.from_url(
+            pool: ConnectionPool = ConnectionPool.from_url(
                 self._address,
                 socket_timeout=self.options.total_timeout_s,
                 socket_connect_timeout=self.options.connect_timeout_s,
@@ -160,7 +159,7 @@ class _Guarded(Connection):
         async with asyncio.timeout(self.socket_connect_timeout):
             self._connected = await guarded_socket(self.host, int(self.port), allow=self._allow)
         try:
-            await super()._connect()
+            await super()._connect()  # type: ignore[no-untyped-call]
         except BaseException:
             self._connected.close()
             raise

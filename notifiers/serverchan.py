@@ -48,9 +48,7 @@ class ServerChanNotifier(ChatBot):
     """One message a request. An account has few a day (five are free): filter, and group."""
 
     options_class: ClassVar = ServerChanOptions
-    accepted: ClassVar[bytes] = (
-        b'{"code":0,"message":"","data":{"pushid":"1","readkey":"r","error":"SUCCESS","errno":0}}'
-    )
+    accepted: ClassVar[bytes] = b'{"code":0,"message":"","data":{"pushid":"1","error":"SUCCESS","errno":0}}'
     codes: ClassVar = Codes(
         names=("code", "errno"),
         permanent=(40001,),

@@ -92,14 +92,11 @@ class TdxNotifier:
         try:
             await asyncio.to_thread(self._write, stocks)
         except OSError as error:
-            return Outcome(
-                verdict=Verdict.RETRY, text=f"the file can't be written: {error.strerror or type(error).__name__}"
-            )
-        told = f"{len(stocks)} marked"
-        return Outcome(
-            verdict=Verdict.OK,
-            text=told + (f", {len(alerts) - len(stocks)} about no stock" if len(alerts) > len(stocks) else ""),
-        )
+            text = f"the file can't be written: {error.strerror or type(error).__name__}"
+            return Outcome(verdict=Verdict.RETRY, text=text)
+        rest = len(alerts) - len(stocks)
+        text = f"{len(stocks)} marked" + (f", {rest} about no stock" if rest else "")
+        return Outcome(verdict=Verdict.OK, text=text)
 
     def _write(self, alerts: Sequence[Alert]) -> None:
         tdx = self._tdx
@@ -149,7 +146,7 @@ def _code(alert: Alert) -> str:
 
 
 def _lines(path: Path) -> list[bytes]:
-    """Read a file's lines that are not empty; [] where there is none. Raises OSError, also for one that is too large."""
+    """Read a file's lines that are not empty; [] where there is none. Raises OSError, for a huge one too."""
     try:
         if path.stat().st_size > FILE_BYTES:
             raise OSError(f"larger than {FILE_BYTES} bytes")

@@ -13,7 +13,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("monitord", "notifiers", "rules", "feeds", "config")
 
 ONLY_IN = {
-    "redis": {"notifiers/channel.py", "notifiers/group.py", "feeds/remote.py", "monitord/broker.py"},
+    "redis": {
+        "notifiers/channel.py",
+        "notifiers/group.py",
+        "notifiers/redis_list.py",
+        "feeds/remote.py",
+        "monitord/broker.py",
+    },
     "xtquant": {"feeds/xt.py"},
     "sqlite3": {"monitord/store.py", "monitord/schema.py", "monitord/deliveries.py", "monitord/positions.py"},
     "pydantic_settings": {"config/settings.py", "config/loading.py"},
