@@ -3,82 +3,35 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from config.origins import PREFIX
+from config.receivers import (
+    AppriseService,
+    Bark,
+    DingTalk,
+    Email,
+    Feishu,
+    PushPlus,
+    Receiver,
+    RedisList,
+    ServerChan,
+    Tdx,
+    Telegram,
+    Webhook,
+    WeCom,
+)
+from config.values import Port, Seconds, Section, Speed, Symbols, Words, complaint, tables
 
 SHIPPED = "shipped:"
 """Prefix of a rule file pattern that is looked up among the rule files installed with the program."""
 SHIPPED_RULES = Path(__file__).resolve().parent / "rules"
-EventName: TypeAlias = Literal[
-    "pending", "fire", "resolve", "suppressed", "confirmed", "withdrawn", "nodata", "flapping", "expired"
-]
-TOLD: tuple[EventName, ...] = ("fire", "resolve", "confirmed", "withdrawn", "nodata", "flapping", "expired")
-"""What a receiver gets unless told otherwise; pending and suppressed are stored and streamed only."""
-
-
-def _listed(value: Any) -> Any:
-    """Read the text of an environment variable, credential or --set as a list: JSON, or words with commas between."""
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
-    if not text.startswith("["):
-        return [word.strip() for word in text.split(",") if word.strip()]
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"is no JSON list ({error.msg} at character {error.pos + 1})") from None
-
-
-def _tables(value: Any) -> Any:
-    """As `_listed`, for lists of tables, which only JSON can write in one line."""
-    if isinstance(value, str) and not value.strip().startswith("["):
-        raise ValueError('is a list of tables; write it as JSON: [{"name": …}]')
-    return _listed(value)
-
-
-def _symbol(text: str) -> str:
-    if re.fullmatch(r"\d{6}\.(SH|SZ|BJ)", text):
-        return text
-    if re.fullmatch(r"\d{6}", text):
-        raise ValueError(f"{text!r} has no exchange: write {text}.SH, {text}.SZ or {text}.BJ")
-    raise ValueError(f"{text!r} is no symbol such as 600519.SH")
-
-
-def _web_address(secret: SecretStr) -> SecretStr:
-    if not re.match(r"https?://[^/\s]+", secret.get_secret_value()):
-        raise ValueError("is no address that starts with http:// or https://")
-    return secret
-
-
-def _network(text: str) -> str:
-    try:
-        return str(ipaddress.ip_network(text, strict=False))
-    except ValueError:
-        raise ValueError(f"{text!r} is no network such as 10.0.0.0/8") from None
-
-
-Words: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-Symbols: TypeAlias = Annotated[tuple[Annotated[str, AfterValidator(_symbol)], ...], BeforeValidator(_listed)]
-Events: TypeAlias = Annotated[tuple[EventName, ...], BeforeValidator(_listed)]
-Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
-Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Speed: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-"""Multiple of real time; 0 = as fast as the ticks are taken."""
-
-
-class Section(BaseModel):
-    """A frozen group of settings; an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class SimulatedSection(Section):
@@ -118,7 +71,7 @@ class FeedSection(Section):
     @model_validator(mode="after")
     def _has_inputs(self) -> FeedSection:
         if self.name == "replay" and not self.replay.inputs:
-            raise _complaint(
+            raise complaint(
                 "replay.inputs", "is empty", "name the recorded session: --set feed.replay.inputs=day.parquet"
             )
         return self
@@ -228,7 +181,7 @@ class BrokerSection(Section):
     @model_validator(mode="after")
     def _known_scheme(self) -> BrokerSection:
         if self.url is not None and not re.match(r"(rediss?|unix)://", self.url.get_secret_value()):
-            raise _complaint("url", "is no redis://, rediss:// or unix:// address", "redis://127.0.0.1:6379/0")
+            raise complaint("url", "is no redis://, rediss:// or unix:// address", "redis://127.0.0.1:6379/0")
         return self
 
 
@@ -245,14 +198,14 @@ class GatewaySection(Section):
 
     host: str = Field(default="127.0.0.1", min_length=1)  # address to listen on
     port: Port = 8710  # TCP port, 0 = any free one
-    tokens: Annotated[tuple[Token, ...], BeforeValidator(_tables)] = ()  # who may read what
+    tokens: Annotated[tuple[Token, ...], BeforeValidator(tables)] = ()  # who may read what
     allow_loopback_without_token: bool = False  # let this machine in without a token
     allowed_origins: Words = ()  # web origins that may connect, besides the gateway's own page
 
     @model_validator(mode="after")
     def _guarded(self) -> GatewaySection:
         if not _is_loopback(self.host) and not self.tokens:
-            raise _complaint(
+            raise complaint(
                 "host",
                 f"{self.host} can be reached from other machines, and there is no token",
                 "add one under [[gateway.tokens]], or listen on 127.0.0.1",
@@ -260,7 +213,7 @@ class GatewaySection(Section):
         names = [token.name for token in self.tokens]
         for name in names:
             if names.count(name) > 1:
-                raise _complaint("tokens", f"two tokens are named {name!r}", "give each its own name")
+                raise complaint("tokens", f"two tokens are named {name!r}", "give each its own name")
         return self
 
 
@@ -271,32 +224,35 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Webhook(Section):
-    """One receiver of alerts over HTTP; its address is a secret, as many receivers put their key there."""
-
-    name: str = Field(min_length=1)
-    url: Annotated[SecretStr, AfterValidator(_web_address)]
-    secrets: Annotated[tuple[SecretStr, ...], BeforeValidator(_listed)] = ()
-    """Signing secrets, newest first; every one signs, so that a receiver can change over."""
-    events: Events = TOLD
-    rules: Words = ()
-    symbols: Symbols = ()
-    severities: Words = ()
-    allow_networks: Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_listed)] = ()
-    """Networks a receiver may be in although they are not public."""
-
-
 class NotifySection(Section):
-    """Who is told."""
+    """Who is told: a list of receivers for each kind."""
 
-    webhooks: Annotated[tuple[Webhook, ...], BeforeValidator(_tables)] = ()  # receivers over HTTP
+    webhooks: Annotated[tuple[Webhook, ...], BeforeValidator(tables)] = ()  # receivers over HTTP
+    dingtalk: Annotated[tuple[DingTalk, ...], BeforeValidator(tables)] = ()  # robots of DingTalk groups
+    feishu: Annotated[tuple[Feishu, ...], BeforeValidator(tables)] = ()  # bots of Feishu or Lark groups
+    wecom: Annotated[tuple[WeCom, ...], BeforeValidator(tables)] = ()  # robots of WeCom groups
+    telegram: Annotated[tuple[Telegram, ...], BeforeValidator(tables)] = ()  # Telegram chats
+    bark: Annotated[tuple[Bark, ...], BeforeValidator(tables)] = ()  # iPhones
+    pushplus: Annotated[tuple[PushPlus, ...], BeforeValidator(tables)] = ()  # WeChat by PushPlus
+    serverchan: Annotated[tuple[ServerChan, ...], BeforeValidator(tables)] = ()  # WeChat or app by ServerChan
+    email: Annotated[tuple[Email, ...], BeforeValidator(tables)] = ()  # mail by SMTP
+    redis: Annotated[tuple[RedisList, ...], BeforeValidator(tables)] = ()  # lists in a Redis
+    tdx: Annotated[tuple[Tdx, ...], BeforeValidator(tables)] = ()  # files that TDX shows
+    apprise: Annotated[tuple[AppriseService, ...], BeforeValidator(tables)] = ()  # services by Apprise
+
+    def receivers(self) -> tuple[Receiver, ...]:
+        """Return the receivers of all kinds, in order of kind."""
+        return tuple(one for kind in type(self).model_fields for one in getattr(self, kind))
 
     @model_validator(mode="after")
     def _names_differ(self) -> NotifySection:
-        names = [webhook.name for webhook in self.webhooks]
-        for name in names:
-            if names.count(name) > 1:
-                raise _complaint("webhooks", f"two webhooks are named {name!r}", "give each its own name")
+        first: dict[str, str] = {}
+        for key in type(self).model_fields:
+            for one in getattr(self, key):
+                if one.name in first:
+                    other = f"two {key} are" if first[one.name] == key else f"{key} and {first[one.name]} have one"
+                    raise complaint(key, f"{other} named {one.name!r}", "give each its own name")
+                first[one.name] = key
         return self
 
 
@@ -359,8 +315,3 @@ def _secrets(value: Any) -> list[str]:
     if isinstance(value, tuple):
         return [text for member in value for text in _secrets(member)]
     return []
-
-
-def _complaint(setting: str, wrong: str, hint: str) -> PydanticCustomError:
-    """Make an error of a whole section point at the setting in it that is wrong."""
-    return PydanticCustomError("setting", "{wrong}", {"setting": setting, "wrong": wrong, "hint": hint})

@@ -20,7 +20,7 @@ from typing import Final
 
 import structlog
 
-from config.settings import Settings, Webhook
+from config.settings import Settings
 from feeds.errors import FeedError
 from feeds.exrights import HOLIDAYS_SINCE, closed_weekdays, encode_exrights
 from feeds.feed import Feed, load_feed
@@ -146,7 +146,7 @@ class App:
         self._metrics.watch_engine(lambda: pipeline.engine.market.dropped, counters=pipeline.counters)
         pump = Pump(store, channel, on_published=lambda epoch, alerts: gateway.hub.hear(epoch, alerts))
         retention = Retention(store, keep_days=settings.history.keep_days)
-        deliveries = tuple(self._delivery(webhook, broker, store) for webhook in settings.notify.webhooks)
+        deliveries = tuple(self._delivery(one, broker, store) for one in settings.notify.receivers())
         health = Health(feed, pipeline, store=store, pump=pump, deliveries=deliveries)
         gateway = Gateway(
             gateway_options(settings),
@@ -182,12 +182,10 @@ class App:
             checkpoint_s=settings.engine.checkpoint_s,
         )
 
-    def _delivery(self, webhook: Webhook, broker: Broker, store: Store) -> Delivery:
-        options = {name: getattr(webhook, name) for name in type(webhook).model_fields}
-        options["url"] = webhook.url.get_secret_value()
-        options["secrets"] = tuple(secret.get_secret_value() for secret in webhook.secrets)
-        consumer = AlertConsumer(consumer_client(broker.url), webhook.name)
-        return Delivery(build_notifier("webhook", **options), consumer, store.deliveries)
+    def _delivery(self, receiver: Receiver, broker: Broker, store: Store) -> Delivery:
+        notifier = build_notifier(receiver.kind, **receiver.options())
+        consumer = AlertConsumer(consumer_client(broker.url), receiver.name)
+        return Delivery(notifier, consumer, store.deliveries)
 
     # ── running ───────────────────────────────────────────────────────────────────────────────────────────────────
 

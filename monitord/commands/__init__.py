@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "replay": "monitord.commands.replay",
     "eval": "monitord.commands.eval",
     "config": "monitord.commands.config",
+    "notify": "monitord.commands.notify",
 }
 """Name on the command line → module."""
 

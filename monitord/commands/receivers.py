@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from config.loading import Loaded, text_of
@@ -16,7 +16,7 @@ from rules.errors import Finding, RuleError
 from rules.rule import Rule, RuleSet
 from rules.rulefile import load
 
-_PATH = ("notify", "webhooks")
+_SECTION = "notify"
 
 
 def receiver_lints(rules: RuleSet, loaded: Loaded, instruments: Sequence[Instrument]) -> list[Finding]:
@@ -26,11 +26,10 @@ def receiver_lints(rules: RuleSet, loaded: Loaded, instruments: Sequence[Instrum
     of the files. Where those of the settings can't be read, nobody can tell.
     """
     filters = {
-        webhook.name: AlertFilter(
-            events=tuple(map(Event, webhook.events)), rules=webhook.rules, symbols=webhook.symbols,
-            severities=webhook.severities,
+        one.name: AlertFilter(
+            events=tuple(map(Event, one.events)), rules=one.rules, symbols=one.symbols, severities=one.severities
         )
-        for webhook in loaded.settings.notify.webhooks
+        for one in loaded.settings.notify.receivers()
     }  # fmt: skip
     if not filters:
         return []
@@ -39,9 +38,8 @@ def receiver_lints(rules: RuleSet, loaded: Loaded, instruments: Sequence[Instrum
     if others is None:
         return deaf
     every = {rule.id: rule for rule in (*others, *rules.rules)}
-    numbers = {name: number for number, name in enumerate(filters)}
     found = unreached(tuple(every.values()), filters, instruments=instruments)
-    return [*deaf, *(_finding(one, loaded, numbers) for one in found)]
+    return [*deaf, *(_finding(one, loaded) for one in found)]
 
 
 def _configured_rules(loaded: Loaded) -> tuple[Rule, ...] | None:
@@ -52,14 +50,27 @@ def _configured_rules(loaded: Loaded) -> tuple[Rule, ...] | None:
         return None
 
 
-def _finding(one: Unreached, loaded: Loaded, numbers: Mapping[str, int]) -> Finding:
+def _finding(one: Unreached, loaded: Loaded) -> Finding:
     """Place a complaint in the TOML file; where it is not from there, its source is all that can be named."""
+    path, number = _place_of(one.receiver, loaded)
     message = f"receiver {one.receiver}: {one.message}"
-    finding = Finding(origin_of(loaded.origins, _PATH), 0, 0, message, "warning", hint=one.hint)
-    text = text_of(loaded, _PATH)
+    finding = Finding(origin_of(loaded.origins, path), 0, 0, message, "warning", hint=one.hint)
+    text = text_of(loaded, path)
     if text is None:
         return finding
-    place = place_in_table(text, ".".join(_PATH), numbers[one.receiver], key=one.field, value=one.value)
+    place = place_in_table(text, ".".join(path), number, key=one.field, value=one.value)
     return replace(
         finding, file=str(loaded.file), line=place.line, column=place.column, source=place.source, width=place.width
+    )
+
+
+def _place_of(receiver: str, loaded: Loaded) -> tuple[tuple[str, str], int]:
+    """Return the setting whose list holds the receiver, and where in the list it stands."""
+    notify = loaded.settings.notify
+    lists = {key: getattr(notify, key) for key in type(notify).model_fields}
+    return next(
+        ((_SECTION, key), number)
+        for key, receivers in lists.items()
+        for number, one in enumerate(receivers)
+        if one.name == receiver
     )
