@@ -20,6 +20,7 @@ from typing import Final
 
 import structlog
 
+from config.receivers import Receiver
 from config.settings import Settings
 from feeds.errors import FeedError
 from feeds.exrights import HOLIDAYS_SINCE, closed_weekdays, encode_exrights

@@ -1,4 +1,4 @@
-"""`monitord notify test`: send a test message to a receiver by the very code that delivers alerts, and say what came."""
+"""`monitord notify test`: send a test message by the very code that delivers alerts, and print what came back."""
 
 from __future__ import annotations
 
