@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ async def test_files_are_written_whole_and_what_has_no_stock_is_said(tmp_path: P
         await notifier.send(note(symbol="000001.SZ", event=Event.RESOLVE))
     assert (tmp_path / "extern_user.txt").read_bytes().count(b"\r\n") == 3
     assert (tmp_path / "M.blk").read_bytes() == b"1600519\r\n"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["M.blk", "extern_user.txt"]
+    assert sorted(os.listdir(tmp_path)) == ["M.blk", "extern_user.txt"]
 
 
 async def test_a_folder_that_is_not_there_is_tried_again(tmp_path: Path) -> None:
