@@ -11,7 +11,7 @@ import logging
 import sys
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -21,7 +21,7 @@ from notifiers.errors import DeliveryError
 from notifiers.notifier import Bundle, Notification, NotifierOptions, Outcome, Verdict
 from notifiers.pacing import Pacing
 from notifiers.retry import CHAT_SCHEDULE, CHAT_STALE_AFTER_S
-from notifiers.wording import Markup, TooLong, compose
+from notifiers.wording import Markup, TooLong, Wording, compose
 from rules.alert import Alert
 
 REFUSED: Final = {
@@ -42,8 +42,9 @@ class AppriseOptions(WrittenOptions):
 
 
 class AppriseNotifier:
-    """Calls Apprise in a thread of its own. What a thread does can't be cut off: while it lasts, attempts are refused.
+    """Calls Apprise in a thread of its own, one for each attempt.
 
+    What a thread does can't be cut off: while it lasts, attempts are refused. None keeps the process from ending.
     Its connections are judged where they are made, like all others (see egress.py): by an audit hook of Python, for
     Apprise uses many libraries.
     """
@@ -60,7 +61,7 @@ class AppriseNotifier:
         limit = min(int(self._service.body_maxlen or TEXT_BYTES), TEXT_BYTES)
         self._markup = Markup(limit=max(limit, ID_BYTES), title=None)
         self.pacing = Pacing(bundle_alerts=max(2, min(100, limit // ID_BYTES - 2)), stale_after_s=CHAT_STALE_AFTER_S)
-        self._pool: ThreadPoolExecutor | None = None
+        self._opened = False
         self._busy = threading.Event()
 
     @property
@@ -69,13 +70,10 @@ class AppriseNotifier:
         return str(self._service.service_name)
 
     async def open(self) -> None:
-        await self.close()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="apprise")
+        self._opened = True
 
     async def close(self) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._opened = False
 
     async def send(self, notification: Notification) -> Outcome:
         return await self._tell((notification.alert,))
@@ -85,7 +83,7 @@ class AppriseNotifier:
         return await self._tell(bundle.alerts)
 
     async def _tell(self, alerts: Sequence[Alert]) -> Outcome:
-        if self._pool is None:
+        if not self._opened:
             raise DeliveryError(f"receiver {self.options.name} is not open")
         if self._busy.is_set():
             return Outcome(verdict=Verdict.RETRY, text=f"{self.host}: the attempt before this one still lasts")
@@ -94,7 +92,9 @@ class AppriseNotifier:
         except TooLong as error:
             return Outcome(verdict=Verdict.PERMANENT, text=str(error))
         self._busy.set()
-        calling = asyncio.get_running_loop().run_in_executor(self._pool, self._call, wording.title, wording.text)
+        calling: asyncio.Future[tuple[bool, bool]] = asyncio.get_running_loop().create_future()
+        # Not a pool's: Python waits for a pool's threads at its end, and a server that drips would keep the daemon up.
+        threading.Thread(target=self._call, args=(calling, wording), name="apprise", daemon=True).start()
         try:
             async with asyncio.timeout(self.options.total_timeout_s):
                 refused, told = await calling
@@ -107,17 +107,21 @@ class AppriseNotifier:
             return Outcome(verdict=Verdict.OK)
         return Outcome(verdict=Verdict.RETRY, text=f"{self.host}: Apprise reports a failure, and not which")
 
-    def _call(self, title: str, text: str) -> tuple[bool, bool]:
-        """Send in this thread; return whether an address was refused, and whether Apprise reports success."""
+    def _call(self, calling: asyncio.Future[tuple[bool, bool]], wording: Wording) -> None:
+        """Send in this thread; tell whether an address was refused, and whether Apprise reports success."""
         _guard.allow, _guard.refused = self._allow, False
         try:
-            told = bool(self._service.notify(body=text, title=title))
+            told = bool(self._service.notify(body=wording.text, title=wording.title))
         except Exception:
-            told = False  # Apprise's own top: its text may hold the URL, and a failure is all there is to say
-        finally:
-            refused, _guard.allow = _guard.refused, None
-            self._busy.clear()
-        return refused, told
+            told = False  # the top of a foreign part; its text may hold the URL, and a failure is all there is to say
+        self._busy.clear()
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            calling.get_loop().call_soon_threadsafe(_settle, calling, (_guard.refused, told))
+
+
+def _settle(calling: asyncio.Future[tuple[bool, bool]], came: tuple[bool, bool]) -> None:
+    if not calling.done():
+        calling.set_result(came)
 
 
 class _Guard(threading.local):

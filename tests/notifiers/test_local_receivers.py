@@ -147,7 +147,7 @@ async def test_apprise_posts_title_and_text_and_no_attempt_begins_while_one_last
         assert "突破".encode() in receiver.requests[0][2] or b"\\u7a81" in receiver.requests[0][2]
         receiver.status = 500
         assert (await notifier.send(note())).verdict is Verdict.RETRY
-    async with bad_server("hang") as (connections, port), opened("apprise", port, tmp_path) as notifier:
+    async with bad_server("drip") as (connections, port), opened("apprise", port, tmp_path) as notifier:
         assert (await notifier.send(note())).verdict is Verdict.RETRY
         assert "still lasts" in (await notifier.send(note())).text
         assert len(connections) == 1
