@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 EventName: TypeAlias = Literal[
     "pending", "fire", "resolve", "suppressed", "confirmed", "withdrawn", "nodata", "flapping", "expired"
 ]
+BoardName: TypeAlias = Literal["main", "chinext", "star", "bse", "index", "b_share", "etf", "bond"]
 TOLD: tuple[EventName, ...] = ("fire", "resolve", "confirmed", "withdrawn", "nodata", "flapping", "expired")
 """What a receiver gets unless told otherwise; pending and suppressed are stored and streamed only."""
 
@@ -51,6 +52,12 @@ def web_address(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def plain_address(text: str) -> str:
+    if text and not re.match(r"https?://[^/\s@]+(/|$)", text):
+        raise ValueError("is no address that starts with http:// or https:// (and holds no password)")
+    return text
+
+
 def network(text: str) -> str:
     try:
         return str(ipaddress.ip_network(text, strict=False))
@@ -58,9 +65,21 @@ def network(text: str) -> str:
         raise ValueError(f"{text!r} is no network such as 10.0.0.0/8") from None
 
 
+def complaint(setting: str, wrong: str, hint: str) -> PydanticCustomError:
+    """Make an error of a whole section point at the setting in it that is wrong."""
+    return PydanticCustomError("setting", "{wrong}", {"setting": setting, "wrong": wrong, "hint": hint})
+
+
+def check_scheme(url: SecretStr | None) -> None:
+    if url is not None and not re.match(r"(rediss?|unix)://", url.get_secret_value()):
+        raise complaint("url", "is no redis://, rediss:// or unix:// address", "redis://127.0.0.1:6379/0")
+
+
 Words: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(listed)]
 Symbols: TypeAlias = Annotated[tuple[Annotated[str, AfterValidator(symbol)], ...], BeforeValidator(listed)]
 Events: TypeAlias = Annotated[tuple[EventName, ...], BeforeValidator(listed)]
+PlainAddress: TypeAlias = Annotated[str, AfterValidator(plain_address)]
+"""An address that is no secret: whoever has one to keep is refused."""
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Speed: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -71,8 +90,3 @@ class Section(BaseModel):
     """A frozen group of settings; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def complaint(setting: str, wrong: str, hint: str) -> PydanticCustomError:
-    """Make an error of a whole section point at the setting in it that is wrong."""
-    return PydanticCustomError("setting", "{wrong}", {"setting": setting, "wrong": wrong, "hint": hint})

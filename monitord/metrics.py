@@ -15,7 +15,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside every counter that nobody reads
@@ -57,6 +57,10 @@ class Metrics:
         self.registry.register(_Counts("monitord_ticks_dropped", "Ticks dropped, by reason", "reason", dropped))
         self.registry.register(_Counts("monitord_engine", "What the engine could not use", "count", counters))
 
+    def watch_reference(self, counters: Callable[[], Mapping[str, int]]) -> None:
+        """Show what is known of instruments, and where feed and tables disagree, as monitord_reference{what=…}."""
+        self.registry.register(_ReferenceCounts(counters))
+
     def render(self) -> bytes:
         """Return the text of /metrics; its content type is CONTENT_TYPE."""
         return generate_latest(self.registry)
@@ -71,5 +75,18 @@ class _Counts(Collector):
     def collect(self) -> Iterable[Metric]:
         family = CounterMetricFamily(self._name, self._text, labels=[self._label])
         for name, count in dict(self._counters()).items():
+            family.add_metric([name], count)
+        yield family
+
+
+class _ReferenceCounts(Collector):
+    def __init__(self, counters: Callable[[], Mapping[str, int]]) -> None:
+        self._counters = counters
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(
+            "monitord_reference", "Instruments, limits and trading days of the feed, and disagreements", labels=["what"]
+        )
+        for name, count in self._counters().items():
             family.add_metric([name], count)
         yield family

@@ -98,7 +98,11 @@ CREATE TABLE held (                                  -- positions made by API
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (_VERSION_1, _VERSION_2)
+_VERSION_3: Final = """
+CREATE INDEX deliveries_settled ON deliveries (created_ms) WHERE state <> 'pending';
+"""
+
+MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3)
 """Script n makes version n + 1 of version n."""
 
 

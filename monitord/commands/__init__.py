@@ -12,12 +12,15 @@ from monitord.errors import DaemonError
 
 COMMANDS: Final = {
     "run": "monitord.commands.run",
+    "bridge": "monitord.commands.bridge",
     "check": "monitord.commands.check",
     "catalog": "monitord.commands.catalog",
     "test": "monitord.commands.test",
     "explain": "monitord.commands.explain",
     "replay": "monitord.commands.replay",
+    "record": "monitord.commands.record",
     "eval": "monitord.commands.eval",
+    "doctor": "monitord.commands.doctor",
     "config": "monitord.commands.config",
     "notify": "monitord.commands.notify",
 }

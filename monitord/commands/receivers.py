@@ -66,11 +66,9 @@ def _finding(one: Unreached, loaded: Loaded) -> Finding:
 
 def _place_of(receiver: str, loaded: Loaded) -> tuple[tuple[str, str], int]:
     """Return the setting whose list holds the receiver, and where in the list it stands."""
-    notify = loaded.settings.notify
-    lists = {key: getattr(notify, key) for key in type(notify).model_fields}
     return next(
         ((_SECTION, key), number)
-        for key, receivers in lists.items()
+        for key, receivers in loaded.settings.notify.lists().items()
         for number, one in enumerate(receivers)
         if one.name == receiver
     )

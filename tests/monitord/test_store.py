@@ -137,7 +137,7 @@ async def test_pruning_spares_the_outbox_and_what_a_redrive_needs(store: Store, 
     await store.mark_sent([(1, 1)], epoch="e1")
     clock.now_ms += DAY_MS + 1
     await store.mark_sent([(2, 2)], epoch="e1")
-    assert await store.prune(sent_before_ms=clock.now_ms + 5) == 1
+    assert await store.prune(before_ms=clock.now_ms + 5) == (1, 0)
     assert [row.id for row in (await store.history(HistoryFilter())).rows] == ["al_3", "al_2"]
 
 
@@ -223,7 +223,7 @@ async def test_a_newer_schema_is_refused_and_left_as_it_is(store: Store) -> None
     with sqlite3.connect(store.path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(StoreError, match="schema version 99, this program knows up to 2; it was written by a newer"):
+    with pytest.raises(StoreError, match="schema version 99, this program knows up to 3; it was written by a newer"):
         await Store.open(store.path)
     with sqlite3.connect(store.path) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (99,)
