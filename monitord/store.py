@@ -23,6 +23,7 @@ from monitord.errors import StoreError
 from monitord.paging import Page, check_page
 from monitord.positions import ApiPositions
 from monitord.schema import migrate
+from monitord.silences import StoredSilences
 from rules.alert import Alert
 
 REDRIVE_MS: Final = 24 * 3_600_000
@@ -128,7 +129,8 @@ class Store:
         self.committed = asyncio.Event()
         self.lag_rows = 0
         self.duplicates = 0
-        self.deliveries = Deliveries(self._run, clock_ms=clock_ms)
+        self.deliveries = Deliveries(self._run, clock_ms=clock_ms, tell=self._tell, on_told=self._on_told)
+        self.silences = StoredSilences(self._run, clock_ms=clock_ms)
         self.held = ApiPositions(self._run)
         self._clock_ms = clock_ms
         self._unchecked_rows = 0
@@ -355,6 +357,16 @@ class Store:
         source_id: str,
         stamps: Mapping[str, int],
     ) -> _Committed:
+        added = self._insert(db, alerts, stamps)
+        db.execute(
+            "INSERT INTO inputs VALUES (?, ?) "
+            "ON CONFLICT (source_id) DO UPDATE SET offset = max(offset, excluded.offset)",
+            (source_id, offset),
+        )
+        return _Committed(added, _look(db, HANDED_ON) if added else None)
+
+    def _insert(self, db: sqlite3.Connection, alerts: Sequence[Alert], stamps: Mapping[str, int]) -> int:
+        """Put events into the outbox; return how many were new."""
         now_ms = self._clock_ms()
         added = db.executemany(
             "INSERT INTO events (id, event, rule, rev, leg, symbol, \"group\", severity, trade_date, episode, "
@@ -367,13 +379,17 @@ class Store:
                 for alert in alerts
             ),
         ).rowcount  # fmt: skip
-        db.execute(
-            "INSERT INTO inputs VALUES (?, ?) "
-            "ON CONFLICT (source_id) DO UPDATE SET offset = max(offset, excluded.offset)",
-            (source_id, offset),
-        )
-        added = max(added, 0)  # -1 for no alert at all
-        return _Committed(added, _look(db, HANDED_ON) if added else None)
+        return max(added, 0)  # -1 for no alert at all
+
+    def _tell(self, db: sqlite3.Connection, alert: Alert) -> int:
+        """Put an event that no input decided into the outbox."""
+        return self._insert(db, [alert], {"evaluated_ms": alert.ts_event_ms})
+
+    def _on_told(self, new: int) -> None:
+        """Count such events and tell the pump. What a commit found before lacks them: the outbox is asked again."""
+        self._waiting = None
+        self.lag_rows += new
+        self.committed.set()
 
     def _count(self, committed: asyncio.Future[_Committed], alerts: int) -> None:
         """Count what a commit brought and tell the pump, whatever has become of the task that waited for it.

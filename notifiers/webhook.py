@@ -18,7 +18,8 @@ from yarl import URL
 
 from notifiers.egress import EgressRefused, Redactor, describe, guarded_session, parse_networks, read_limited
 from notifiers.errors import DeliveryError
-from notifiers.notifier import Notification, NotifierOptions, Outcome, Verdict
+from notifiers.notifier import Bundle, Notification, NotifierOptions, Outcome, Verdict
+from notifiers.pacing import NO_LIMIT
 from notifiers.retry import RETRY_AFTER_LIMIT_S, WEBHOOK_SCHEDULE
 from rules.alert import shanghai_iso
 
@@ -49,6 +50,7 @@ class WebhookNotifier:
         """Check the options; raises DeliveryError. resolver is for tests."""
         self.options: NotifierOptions = options
         self.schedule = WEBHOOK_SCHEDULE
+        self.pacing = NO_LIMIT
         self._url = parse_url(options.name, options.url)
         self._keys = tuple(parse_secret(options.name, secret) for secret in options.secrets)
         self._allow = parse_networks(options.allow_networks)
@@ -76,11 +78,23 @@ class WebhookNotifier:
             await session.close()
 
     async def send(self, notification: Notification) -> Outcome:
-        if self._session is None:
-            raise DeliveryError(f"receiver {self.options.name} is not open")
         alert = notification.alert
         body = envelope(alert.type, shanghai_iso(alert.ts_event_ms), notification.record)
-        headers = signed_headers(alert.id, notification.now_ms // 1000, body, self._keys)
+        return await self._post(alert.id, body, now_ms=notification.now_ms)
+
+    async def send_bundle(self, bundle: Bundle) -> Outcome:
+        """Post one envelope whose data holds the ids, and the records unchanged; its type is alerts.group or digest."""
+        ids = orjson.dumps([alert.id for alert in bundle.alerts])
+        data = b'{"id":%b,"ids":%b,"alerts":[%b]}' % (orjson.dumps(bundle.id), ids, b",".join(bundle.records))
+        newest_ms = max(alert.ts_event_ms for alert in bundle.alerts)
+        body = envelope(f"alerts.{bundle.kind}", shanghai_iso(newest_ms), data)
+        return await self._post(bundle.id, body, now_ms=bundle.now_ms)
+
+    async def _post(self, message_id: str, body: bytes, *, now_ms: int) -> Outcome:
+        """Make one signed request."""
+        if self._session is None:
+            raise DeliveryError(f"receiver {self.options.name} is not open")
+        headers = signed_headers(message_id, now_ms // 1000, body, self._keys)
         try:
             # The session's own limits cover the request; this one covers it with the closing of a broken connection.
             async with (
@@ -90,7 +104,7 @@ class WebhookNotifier:
                 body_read = await read_limited(response)
                 encoded = "Content-Encoding" in response.headers
                 excerpt = "" if encoded else self._redact(body_read.decode("utf-8", "replace"))
-                return judge(response.status, response.headers.get("Retry-After"), excerpt, notification.now_ms)
+                return judge(response.status, response.headers.get("Retry-After"), excerpt, now_ms)
         except TimeoutError:
             return Outcome(verdict=Verdict.RETRY, text=f"no answer from {self.host} in time")
         except (aiohttp.ClientError, OSError, ValueError) as error:

@@ -15,7 +15,13 @@ PACKAGES = ("monitord", "notifiers", "rules", "feeds", "config")
 ONLY_IN = {
     "redis": {"notifiers/channel.py", "notifiers/group.py", "feeds/remote.py", "monitord/broker.py"},
     "xtquant": {"feeds/xt.py"},
-    "sqlite3": {"monitord/store.py", "monitord/schema.py", "monitord/deliveries.py", "monitord/positions.py"},
+    "sqlite3": {
+        "monitord/store.py",
+        "monitord/schema.py",
+        "monitord/deliveries.py",
+        "monitord/positions.py",
+        "monitord/silences.py",
+    },
     "pydantic_settings": {"config/settings.py", "config/loading.py"},
 }
 """Package → the only files that may import it."""
