@@ -6,6 +6,7 @@ import ipaddress
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -282,14 +283,72 @@ class Webhook(Section):
     rules: Words = ()
     symbols: Symbols = ()
     severities: Words = ()
+    per_minute: int = Field(default=0, ge=0)
+    """Messages a minute at most, 0 = no limit; what does not fit is told in digests."""
     allow_networks: Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_listed)] = ()
     """Networks a receiver may be in although they are not public."""
+
+
+class Match(Section):
+    """Which alerts: each condition that is given has to hold, and any of its entries will do."""
+
+    rules: Words = ()  # globs, as symbols and severities
+    symbols: Words = ()
+    boards: Words = ()
+    sectors: Words = ()
+    severities: Words = ()
+    events: Events = ()
+    labels: dict[str, str] = {}  # name → glob, all of them
+    include: Words = ()  # the message has one of these texts in it
+    exclude: Words = ()  # and none of these
+
+
+class RouteSection(Match):
+    """Where alerts that match go. A route inside has what it does not say itself from the one around it."""
+
+    name: str = Field(default="", max_length=64)
+    receivers: Words | None = None
+    goes_on: bool = Field(default=False, alias="continue")  # try the later routes too
+    group_by: Words | None = None  # one message for those with the same words; [] = each by itself
+    group_wait_s: Annotated[float, Field(ge=0, le=3)] | None = None  # from a group's first alert to its message
+    group_interval_s: Annotated[float, Field(ge=0, le=86_400)] | None = None  # between two messages of a group
+    active: Words | None = None  # told only in these sessions and times of trading days, [] = always
+    quiet: Words | None = None  # and not in these
+    quiet_then: Literal["digest", "drop"] | None = None  # what becomes of those that come while it is quiet
+    routes: tuple[RouteSection, ...] = ()
+
+
+class InhibitSection(Section):
+    """While an alert of source lasts, those of target with the same words are withheld."""
+
+    name: str = Field(min_length=1, max_length=64)
+    source: Match
+    target: Match
+    equal: Words = ("symbol",)
+    hold_s: Annotated[float, Field(gt=0, le=86_400)] = 3_600.0  # at most so long after the source's fire
 
 
 class NotifySection(Section):
     """Who is told."""
 
     webhooks: Annotated[tuple[Webhook, ...], BeforeValidator(_tables)] = ()  # receivers over HTTP
+    routes: Annotated[tuple[RouteSection, ...], BeforeValidator(_tables)] = ()  # who is told of what, first match
+    inhibits: Annotated[tuple[InhibitSection, ...], BeforeValidator(_tables)] = ()  # which alerts make others needless
+
+    @property
+    def receiver_names(self) -> tuple[str, ...]:
+        """The names of all receivers, of whatever kind."""
+        return tuple(webhook.name for webhook in self.webhooks)
+
+    @model_validator(mode="after")
+    def _routes_lead_to_receivers(self) -> NotifySection:
+        names = self.receiver_names
+        for place, route in _numbered(self.routes):
+            for receiver in route.receivers or ():
+                if receiver not in names:
+                    hint = f"there are {', '.join(names)}" if names else "there is none; add one, such as a webhook"
+                    raise _complaint("routes", f"{place} names a receiver {receiver!r} that there is not", hint)
+        return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> NotifySection:
@@ -298,6 +357,14 @@ class NotifySection(Section):
             if names.count(name) > 1:
                 raise _complaint("webhooks", f"two webhooks are named {name!r}", "give each its own name")
         return self
+
+
+def _numbered(routes: tuple[RouteSection, ...], outer: str = "") -> Iterator[tuple[str, RouteSection]]:
+    """Yield each route, those inside too, with a name for people: its own, else its number such as 2.1."""
+    for number, route in enumerate(routes, 1):
+        place = f"{outer}{number}"
+        yield (f"route {route.name!r}" if route.name else f"route {place}"), route
+        yield from _numbered(route.routes, f"{place}.")
 
 
 class LogSection(Section):

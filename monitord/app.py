@@ -24,11 +24,13 @@ from config.settings import Settings, Webhook
 from feeds.errors import FeedError
 from feeds.exrights import HOLIDAYS_SINCE, closed_weekdays, encode_exrights
 from feeds.feed import Feed, load_feed
+from feeds.instruments import Instrument
 from feeds.journal import Journal
 from feeds.sessions import Calendar
 from monitord.broker import Broker, EmbeddedBroker, ExternalBroker
 from monitord.checkpoint import CheckpointFolder
 from monitord.console import Console
+from monitord.desk import Desk
 from monitord.errors import DaemonError
 from monitord.gateway.auth import Token
 from monitord.gateway.options import GatewayOptions
@@ -40,6 +42,7 @@ from monitord.pipeline import Outcome, Pipeline
 from monitord.positions import PositionSources
 from monitord.pump import Pump
 from monitord.retention import Retention
+from monitord.routing import build_routing
 from monitord.store import Store
 from monitord.systemd import notify
 from notifiers.channel import AlertChannel
@@ -47,6 +50,8 @@ from notifiers.delivery import Delivery
 from notifiers.errors import DeliveryError
 from notifiers.group import AlertConsumer, consumer_client
 from notifiers.notifier import build_notifier
+from notifiers.routing import Router, Routing
+from notifiers.silences import Silences
 from rules import exrightfile, positions, rulefile, sectors
 from rules.alert import Alert, identity
 from rules.errors import RuleError
@@ -146,7 +151,15 @@ class App:
         self._metrics.watch_engine(lambda: pipeline.engine.market.dropped, counters=pipeline.counters)
         pump = Pump(store, channel, on_published=lambda epoch, alerts: gateway.hub.hear(epoch, alerts))
         retention = Retention(store, keep_days=settings.history.keep_days)
-        deliveries = tuple(self._delivery(webhook, broker, store) for webhook in settings.notify.webhooks)
+        silences = Silences()
+        routing = await asyncio.to_thread(build_routing, settings.notify)
+        routers = await self._routers(routing, store, silences, pipeline)
+        deliveries = tuple(
+            self._delivery(webhook, broker, store, routers[webhook.name]) for webhook in settings.notify.webhooks
+        )
+        desk = Desk(deliveries, stored=store.deliveries, silences=silences, kept=store.silences)
+        await desk.load_silences()
+        self._metrics.watch_receivers(desk.counters, statuses=desk.statuses)
         health = Health(feed, pipeline, store=store, pump=pump, deliveries=deliveries)
         gateway = Gateway(
             gateway_options(settings),
@@ -156,6 +169,7 @@ class App:
             quotes=quotes,
             health=health,
             metrics=self._metrics.render,
+            desk=desk,
         )
         cleanup.push_async_callback(gateway.stop)
         cleanup.callback(self._console.stop)
@@ -182,12 +196,31 @@ class App:
             checkpoint_s=settings.engine.checkpoint_s,
         )
 
-    def _delivery(self, webhook: Webhook, broker: Broker, store: Store) -> Delivery:
+    async def _routers(
+        self, routing: Routing, store: Store, silences: Silences, pipeline: Pipeline
+    ) -> dict[str, Router]:
+        """Make each receiver's router; what inhibits now, those of before the start know from the store."""
+
+        def known(symbol: str) -> Instrument | None:
+            return pipeline.engine.market.instruments.get(symbol)
+
+        routers = {
+            name: Router(name, routing, silences=silences, known=known) for name in self._settings.notify.receiver_names
+        }
+        longest_ms = max((router.inhibitor.longest_ms for router in routers.values()), default=0)
+        if longest_ms:
+            records = await store.recent(within_ms=longest_ms)
+            alerts = [Alert.from_json(record) for record in records]
+            for router in routers.values():
+                router.inhibitor.note_all(alerts)
+        return routers
+
+    def _delivery(self, webhook: Webhook, broker: Broker, store: Store, router: Router) -> Delivery:
         options = {name: getattr(webhook, name) for name in type(webhook).model_fields}
         options["url"] = webhook.url.get_secret_value()
         options["secrets"] = tuple(secret.get_secret_value() for secret in webhook.secrets)
         consumer = AlertConsumer(consumer_client(broker.url), webhook.name)
-        return Delivery(build_notifier("webhook", **options), consumer, store.deliveries)
+        return Delivery(build_notifier("webhook", **options), consumer, store.deliveries, router=router)
 
     # ── running ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -24,6 +24,7 @@ from monitord.paging import Page, check_page
 from monitord.positions import ApiPositions
 from monitord.schema import migrate
 from monitord.silences import StoredSilences
+from notifiers.routing import DELIVERY_RULE
 from rules.alert import Alert
 
 REDRIVE_MS: Final = 24 * 3_600_000
@@ -255,6 +256,17 @@ class Store:
         """Return the event of this id, None if there is none."""
         row = await self._one("SELECT seq, id, record, epoch, off FROM events WHERE id = ?", alert_id)
         return None if row is None else StoredAlert(*row)
+
+    async def recent(self, *, within_ms: int) -> list[bytes]:
+        """Return the records of the market's events of so long before the newest of them, in store order.
+
+        By their own time: a simulated or replayed market's is not ours, which receivers' events have.
+        """
+        newest = "SELECT max(ts_event_ms) FROM events WHERE rule <> ?"
+        rows = await self._all(
+            f"SELECT record FROM events WHERE ts_event_ms >= ({newest}) - ? ORDER BY seq", DELIVERY_RULE, within_ms
+        )
+        return [row[0] for row in rows]
 
     async def counters(self, trade_date: str) -> list[EpisodeCounter]:
         """Return what that trade date ("2023-02-01") has seen, per (rule, rev, leg, symbol or group)."""

@@ -123,7 +123,8 @@ class DeliveryStore(Protocol):
     async def begin(self, receiver: str, arrivals: Sequence[Arrival]) -> int:
         """Record arrivals in order as pending, due at once or with their bucket; return how many were new.
 
-        Those dead or withheld are recorded as such, with the reason. An alert id already known for this receiver, also twice within `arrivals`, is ignored.
+        Those dead or withheld are recorded as such, with the reason. An alert id already known for this receiver, also
+        twice within `arrivals`, is ignored.
         """
 
     async def due(self, receiver: str, now_ms: int, *, limit: int) -> Sequence[PendingDelivery]:

@@ -231,7 +231,7 @@ def is_id(name: str) -> bool:
 
 
 def rule_id(document: Document, value: Value) -> str:
-    """Read a rule's id: letters, digits, `.`, `_` and `-`, at most 64; `feed` and `delivery` are taken by health events."""
+    """Read a rule's id: letters, digits, `.`, `_` and `-`, at most 64, and none of RESERVED."""
     found = text(document, value)
     if not _ID.fullmatch(found):
         hint = "letters, digits, '.', '_' and '-', at most 64, beginning with a letter or digit"

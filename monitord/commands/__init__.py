@@ -18,6 +18,9 @@ COMMANDS: Final = {
     "explain": "monitord.commands.explain",
     "replay": "monitord.commands.replay",
     "eval": "monitord.commands.eval",
+    "receivers": "monitord.commands.receivers",
+    "deliveries": "monitord.commands.deliveries",
+    "silence": "monitord.commands.silence",
     "config": "monitord.commands.config",
 }
 """Name on the command line → module."""
