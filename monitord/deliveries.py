@@ -28,6 +28,11 @@ LONGEST_ATTEMPT_MS: Final = 60_000
 _WAITS: Final = "receiver = ? AND state = 'pending' AND bundle IS NULL"
 _DUE: Final = f"{_WAITS} AND due_ms <= ?"
 _BUCKET_DUE: Final = f"{_DUE} AND bucket IS NOT NULL"
+_PLACE: Final = (
+    "CASE WHEN kind IS NULL THEN id ELSE "
+    "(SELECT min(one.id) FROM deliveries AS one WHERE one.bundle = deliveries.id) END, id"
+)
+"""A bundle comes where the first of its alerts would."""
 _REVIVE: Final = "UPDATE deliveries SET state = 'pending', due_ms = ?, since_ms = ?, reason = NULL, failures = 0"
 _LISTED: Final = (
     "id, receiver, alert_id, state, failures, (SELECT count(*) FROM attempts WHERE delivery_id = deliveries.id), "
@@ -115,10 +120,10 @@ class Deliveries:
         return await self._run(record)
 
     async def due(self, receiver: str, now_ms: int, *, limit: int) -> Sequence[PendingDelivery]:
-        """Return up to `limit` pending messages with due_ms ≤ now_ms, lowest id first; none that waits for others."""
+        """Return up to `limit` pending messages with due_ms ≤ now_ms in order; none that waits for others."""
         rows = await self._all(
             f"SELECT id, alert_id, record, failures, kind FROM deliveries WHERE {_DUE} AND bucket IS NULL "
-            "ORDER BY id LIMIT ?",
+            f"ORDER BY {_PLACE} LIMIT ?",
             (receiver, now_ms, limit),
         )
         return [_pending(row) for row in rows]

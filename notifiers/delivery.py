@@ -130,7 +130,8 @@ class DeliveryStore(Protocol):
     async def due(self, receiver: str, now_ms: int, *, limit: int) -> Sequence[PendingDelivery]:
         """Return up to `limit` pending messages whose time has come (due_ms ≤ now_ms), lowest id first.
 
-        Neither alerts in a bundle nor those in a bucket are among them.
+        A bundle comes where the first of its alerts would. Neither alerts in a bundle nor those in a bucket are among
+        them.
         """
 
     async def waiting(self, receiver: str, now_ms: int, *, stale_before_ms: int) -> Waiting:

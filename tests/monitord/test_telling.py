@@ -212,12 +212,6 @@ async def test_a_group_waits_for_its_others_and_its_next_message_for_the_interva
     await run_for(delivery_of(bot, stream, store.deliveries, grouped(wait_ms=1000, interval_ms=30_000)), wall, 2 * MIN)
     ids = [f"al_{n:05d}" for n in range(10)]
     assert bot.told() == [
-        (1000, (ids[0], ids[1], ids[2])),
-        (1010, (ids[9],)),
-        (31_000, (ids[3], ids[4])),
-        (61_000, (ids[5],)),
-        (91_000, (ids[6],)),
-    ] or bot.told() == [
         (1000, (ids[0], ids[1], ids[2], ids[3])),
         (1010, (ids[9],)),
         (31_000, (ids[4],)),
@@ -232,8 +226,8 @@ async def test_a_group_larger_than_a_message_is_told_in_several(wall: Wall, stor
     bot = Bot(wall, Pacing(bundle_alerts=4))
     stream.add(*(alert(n) for n in range(9)))
     await run_for(delivery_of(bot, stream, store.deliveries, grouped()), wall, MIN)
-    assert [len(ids) for _, ids in bot.told()] == [1, 4, 4] or [len(ids) for _, ids in bot.told()] == [4, 4, 1]
-    assert sorted(one for _, ids in bot.told() for one in ids) == [f"al_{n:05d}" for n in range(9)]
+    assert [len(ids) for _, ids in bot.told()] == [4, 4, 1]
+    assert [one for _, ids in bot.told() for one in ids] == [f"al_{n:05d}" for n in range(9)]
 
 
 async def test_the_interval_of_a_group_outlives_a_restart(wall: Wall, store: Store, stream: Stream) -> None:
@@ -333,10 +327,6 @@ async def test_what_comes_over_lunch_is_told_together_at_13_00(wall: Wall, store
         (90 * MIN, ("al_00000",)),
         (180 * MIN, ("al_00001", "al_00002")),
         (180 * MIN, ("al_00003",)),
-    ] or bot.told() == [
-        (90 * MIN, ("al_00000",)),
-        (180 * MIN, ("al_00003",)),
-        (180 * MIN, ("al_00001", "al_00002")),
     ]
     assert bot.kinds.count("digest") == 1
 
