@@ -62,11 +62,12 @@ def unheard(
     known = {instrument.symbol: instrument for instrument in instruments}
     deaf = [rule for rule in rules.rules if not _is_heard(_source(rule, known), filters, routing)] if filters else []
     places = places_of(rules) if deaf else {}
+    or_route = " or a route" if routing.routes else ""
     through = "no route and no receiver's filters let" if routing.routes else "no receiver's filters let"
     return [
         places[rule.id].warning(
             "id", f"{through} its alerts through",
-            hint=f"loosen a filter of {', '.join(filters)}{' or a route' if routing.routes else ''}; clients of the gateway are told all the same",
+            hint=f"loosen a filter of {', '.join(filters)}{or_route}; clients of the gateway are told all the same",
         )
         for rule in deaf
     ]  # fmt: skip
