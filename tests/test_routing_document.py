@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,7 @@ from rules.alert import Alert, Event, shanghai_iso
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "routing.md"
 FENCES = re.findall(r"^```(\w+)\n(.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 COMMANDS = [line for kind, text in FENCES if kind == "sh" for line in text.splitlines()]
-EXAMPLES = [
-    (text, told)
-    for (kind, text), (after, told) in zip(FENCES, FENCES[1:], strict=False)
-    if (kind, after) == ("toml", "told")
-]
+EXAMPLES = [(text, told) for (kind, text), (after, told) in pairwise(FENCES) if (kind, after) == ("toml", "told")]
 
 
 def test_every_settings_example_says_what_it_does() -> None:
