@@ -53,3 +53,4 @@ bench: $(VENV)/dev.stamp
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -f $(wildcard */*.so */*/*.so */*.pyd */*/*.pyd)

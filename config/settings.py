@@ -22,6 +22,7 @@ SHIPPED_RULES = Path(__file__).resolve().parent / "rules"
 EventName: TypeAlias = Literal[
     "pending", "fire", "resolve", "suppressed", "confirmed", "withdrawn", "nodata", "flapping", "expired"
 ]
+BoardName: TypeAlias = Literal["main", "chinext", "star", "bse", "index", "b_share", "etf", "bond"]
 TOLD: tuple[EventName, ...] = ("fire", "resolve", "confirmed", "withdrawn", "nodata", "flapping", "expired")
 """What a receiver gets unless told otherwise; pending and suppressed are stored and streamed only."""
 
@@ -60,6 +61,12 @@ def _web_address(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _plain_address(text: str) -> str:
+    if text and not re.match(r"https?://[^/\s@]+(/|$)", text):
+        raise ValueError("is no address that starts with http:// or https:// (and holds no password)")
+    return text
+
+
 def _network(text: str) -> str:
     try:
         return str(ipaddress.ip_network(text, strict=False))
@@ -67,9 +74,21 @@ def _network(text: str) -> str:
         raise ValueError(f"{text!r} is no network such as 10.0.0.0/8") from None
 
 
+def _complaint(setting: str, wrong: str, hint: str) -> PydanticCustomError:
+    """Make an error of a whole section point at the setting in it that is wrong."""
+    return PydanticCustomError("setting", "{wrong}", {"setting": setting, "wrong": wrong, "hint": hint})
+
+
+def _check_scheme(url: SecretStr | None) -> None:
+    if url is not None and not re.match(r"(rediss?|unix)://", url.get_secret_value()):
+        raise _complaint("url", "is no redis://, rediss:// or unix:// address", "redis://127.0.0.1:6379/0")
+
+
 Words: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Symbols: TypeAlias = Annotated[tuple[Annotated[str, AfterValidator(_symbol)], ...], BeforeValidator(_listed)]
 Events: TypeAlias = Annotated[tuple[EventName, ...], BeforeValidator(_listed)]
+PlainAddress: TypeAlias = Annotated[str, AfterValidator(_plain_address)]
+"""An address that is no secret: whoever has one to keep is refused."""
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Speed: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -103,18 +122,94 @@ class ReplaySection(Section):
 
 
 class XtSection(Section):
-    """xtquant (miniQMT), Windows only."""
+    """xtquant (miniQMT, or the vendor's quote service with a token), Windows only."""
 
-    symbols: Symbols = ()  # watch only these, () = the whole market
+    symbols: Symbols = ()  # watch only these, () = whole markets
+    markets: Annotated[tuple[Literal["SH", "SZ", "BJ"], ...], BeforeValidator(_listed)] = ()  # () = all three
+    # what of the markets is kept: main, chinext, star, bse, index, b_share, etf, bond; () = shares and indices
+    boards: Annotated[tuple[BoardName, ...], BeforeValidator(_listed)] = ()
+    address: str = ""  # machine of the terminal, "" = this one
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None  # of the terminal, unset = it is looked for
+    token: SecretStr | None = None  # no terminal: log in at the vendor's quote servers with this
+    data_home: Path | None = None  # with a token: where the vendor keeps its files; unset = folder data where it runs
+    servers: Words = ()  # with a token: quote servers as ip:port, () = the vendor chooses
+    pulse: Symbols = ()  # if none of these ticks, the feed is silent; () = the Shanghai index and ten liquid stocks
+    silent_s: Seconds = 10.0  # trading time without a pulse until the feed calls itself silent
+    renew_s: Seconds = 60.0  # and until it subscribes anew, then connects anew
+    reconnect_first_s: Seconds = 0.5  # first delay between attempts to connect, doubling
+    reconnect_longest_s: Seconds = 5.0  # longest delay between attempts to connect
+    timeout_s: Seconds = 30.0  # how long a call of the vendor may take
+    inbox_batches: int = Field(default=256, ge=1, le=100_000)  # pushes that may wait; beyond, the oldest is dropped
+    sectors: Words = ()  # the vendor's sectors that are taken, * allowed; () = 沪深A股, SW1*, GN*
+    download_sectors: bool = True  # let the terminal fetch its lists of sectors first, once a day
+
+    @model_validator(mode="after")
+    def _one_way(self) -> XtSection:
+        if self.symbols and self.markets:
+            raise _complaint("markets", "stands beside symbols", "a market's push holds its symbols already: name one")
+        if self.address and self.port is None:
+            raise _complaint("address", "names a machine without a port", "set feed.xt.port as well, 58610 as a rule")
+        if self.address and self.token is not None:
+            raise _complaint("token", "stands beside address", "a token needs no terminal: leave one of them out")
+        if self.silent_s > self.renew_s:
+            raise _complaint("silent_s", "is more than renew_s", "silence is told first, and mended later")
+        if self.reconnect_first_s > self.reconnect_longest_s:
+            raise _complaint("reconnect_first_s", "is more than reconnect_longest_s", "the first delay is the shortest")
+        return self
+
+
+def _stream(text: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", text):
+        return text
+    raise ValueError(f"{text!r} is no name: letters, digits, - _ . and at most 64 of them")
+
+
+StreamName: TypeAlias = Annotated[str, AfterValidator(_stream)]
+
+
+def _share(text: str) -> str:
+    found = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
+    if text == "" or (found is not None and int(found[1]) < int(found[2])):
+        return text
+    raise ValueError(f"{text!r} is no share: write 0/2 and 1/2 for the two halves of the rules")
+
+
+class RedisSection(Section):
+    """The tick stream that `monitord bridge` writes on another machine."""
+
+    url: SecretStr | None = None  # redis://, rediss:// or unix:// address; unset = that of the broker
+    stream: StreamName = "main"  # name of the stream, that of the bridge's bridge.stream
+
+    @model_validator(mode="after")
+    def _known_scheme(self) -> RedisSection:
+        _check_scheme(self.url)
+        return self
+
+
+class QuotesHttpSection(Section):
+    """Public quote pages, for users without a terminal."""
+
+    provider: Literal["tencent", "sina"] = "tencent"  # whose page is asked
+    fallback_after_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)  # until the other one is asked, 0 = never
+    symbols: Symbols = ()  # ask for these
+    files: Words = ()  # and for those in files, a code a line; neither = every share there is
+    interval_s: float = Field(default=3.0, ge=1, le=300)  # seconds in which all are asked once
+    batch: int = Field(default=800, ge=1, le=800)  # codes in one request
+    timeout_s: float = Field(default=5.0, gt=0, le=60)  # how long an answer may take
+    tencent_url: PlainAddress = ""  # another address of that page, what comes before the codes; "" = the public one
+    sina_url: PlainAddress = ""  # likewise
 
 
 class FeedSection(Section):
     """Where the ticks come from."""
 
-    name: Literal["simulated", "replay", "xt"] = "simulated"  # which of the sections below is used
+    # which of the sections below is used
+    name: Literal["simulated", "replay", "xt", "redis", "quotes_http"] = "simulated"
     simulated: SimulatedSection = SimulatedSection()
     replay: ReplaySection = ReplaySection()
     xt: XtSection = XtSection()
+    redis: RedisSection = RedisSection()
+    quotes_http: QuotesHttpSection = QuotesHttpSection()
 
     @model_validator(mode="after")
     def _has_inputs(self) -> FeedSection:
@@ -128,7 +223,17 @@ class FeedSection(Section):
         """Return the keyword arguments of the chosen feed's class; an empty list is None, which means no choice."""
         chosen: Section = getattr(self, self.name)
         values = {name: getattr(chosen, name) for name in type(chosen).model_fields}
-        return {name: None if value == () else value for name, value in values.items()}
+        return {name: None if value == () else _revealed(value) for name, value in values.items()}
+
+
+def _revealed(value: Any) -> Any:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+class RecordSection(Section):
+    """Recordings of what comes in, for `replay`."""
+
+    folder: Path | None = None  # where `monitord record`, and the daemon beside its work, write; unset = nowhere
 
 
 class RulesSection(Section):
@@ -209,10 +314,12 @@ class EngineSection(Section):
 
     window: int = Field(default=250, ge=2, le=10_000)  # bars held per symbol and period
     checkpoint_s: Seconds = 60.0  # seconds between two checkpoints of the engine's state
+    # part of the rules this engine takes where several share them: "0/2" and "1/2"; "" = all
+    share: Annotated[str, AfterValidator(_share)] = ""
 
 
 class HistorySection(Section):
-    """Events that were sent, as the gateway lists them."""
+    """Events that were sent, as the gateway lists them, and their deliveries."""
 
     keep_days: int = Field(default=90, ge=0, le=36_500)  # days until they leave the store, 0 = never
 
@@ -225,11 +332,31 @@ class BrokerSection(Section):
     socket: Path | None = None  # embedded: unix socket; unset = broker.sock in the state directory
     strict: bool = False  # embedded: fsync every write instead of every second
     password: SecretStr | None = None  # password of the broker, embedded or not
+    # embedded: lets bridges in as the user bridge, which can write tick streams and nothing else
+    bridge_password: SecretStr | None = None
 
     @model_validator(mode="after")
     def _known_scheme(self) -> BrokerSection:
-        if self.url is not None and not re.match(r"(rediss?|unix)://", self.url.get_secret_value()):
-            raise _complaint("url", "is no redis://, rediss:// or unix:// address", "redis://127.0.0.1:6379/0")
+        _check_scheme(self.url)
+        return self
+
+
+class BridgeSection(Section):
+    """`monitord bridge`: carries the feed of this machine to a daemon on another, over Redis."""
+
+    url: SecretStr | None = None  # redis://, rediss:// or unix:// address; unset = broker.url
+    stream: StreamName = "main"  # name of the stream; spare bridges of one market have the same
+    name: Annotated[str, AfterValidator(lambda text: text and _stream(text))] = (
+        ""  # of this bridge, "" = the host's name
+    )
+    keep_s: Annotated[float, Field(ge=10, le=86_400)] = (
+        600.0  # how long the stream keeps an input: 260 MB for 10 minutes
+    )
+    spool_mb: int = Field(default=2048, ge=16)  # what is kept on the disk while Redis is away; the oldest goes first
+
+    @model_validator(mode="after")
+    def _known_scheme(self) -> BridgeSection:
+        _check_scheme(self.url)
         return self
 
 
@@ -375,9 +502,14 @@ class LogSection(Section):
 
 
 def state_home() -> Path:
-    """Return systemd's $STATE_DIRECTORY, else $XDG_STATE_HOME/monitord, else ~/.local/state/monitord."""
+    """Return systemd's $STATE_DIRECTORY, else $XDG_STATE_HOME/monitord, else ~/.local/state/monitord.
+
+    On Windows it is %LOCALAPPDATA%/monitord.
+    """
     if os.environ.get("STATE_DIRECTORY"):
         return Path(os.environ["STATE_DIRECTORY"].split(":")[0])
+    if os.name == "nt" and os.environ.get("LOCALAPPDATA"):
+        return Path(os.environ["LOCALAPPDATA"]) / "monitord"
     home = os.environ.get("XDG_STATE_HOME")
     return (Path(home) if home else Path.home() / ".local" / "state") / "monitord"
 
@@ -391,12 +523,14 @@ class Settings(BaseSettings):
 
     state_dir: Path = Field(default_factory=state_home)  # journal, checkpoints, store and broker live here
     feed: FeedSection = FeedSection()
+    record: RecordSection = RecordSection()
     rules: RulesSection = RulesSection()
     positions: PositionsSection = PositionsSection()
     instruments: InstrumentsSection = InstrumentsSection()
     engine: EngineSection = EngineSection()
     history: HistorySection = HistorySection()
     broker: BrokerSection = BrokerSection()
+    bridge: BridgeSection = BridgeSection()
     gateway: GatewaySection = GatewaySection()
     notify: NotifySection = NotifySection()
     log: LogSection = LogSection()
@@ -426,8 +560,3 @@ def _secrets(value: Any) -> list[str]:
     if isinstance(value, tuple):
         return [text for member in value for text in _secrets(member)]
     return []
-
-
-def _complaint(setting: str, wrong: str, hint: str) -> PydanticCustomError:
-    """Make an error of a whole section point at the setting in it that is wrong."""
-    return PydanticCustomError("setting", "{wrong}", {"setting": setting, "wrong": wrong, "hint": hint})

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from feeds.inputs import FeedInput
 from feeds.instruments import Instrument
+from feeds.sessions import Calendar
 
 
 class Feed(Protocol):
@@ -41,10 +42,26 @@ class Feed(Protocol):
         """Return counts since open: ticks received, dropped by reason, overflows (for metrics; any thread)."""
 
 
+@runtime_checkable
+class Referenced(Protocol):
+    """What a live feed has besides, whose instruments and trading days change from day to day.
+
+    Optional: of a feed without it the instruments are asked for once, and the calendar is the built-in one.
+    """
+
+    async def trading_dates(self) -> Sequence[int]:
+        """Return the exchange's trading days (yyyymmdd) as far as the source knows; empty if it knows nothing."""
+
+    def use_calendar(self, calendar: Calendar) -> None:
+        """Take the days on which the market trades."""
+
+
 FEEDS: dict[str, str] = {
     "simulated": "feeds.simulated:SimulatedFeed",
     "replay": "feeds.replay:ReplayFeed",
     "xt": "feeds.xt:XtFeed",
+    "redis": "feeds.remote:RemoteFeed",
+    "quotes_http": "feeds.quotes_http:QuotesHttpFeed",
 }
 """Feed name in the settings → `module:class`, imported when chosen (a feed may need packages others don't have).
 

@@ -35,7 +35,9 @@ _HEADER: Final = struct.Struct("<4sHHIIQQ")
 _CHECKSUM_WORD: Final = 3
 _PRESENT: Final = struct.Struct("<Q")
 _REMEMBERED: Final = 16
-_tuples: Final[OrderedDict[bytes, tuple[str, ...]]] = OrderedDict()
+_SAMPLED: Final = 48
+_tuples: Final[OrderedDict[tuple[int, bytes, bytes, bytes], tuple[bytes, tuple[str, ...]]]] = OrderedDict()
+"""Lists of symbols met lately, as written and as a tuple, by samples of what is written."""
 _CORE_BITS: Final = (1 << len(CORE)) - 1
 
 
@@ -166,15 +168,18 @@ def _join(symbols: tuple[str, ...]) -> bytes:
 def _split(joined: bytes, n: int) -> tuple[str, ...]:
     """Return the symbols; one tuple object for equal lists, so that `Universe.rows` knows it at a glance.
 
-    Any thread may come here: each step on the dict is atomic, and two that miss at once only do the work twice.
+    A list is looked up by samples of it and then compared: to hash all of a market's 44 kB takes 0.02 ms, half of what
+    a frame's decoding may. Any thread may come here: each step on the dict is atomic, and two that miss at once only
+    do the work twice.
     """
-    known = _tuples.get(joined)
-    if known is None:
+    sample = (len(joined), joined[:_SAMPLED], joined[-_SAMPLED:], joined[:: len(joined) // _SAMPLED + 1])
+    written, known = _tuples.get(sample, (b"", ()))
+    if written != joined:
         try:
-            known = tuple(joined.decode().split("\n")) if joined else ()
+            known = tuple(joined.decode().split("\n"))
         except UnicodeDecodeError as error:
             raise FeedError(f"tick frame is corrupt: its symbols are not UTF-8 ({error})") from None
-        _tuples[joined] = known
+        _tuples[sample] = joined, known
         while len(_tuples) > _REMEMBERED:
             _tuples.popitem(last=False)
     if len(known) != n:

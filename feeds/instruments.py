@@ -38,10 +38,28 @@ class Board(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """A day's price limits as the source tells them, in yuan; 0 = there is none that day.
+
+    They hold on a day whose previous close is `prev_close_cny`, and if the source dated them (yyyymmdd), on that day.
+    """
+
+    up_cny: float
+    down_cny: float
+    prev_close_cny: float
+    date: int | None = None
+
+    def hold(self, *, prev_close_cny: float, date: int) -> bool:
+        """Tell whether these are the limits of a day (yyyymmdd) with this previous close."""
+        return self.date in (None, date) and abs(prev_close_cny - self.prev_close_cny) < 1e-6
+
+
+@dataclass(frozen=True, slots=True)
 class Instrument:
     """One listed instrument; None = unknown.
 
-    list_date: yyyymmdd of the first trading day. tick: yuan. lot: shares per lot of the volume columns.
+    list_date: yyyymmdd of the first trading day. tick: yuan. lot: shares per lot of the volume columns. limits: of one
+    day; where they don't hold, those of the board do (`price_limits`).
     """
 
     symbol: str
@@ -51,6 +69,7 @@ class Instrument:
     lot: int = 100
     list_date: int | None = None
     sectors: tuple[str, ...] = ()
+    limits: Limits | None = None
 
 
 # ── what a code tells ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -311,6 +330,8 @@ def decode_table(text: str) -> tuple[Instrument, ...]:
 
 def _instrument(place: int, entry: Any) -> Instrument:
     try:
-        return Instrument(**{**entry, "board": Board(entry["board"]), "sectors": tuple(entry["sectors"])})
+        limits = None if entry.get("limits") is None else Limits(**entry["limits"])
+        told = {"board": Board(entry["board"]), "sectors": tuple(entry["sectors"]), "limits": limits}
+        return Instrument(**{**entry, **told})
     except (KeyError, TypeError, ValueError) as error:
         raise FeedError(f"entry {place} of the table of instruments cannot be read: {error!r}") from None

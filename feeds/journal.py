@@ -124,15 +124,16 @@ class Journal:
         """Return the feed offset the newest control record of a feed with own offsets follows, -1 if there is none."""
         return self._last_follows
 
-    def append(self, value: Input, *, rest_later: bool = False) -> int:
+    def append(self, value: Input, *, rest_later: bool = False, follows: int = OWN_OFFSETS) -> int:
         """Append an input of a feed without own offsets and return the offset it gets here.
 
+        follows: what `records` shall tell beside it, for who numbers inputs in his own way.
         rest_later: leave out lazy columns that nobody has asked for; `append_rest` adds them, at the latest the next
         append or `close`. Killed before, the batch is read back without them, as from a source that has none: not for
         batches whose lazy columns anything is decided from. Raises FeedError when the disk refuses (full, read-only):
         nothing was appended, the next try may succeed.
         """
-        return self._append(value, OWN_OFFSETS, rest_later=rest_later)
+        return self._append(value, follows, rest_later=rest_later)
 
     def append_rest(self) -> bool:
         """Append what the newest record left out, if it did; return whether there was something.

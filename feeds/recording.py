@@ -14,7 +14,8 @@ How rows become inputs, the same in every run and at every speed:
 - A second of which `symbols` leaves no tick is a `Heartbeat`, so that the market clock runs as in the whole recording.
 - Where no recording brings its own marks and no row of any symbol comes for over 60 s of trading time, `silent` is put
   10 s behind the last row and `alive` before the next one.
-- Control rows are passed over: which rules, instruments and positions hold is up to whoever plays the recording.
+- Control rows (`text`: [kind, text] in JSON) are no inputs of a feed and get no offset; `recorded` yields them where
+  they stand, for who plays all that held. A feed tells of them the first table of instruments.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from feeds.errors import FeedError
-from feeds.inputs import FeedInput, Heartbeat, Mark, MarkKind
+from feeds.inputs import Control, ControlKind, FeedInput, Heartbeat, Mark, MarkKind
 from feeds.sessions import TRADING_DAY_MS, day_number, trading_clock_ms
 from feeds.tick import ABSENT, BOOK, CORE, LIMITS, REST, BoolArray, FloatArray, IntArray, TickBatch
 
@@ -57,6 +59,8 @@ _KINDS: Final = (_TICK, _HEARTBEAT, _CONTROL, *_MARKS)
 
 _WHOLE: Final = {"ts_event": pa.int64(), "recv_ms": pa.int64(), "trades": pa.int64(), "status": pa.int16()}
 _TEXT: Final = ("symbol", "kind", "text")
+_HEAD_ROWS: Final = 64
+"""Where a recording's control records are looked for without reading it: before its first ticks."""
 _EARLIEST_MS: Final = 631_152_000_000
 """1990-01-01: the exchanges are younger, and a time in seconds is far below."""
 
@@ -321,6 +325,10 @@ class Cutter:
 
     def cut(self, passage: Any) -> Iterator[FeedInput]:
         """Yield the inputs of a passage with offsets that go on from the passage before."""
+        return (one for one in self.everything(passage) if isinstance(one, FeedInput))
+
+    def everything(self, passage: Any) -> Iterator[FeedInput | Control]:
+        """Yield the inputs of a passage and the control records between them; FeedError for a record that is none."""
         clock: IntArray = passage["clock"].to_numpy()
         kinds = _texts(passage, "kind", _TICK)
         ticks = kinds == _TICK
@@ -344,9 +352,11 @@ class Cutter:
         self._next += 1
         return FeedInput(self._next - 1, value)
 
-    def _said(self, passage: Any, row: int, kind: str) -> Iterator[FeedInput]:
+    def _said(self, passage: Any, row: int, kind: str) -> Iterator[FeedInput | Control]:
         """Yield what a row says that is no tick."""
         ts_ms = passage["ts_event"][row].as_py()
+        if kind == _CONTROL:
+            yield from _control(passage["text"][row].as_py() if "text" in passage.column_names else None)
         if kind == _HEARTBEAT:
             yield self._numbered(Heartbeat(ts_ms))
         elif kind in _MARKS:
@@ -427,6 +437,17 @@ def _column(table: Any, name: str) -> FloatArray:
     return array if absent != absent else np.where(np.isnan(array), absent, array)
 
 
+def _control(text: str | None) -> Iterator[Control]:
+    """Yield the control record of a row's text; nothing for a row without one."""
+    if not text:
+        return
+    try:
+        kind, content = orjson.loads(text)
+        yield Control(ControlKind(kind), str(content))
+    except ValueError:
+        raise FeedError(f"a control row holds {text[:60]!r}; expected [kind, text] in JSON") from None
+
+
 # ── offline ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -447,3 +468,35 @@ def inputs(paths: Iterable[str | Path], symbols: Collection[str] | None = None) 
     cutter = Cutter(recordings, symbols=symbols)
     for passage in passages(recordings):
         yield from cutter.cut(passage)
+
+
+def recorded(
+    paths: Iterable[str | Path], symbols: Collection[str] | None = None, *, controls: Collection[ControlKind]
+) -> Iterator[FeedInput | Control]:
+    """Yield the inputs of these recordings, and between them each control record of these kinds that says a new thing.
+
+    Raises FeedError as `inputs` does.
+    """
+    recordings = open_recordings(paths)
+    cutter = Cutter(recordings, symbols=symbols)
+    known: dict[ControlKind, Control] = {}
+    for passage in passages(recordings):
+        for one in cutter.everything(passage):
+            if isinstance(one, FeedInput):
+                yield one
+            elif one.kind in controls and known.get(one.kind) != one:
+                known[one.kind] = one
+                yield one
+
+
+def first_control(recordings: Iterable[Recording], kind: ControlKind) -> Control | None:
+    """Return the first control record of a kind among the first rows of these recordings, if there is one."""
+    for recording in recordings:
+        if "kind" not in recording.columns:
+            continue
+        table = next(_tables(recording, rows=_HEAD_ROWS))
+        for place in np.flatnonzero(_texts(table, "kind", _TICK) == _CONTROL).tolist():
+            for control in _control(table["text"][place].as_py() if "text" in table.column_names else None):
+                if control.kind is kind:
+                    return control
+    return None

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from feeds.errors import FeedError
-from feeds.inputs import FeedInput
-from feeds.instruments import Instrument
+from feeds.inputs import ControlKind, FeedInput
+from feeds.instruments import Instrument, decode_table
 from feeds.pace import Pace
-from feeds.recording import Cutter, fingerprint, open_recordings, passages
+from feeds.recording import Cutter, Recording, fingerprint, first_control, open_recordings, passages
 from feeds.sessions import day_number
 from feeds.tick import TickBatch
 
@@ -41,6 +41,7 @@ class ReplayFeed:
         self.paced = self._pace.is_real
         self.source_id = f"replay:{fingerprint(self._paths, self._symbols)}"
         self._after = -1
+        self._instruments: Sequence[Instrument] = ()
         self._cutter: Cutter | None = None
         self._passages: Iterator[Any] = iter(())
         self._counts = {"ticks": 0, "inputs": 0, "passed_over": 0}
@@ -53,6 +54,7 @@ class ReplayFeed:
         recordings = await asyncio.to_thread(open_recordings, self._paths)
         self._cutter = Cutter(recordings, symbols=self._symbols)
         self._passages = passages(recordings)
+        self._instruments = await asyncio.to_thread(_instruments, recordings)
         self._after = after
         self._counts = dict.fromkeys(self._counts, 0)
         self._pace.start()
@@ -77,8 +79,8 @@ class ReplayFeed:
                 yield given
 
     async def instruments(self) -> Sequence[Instrument]:
-        """Return nothing: a recording holds prices, no names or listing dates."""
-        return ()
+        """Return those that `record` wrote down at the beginning; nothing where a recording holds prices alone."""
+        return self._instruments
 
     async def close(self) -> None:
         """End the iterator, also one that waits for its next moment."""
@@ -87,6 +89,11 @@ class ReplayFeed:
     def counters(self) -> Mapping[str, int]:
         """Return ticks and inputs yielded since open, and inputs passed over to get behind the offset asked for."""
         return dict(self._counts)
+
+
+def _instruments(recordings: Sequence[Recording]) -> Sequence[Instrument]:
+    control = first_control(recordings, ControlKind.INSTRUMENTS)
+    return () if control is None else decode_table(control.text)
 
 
 def _moment(given: FeedInput) -> tuple[int, int]:

@@ -269,6 +269,31 @@ class Calendar:
         """Return the calendar of `exchange_calendars` (XSHG), read once per process; it takes about 1 s."""
         return _xshg()
 
+    def overridden(self, dates: Iterable[int]) -> Calendar:
+        """Return this calendar with these trading days in place of its own, from the first of them to the last.
+
+        Raises FeedError for a number that is no date.
+        """
+        others = Calendar(dates)
+        if not len(others):
+            return self
+        first, last = others._numbers[0], others._numbers[-1]
+        merged = Calendar(())
+        merged._numbers = tuple(sorted({*(day for day in self._numbers if not first <= day <= last), *others._numbers}))
+        merged._days = frozenset(merged._numbers)
+        return merged
+
+    def differences(self, dates: Iterable[int]) -> tuple[list[int], list[int]]:
+        """Return (days of these that are none here, days here that are missing), as far as both know."""
+        others = Calendar(dates)
+        if not len(others) or not len(self):
+            return [], []
+        first = max(self._numbers[0], others._numbers[0])
+        last = min(self._numbers[-1], others._numbers[-1])
+        extra = sorted(day for day in others._days - self._days if first <= day <= last)
+        missing = sorted(day for day in self._days - others._days if first <= day <= last)
+        return [*map(_date_of, extra)], [*map(_date_of, missing)]
+
     @property
     def first_known(self) -> int | None:
         """The first trading day (yyyymmdd) of which anything is known; None if nothing is."""

@@ -1,46 +1,48 @@
-"""`XtFeed`: the vendor's terminal (miniQMT, or any xtdata service) as a feed. Windows only, live only.
+"""`XtFeed`: the vendor's terminal (miniQMT, or its quote service with a token) as a feed. Windows only, live only.
 
-The vendor's package is imported inside `open`, in an executor thread: its binaries exist for Windows alone, and its
-`__init__` asks a package index for updates, which may take ten seconds. Ticks come on the vendor's own threads,
-possibly several at once; `_on_quotes` decodes them under a lock, so that they keep one order, and pushes them into the
-inbox. The vendor swallows what a callback raises, so the callback guards and counts for itself, and never calls the
-vendor.
+Its rooms: xtlink.py calls the vendor, xtlane.py on threads that may hang, xtwatch.py decides when, xtpushes.py takes
+what comes, xtcenter.py is the quote service, xtreference.py instruments and trading dates, xtmessages.py what the
+vendor's errors mean. Here they are put together: a timer on the loop looks once a second, and starts one attempt at a
+time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random as random_module
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from importlib import import_module
-from threading import Lock
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import structlog
 
-from feeds.decode import Decoder, UnitProof, prove_units
+from feeds.decode import Decoder
 from feeds.errors import FeedError
 from feeds.inbox import TickInbox
-from feeds.inputs import FeedInput, Heartbeat, Mark, MarkKind
-from feeds.instruments import Board, Instrument, board_of, instrument_of
-from feeds.tick import TickBatch
+from feeds.inputs import FeedInput
+from feeds.instruments import Board, Instrument, board_of
+from feeds.sessions import Calendar
 from feeds.universe import is_symbol
+from feeds.xtcenter import QuoteService
+from feeds.xtlane import VendorLane
+from feeds.xtlink import Checked, Licence, Subscribed, Wanted, XtLink
+from feeds.xtmessages import explain
+from feeds.xtpushes import HEARTBEAT_MS, Pulse, Pushes, pulse_outside
+from feeds.xtreference import XtReference
+from feeds.xtwatch import LinkWatch, Patience, Step
 
 MARKETS: Final = ("SH", "SZ", "BJ")
 WATCHED_BOARDS: Final = (Board.MAIN, Board.CHINEXT, Board.STAR, Board.BSE, Board.INDEX)
 """What of a whole market is kept: its push also holds funds, bonds, warrants and repos, five times as many codes."""
-SECTORS: Final = ("沪深A股", "京市A股")
-"""The vendor's lists of all A shares."""
-SINGLE_SUBSCRIPTIONS: Final = 50
-"""Up to here symbols are subscribed one by one, beyond as a whole quote: the vendor's own advice."""
-HEARTBEAT_MS: Final = 1_000
-HEARTBEAT_LAG_MS: Final = 3_000
-"""Ticks of one moment trail in for about three seconds; the clock must not overtake them."""
-FUTURE_MS: Final = 10_000
-"""A tick further ahead of our clock than this says nothing about the time."""
-_LOG_EVERY: Final = 1_000
+PULSE: Final = (
+    "000001.SH", "600519.SH", "601318.SH", "600036.SH", "600030.SH", "601899.SH",
+    "000001.SZ", "300750.SZ", "000858.SZ", "300059.SZ", "002594.SZ",
+)  # fmt: skip
+"""The Shanghai index and ten stocks that trade every few seconds: one of them ticks whenever the market does."""
+TOKEN_TIMEOUT_S: Final = 120.0
+"""The quote service loads every instrument when it starts, which takes 15 s and more."""
+STARTING_SERVICE: Final = "starting the quote service"
 
 log = structlog.get_logger(__name__)
 _Answer = TypeVar("_Answer")
@@ -59,52 +61,85 @@ class XtFeed:
         self,
         *,
         symbols: Sequence[str] | None = None,
-        boards: Sequence[Board] | None = None,
+        markets: Sequence[str] | None = None,
+        boards: Sequence[Board | str] | None = None,
         address: str = "",
         port: int | None = None,
+        token: str | None = None,
+        data_home: Path | None = None,
+        servers: Sequence[str] | None = None,
+        pulse: Sequence[str] | None = None,
+        sectors: Sequence[str] | None = None,
+        download_sectors: bool = True,
         inbox_batches: int = 256,
         timeout_s: float = 30.0,
+        silent_s: float = 10.0,
+        renew_s: float = 60.0,
+        reconnect_first_s: float = 0.5,
+        reconnect_longest_s: float = 5.0,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
+        random: Callable[[], float] = random_module.random,
     ) -> None:
-        """Say what to watch: codes, markets out of MARKETS, or None for all markets.
+        """Say what to watch: symbols, or the boards (None = WATCHED_BOARDS) of markets (None = all).
 
-        boards: what of a market is kept, None = WATCHED_BOARDS; codes named one by one are kept whatever they are.
-        address, port: of the terminal, none = the vendor finds it. inbox_batches: pushes that may wait for the loop;
-        beyond that the oldest is dropped. timeout_s: how long a call of the vendor may take.
+        Symbols named one by one are kept whatever they are. address, port: of the terminal, none = the vendor finds it.
+        token: start the vendor's own quote service instead, which keeps its files in `data_home`, uses these `servers`
+        and listens on `port`. pulse: symbols whose silence is the feed's, None = PULSE. sectors: names or patterns of
+        the vendor's sectors, None = its industries and concepts. inbox_batches: pushes that may wait for the loop;
+        beyond that the oldest is dropped. The others are those of `Patience`. Raises FeedError for what cannot be.
         """
-        self._codes = tuple(MARKETS if symbols is None else symbols)
-        self._check_codes()
-        by_market = bool(set(self._codes) & set(MARKETS))
+        self._codes = tuple(dict.fromkeys(symbols or markets or MARKETS))
+        _check_codes(self._codes, symbols=symbols, markets=markets)
+        by_market = not symbols
         kept = tuple(WATCHED_BOARDS if boards is None else map(Board, boards))
         self._decoder = Decoder(boards=kept if by_market else None)
-        self._address, self._port = address, port
-        self.source_id = f"xt:{address}:{port or ''}:{','.join(self._codes)}"
+        self._boards = set(kept if by_market else map(board_of, self._codes))
+        pulse = PULSE if pulse is None else tuple(pulse)
+        self._pulse = Pulse(pulse)
+        self.source_id = f"xt:{'token' if token else address}:{port or ''}:{','.join(self._codes)}"
         self._inbox_batches, self._timeout_s = inbox_batches, timeout_s
         self._monotonic, self._now = monotonic, now
-        self._lock = Lock()  # decoder, proofs, clock and order of pushes; taken by the vendor's threads
-        self._counts = {"pushes": 0, "callback_errors": 0, "disconnects": 0}
-        self._proofs: dict[Board, UnitProof] = {}
-        watched = kept if by_market else set(map(board_of, self._codes))
-        self._unproven = set(watched) - {Board.INDEX, Board.UNKNOWN}
-        self._failure: FeedError | None = None
-        self._disconnected = False
-        self._clock_ms: int | None = None
-        self._frame_ms, self._frame_at = 0, 0.0
+        patience = Patience(
+            silent_s=silent_s,
+            renew_s=renew_s,
+            first_s=reconnect_first_s,
+            longest_s=reconnect_longest_s,
+            timeout_s=timeout_s,
+        )
+        self._watch = LinkWatch(patience, random=random)
+        wanted = Wanted(self._codes, by_market, pulse_outside(self._codes, pulse, by_market=by_market))
+        self._link = XtLink(
+            wanted,
+            address=address,
+            port=port,
+            on_push=self._on_push,
+            on_pulse=self._on_pulse,
+            on_status=self._on_status,
+        )
+        self._service = (
+            None if token is None else QuoteService(token, data_home=data_home, servers=servers or (), port=port)
+        )
+        self._reference = XtReference(
+            symbols=None if by_market else self._codes,
+            boards=kept,
+            sectors=sectors,
+            download_sectors=download_sectors,
+            timeout_s=timeout_s,
+        )
+        self._counts = {"disconnects": 0, "attempts": 0, "attempts_failed": 0, "clients": 0}
+        self._epochs = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._inbox: TickInbox | None = None
-        self._executor: ThreadPoolExecutor | None = None
+        self._pushes: Pushes | None = None
+        self._calls: VendorLane | None = None
+        self._queries: VendorLane | None = None
         self._beat_timer: asyncio.TimerHandle | None = None
-        self._xtdata: Any = None
-        self._client: Any = None
-        self._subscriptions: list[int] = []
-
-    def _check_codes(self) -> None:
-        wrong = [code for code in self._codes if code not in MARKETS and not is_symbol(code)]
-        if wrong or not self._codes:
-            named = f"{wrong[0]!r} is neither" if wrong else "no symbols: name"
-            raise FeedError(f"xt: {named} a code such as 600519.SH nor one of the markets {', '.join(MARKETS)}")
-        if 0 < len(set(self._codes) & set(MARKETS)) < len(set(self._codes)):
-            raise FeedError("xt: name markets or codes, not both: a market's push holds its codes already")
+        self._standing: Subscribed | None = None
+        self._attempt: Licence | None = None
+        self._checking = False
+        self._signs_seen = 0
+        self._error = ""
 
     # ── the life of the feed ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -114,36 +149,42 @@ class XtFeed:
         Raises FeedError: not installed or not for this platform, no terminal, subscription refused. Then nothing stays
         subscribed, and `close` is safe.
         """
+        self._loop = asyncio.get_running_loop()
         self._inbox = TickInbox(self._inbox_batches)
-        # One thread: the vendor's module keeps its client in a global and is not made for several callers at once.
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="xtdata")
+        self._pushes = Pushes(
+            self._decoder,
+            self._inbox,
+            pulse=self._pulse,
+            unproven=self._boards,
+            monotonic=self._monotonic,
+            now=self._now,
+        )
+        self._calls, self._queries = VendorLane("xt-link"), VendorLane("xt-query")
         try:
-            await self._call(self._connect, doing="connecting")
-            await self._call(self._subscribe, doing="subscribing")
+            await self._call(self._link.load, doing="importing the package")
+            if self._service is not None:
+                service = self._service
+                address = await self._call(service.start, doing=STARTING_SERVICE, timeout_s=TOKEN_TIMEOUT_S)
+                self._link.address, self._link.port = address
+            licence = self._new_licence()
+            standing = await self._call(
+                lambda: self._link.establish(None, licence, reconnect=False), doing="connecting", licence=licence
+            )
         except FeedError:
             await self.close()
             raise
+        self._established(standing)
         self._schedule_beat()
-        log.info("xt_opened", codes=len(self._codes), subscriptions=len(self._subscriptions))
+        log.info("xt_opened", codes=len(self._codes), subscriptions=len(standing.numbers))
 
     async def __aiter__(self) -> AsyncIterator[FeedInput]:
         """Yield batches, heartbeats and marks until `close`; raises FeedError if the ticks' units are proven wrong."""
-        if self._inbox is None:
+        if self._inbox is None or self._pushes is None:
             raise FeedError("xt: the feed is not open; call open() first")
         async for value in self._inbox:
             yield FeedInput(-1, value)
-        if self._failure is not None:
-            raise self._failure
-
-    async def instruments(self) -> Sequence[Instrument]:
-        """Return names and listing dates as the terminal has them; empty if it does not answer."""
-        if self._executor is None:
-            return ()
-        try:
-            return await self._call(self._instruments, doing="asking for instruments")
-        except FeedError as error:
-            log.warning("xt_instruments_unknown", error=str(error))
-            return ()
+        if self._pushes.failure is not None:
+            raise self._pushes.failure
 
     async def close(self) -> None:
         """End the iteration behind what has arrived, unsubscribe, disconnect. Idempotent; safe at any time."""
@@ -151,188 +192,252 @@ class XtFeed:
             self._beat_timer.cancel()
         if self._inbox is not None:
             self._inbox.close()
-        executor, self._executor = self._executor, None
-        if executor is None:
+        calls, self._calls = self._calls, None
+        queries, self._queries = self._queries, None
+        if queries is not None:
+            queries.close()
+        if calls is None:
             return
+        if self._attempt is not None:
+            self._attempt.revoked = True
+        standing, self._standing = self._standing, None
         try:
-            await self._in_executor(executor, self._disconnect)
-        except TimeoutError:
-            log.warning("xt_close_timeout", timeout_s=self._timeout_s)
-        executor.shutdown(wait=False, cancel_futures=True)
+            await calls.submit(lambda: self._leave(standing), timeout_s=self._timeout_s)
+        except (TimeoutError, FeedError) as error:
+            log.warning("xt_close_timeout", error=str(error), timeout_s=self._timeout_s)
+        calls.close()
+
+    def _leave(self, standing: Subscribed | None) -> None:
+        self._link.leave(standing)
+        if self._service is not None:
+            self._service.stop()
 
     def counters(self) -> Mapping[str, int]:
-        """Return ticks, dropped ticks by reason, overflows, guarded callback errors and disconnects since open."""
-        inbox = self._inbox.counters() if self._inbox is not None else {}
-        return {**self._decoder.counters(), **self._counts, **inbox}
+        """Return ticks and what was dropped, guarded errors, disconnects, attempts, and calls left hanging."""
+        pushes = self._pushes.counters() if self._pushes is not None else self._decoder.counters()
+        lanes = [lane for lane in (self._calls, self._queries) if lane is not None]
+        return {
+            **pushes,
+            **self._counts,
+            "calls_abandoned": sum(lane.abandoned for lane in lanes),
+            "pulse_refused": self._link.pulse_refused,
+        }
 
-    # ── calls of the vendor, each in the executor's one thread ────────────────────────────────────────────────────
+    # ── what else the terminal knows ──────────────────────────────────────────────────────────────────────────────
 
-    async def _call(self, call: Callable[[], _Answer], *, doing: str) -> _Answer:
+    async def instruments(self) -> Sequence[Instrument]:
+        """Return names, listing dates, limits and sectors as the terminal has them; empty if it does not answer."""
+        if self._queries is None or self._link.xtdata is None:
+            return ()
+        return await self._reference.instruments(self._queries, self._link.xtdata)
+
+    async def trading_dates(self) -> Sequence[int]:
+        """Return the exchange's trading days (yyyymmdd) as the terminal has them; empty if it does not answer."""
+        if self._queries is None or self._link.xtdata is None:
+            return ()
+        return await self._reference.trading_dates(self._queries, self._link.xtdata)
+
+    def use_calendar(self, calendar: Calendar) -> None:
+        """Take the days on which the market trades: silence on others is none."""
+        self._pulse.calendar = calendar
+
+    async def query(self, call: Callable[[Any], _Answer], *, doing: str, timeout_s: float | None = None) -> _Answer:
+        """Ask the vendor's `xtdata` something on the thread for queries; one that hangs is left behind.
+
+        Raises FeedError when it fails or takes over `timeout_s` (None = the feed's own), or the feed is not open.
+        """
+        queries, xtdata = self._queries, self._link.xtdata
+        if queries is None or xtdata is None:
+            raise FeedError(f"xt: {doing}: the feed is not open")
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        try:
+            return await queries.ask(lambda: call(xtdata), timeout_s=timeout_s)
+        except Exception as error:
+            raise self._told(error, doing, timeout_s) from error
+
+    # ── calls of the vendor at the start ──────────────────────────────────────────────────────────────────────────
+
+    async def _call(
+        self,
+        call: Callable[[], _Answer],
+        *,
+        doing: str,
+        timeout_s: float | None = None,
+        licence: Licence | None = None,
+    ) -> _Answer:
         """Run a blocking call of the vendor; FeedError when it fails or takes too long."""
-        assert self._executor is not None
+        assert self._calls is not None
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
         try:
-            return await self._in_executor(self._executor, call)
-        except FeedError:
+            return await self._calls.submit(call, timeout_s=timeout_s)
+        except BaseException as error:
+            if licence is not None:
+                licence.revoked = True
+            if isinstance(error, Exception):
+                raise self._told(error, doing, timeout_s) from error
             raise
-        except TimeoutError:
-            raise FeedError(f"xt: {doing} took over {self._timeout_s:g} s; restart the terminal (miniQMT)") from None
-        except Exception as error:  # the vendor raises bare Exception
-            raise FeedError(f"xt: {doing} failed: {error}; is the terminal (miniQMT) running and logged in?") from error
 
-    async def _in_executor(self, executor: ThreadPoolExecutor, call: Callable[[], _Answer]) -> _Answer:
-        return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(executor, call), self._timeout_s)
+    def _told(self, error: BaseException, doing: str, timeout_s: float) -> FeedError:
+        """Return an error of the vendor's in plain words."""
+        if isinstance(error, FeedError):
+            return error
+        if isinstance(error, TimeoutError):
+            at_fault = "check feed.xt.token" if doing == STARTING_SERVICE else "restart the terminal (miniQMT)"
+            return FeedError(f"xt: {doing} took over {timeout_s:g} s; {at_fault}")
+        text = str(error) or type(error).__name__
+        if self._service is not None:
+            text = self._service.redacted(text)
+        means = explain(text) or "is the terminal (miniQMT) running and logged in?"
+        return FeedError(f"xt: {doing} failed: {text}: {means}")
 
-    def _connect(self) -> None:
-        self._xtdata = _import_xtdata()
-        self._xtdata.enable_hello = False
-        self._xtdata.watch_xtquant_status(self._on_status)  # before connect, or the client never learns of it
-        self._client = self._xtdata.connect(self._address, self._port)
+    def _new_licence(self) -> Licence:
+        """Begin an attempt; pushes of what it subscribes count from now on, those of what stands still do."""
+        assert self._pushes is not None
+        self._epochs += 1
+        self._counts["attempts"] += 1
+        self._attempt = Licence(self._epochs)
+        standing = () if self._standing is None else (self._standing.epoch,)
+        self._pushes.epochs = frozenset((*standing, self._epochs))
+        return self._attempt
 
-    def _subscribe(self) -> None:
-        codes = list(self._codes)
-        if len(codes) > SINGLE_SUBSCRIPTIONS or set(codes) & set(MARKETS):
-            calls = [partial(self._xtdata.subscribe_whole_quote, codes, callback=self._on_quotes)]
-        else:
-            single = partial(self._xtdata.subscribe_quote, period="tick", callback=self._on_quotes)
-            calls = [partial(single, code) for code in codes]
-        for call in calls:
-            number = call()
-            if number is None or number <= 0:
-                raise FeedError(
-                    f"xt: the terminal refused a subscription (answer {number}); check the account's rights"
-                )
-            self._subscriptions.append(number)
-
-    def _disconnect(self) -> None:
-        """Unsubscribe on the very client that subscribed: the module's own function reconnects a lost one first."""
-        subscriptions, self._subscriptions = self._subscriptions, []
-        try:
-            if self._client is not None and self._client.is_connected():
-                for number in subscriptions:
-                    self._client.unsubscribe_quote(number)
-            if self._xtdata is not None:
-                self._xtdata.watch_xtquant_status(None)
-                self._xtdata.disconnect()
-        except Exception as error:  # the vendor raises bare Exception; we are leaving anyway
-            log.warning("xt_close_failed", error=str(error))
-
-    def _instruments(self) -> list[Instrument]:
-        codes = [code for code in self._codes if is_symbol(code)]
-        if len(codes) < len(self._codes):
-            codes += [code for sector in SECTORS for code in self._xtdata.get_stock_list_in_sector(sector)]
-        details = self._xtdata.get_instrument_detail_list(sorted({code for code in codes if is_symbol(code)}))
-        return [_instrument(code, detail) for code, detail in details.items() if detail]
+    def _established(self, standing: Subscribed) -> None:
+        assert self._pushes is not None
+        self._attempt = None
+        self._standing = standing
+        self._pushes.epochs = frozenset((standing.epoch,))
+        self._counts["clients"] = standing.generation
+        self._watch.established(self._monotonic())
 
     # ── callbacks, on the vendor's threads ────────────────────────────────────────────────────────────────────────
 
-    def _on_quotes(self, payload: Any) -> None:
-        try:
-            with self._lock:
-                self._receive(payload)
-        except Exception as error:  # this is the top of a foreign thread: whatever escaped would be printed and lost
-            with self._lock:
-                self._counts["callback_errors"] += 1
-                count = self._counts["callback_errors"]
-            if count % _LOG_EVERY == 1:
-                log.error("xt_callback_failed", error=repr(error), count=count)
+    def _on_push(self, epoch: int, payload: Any) -> None:
+        if self._pushes is not None:
+            self._pushes.on_push(epoch, payload)
 
-    def _receive(self, payload: Any) -> None:
-        """Decode a push and hand it on. The lock is held, so concurrent callbacks keep one order."""
-        assert self._inbox is not None
-        self._counts["pushes"] += 1
-        batch = self._decoder.decode(payload, recv_ms=int(self._now() * 1000))
-        if not len(batch) or not self._units_hold(batch):
-            return
-        self._see_time(batch)
-        if self._disconnected:
-            self._disconnected = False
-            self._inbox.push_mark(Mark(MarkKind.GAP, self._frame_ms, "the terminal was disconnected"))
-            self._inbox.push_mark(Mark(MarkKind.ALIVE, self._frame_ms, "ticks flow again"))
-        self._inbox.push(batch)
-
-    def _units_hold(self, batch: TickBatch) -> bool:
-        """Prove each board's units on its first ticks; False, and the feed ends with FeedError, if they are wrong."""
-        if self._failure is not None:
-            return False
-        if not self._unproven:
-            return True
-        for board, more in prove_units(batch, without=set(Board) - self._unproven).items():
-            proof = self._proofs[board] = self._proofs.get(board, UnitProof()).with_more(more)
-            if proof.holds:
-                self._unproven.discard(board)
-                self._decoder.trust([board])
-            elif proof.holds is False:
-                self._fail(board, proof)
-                return False
-        return True
-
-    def _fail(self, board: Board, proof: UnitProof) -> None:
-        assert self._inbox is not None
-        self._failure = FeedError(
-            f"xt: {proof.disagree} of {proof.agree + proof.disagree} ticks of board {board} have an average price of "
-            f"the day outside of their low..high (about {proof.ratio:.3g} times the price): volume is not in lots or "
-            "amount not in yuan. Compare the terminal's version with the one this feed was written for (250807)"
-        )
-        self._inbox.close()
-
-    def _see_time(self, batch: TickBatch) -> None:
-        sane = batch.ts_event_ms[batch.ts_event_ms <= batch.recv_ms + FUTURE_MS]
-        if len(sane):
-            self._frame_ms, self._frame_at = int(sane.max()), self._monotonic()
-            self._clock_ms = max(self._frame_ms - HEARTBEAT_LAG_MS, self._clock_ms or 0)
+    def _on_pulse(self, epoch: int, payload: Any) -> None:
+        if self._pushes is not None:
+            self._pushes.on_pulse(epoch, payload)
 
     def _on_status(self, status: Any) -> None:
-        """Note a lost connection at once; that it is back shows when ticks come."""
+        """Note a lost connection at once, on the vendor's thread; whether it is ours is looked at on the loop."""
         if not isinstance(status, Mapping) or status.get("status") != "disconnected":
             return
-        with self._lock:
-            self._counts["disconnects"] += 1
-            if self._disconnected or self._inbox is None:
-                return
-            self._disconnected = True
-            if self._clock_ms is not None:  # before the first tick there is no time to say it at, and nothing to freeze
-                self._inbox.push_mark(Mark(MarkKind.SILENT, self._clock_ms, "the terminal was disconnected"))
-        log.warning("xt_disconnected", address=str(status.get("address")))
+        if self._attempt is None and self._pushes is not None and self._pushes.cut_off("the terminal was disconnected"):
+            log.warning("xt_disconnected", address=str(status.get("address")))
+        try:
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._on_dropped)
+        except RuntimeError:  # the loop has closed: nobody watches any more
+            return
 
-    # ── heartbeats, on the loop ───────────────────────────────────────────────────────────────────────────────────
+    # ── the watch, on the loop ────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_dropped(self) -> None:
+        self._counts["disconnects"] += 1
+        if self._calls is not None and self._standing is not None:
+            self._watch.suspect()
+            self._act()
 
     def _schedule_beat(self) -> None:
-        self._beat_timer = asyncio.get_running_loop().call_later(HEARTBEAT_MS / 1000, self._on_second)
+        assert self._loop is not None
+        self._beat_timer = self._loop.call_later(HEARTBEAT_MS / 1000, self._on_second)
 
     def _on_second(self) -> None:
-        self._beat()
         self._schedule_beat()
+        assert self._pushes is not None
+        self._pushes.beat()
+        if self._pushes.signs_of_life != self._signs_seen:
+            self._signs_seen = self._pushes.signs_of_life
+            self._watch.alive()
+        if self._pushes.miss_pulse(self._watch.patience.silent_s):
+            log.warning("xt_silent", silent_s=round(self._pushes.silent_s(), 1))
+        self._act()
 
-    def _beat(self) -> None:
-        """Push a heartbeat if no frame came for a second: last frame's time + time since - 3 s, never going back."""
-        assert self._inbox is not None
-        if not self._lock.acquire(blocking=False):
-            return  # a frame is being decoded this very moment: no heartbeat is due, and the loop must not wait for it
+    def _act(self) -> None:
+        """Start what is due, one call at a time."""
+        if self._attempt is not None or self._checking or self._calls is None or self._pushes is None:
+            return
+        step = self._watch.step(self._monotonic(), silent_s=self._pushes.silent_s())
+        if step is Step.CHECK:
+            self._begin_check()
+        elif step is not Step.NONE:
+            self._begin_attempt(reconnect=step is Step.RECONNECT)
+
+    def _begin_check(self) -> None:
+        assert self._calls is not None
+        assert self._standing is not None
+        standing = self._standing
+        self._checking = True
+        self._begin(lambda: self._link.check(standing), self._on_checked, timeout_s=self._timeout_s)
+
+    def _on_checked(self, future: asyncio.Future[Checked]) -> None:
+        self._checking = False
+        if future.cancelled() or self._calls is None:
+            return
+        error = future.exception()
+        if error is not None:
+            self._watch.check_failed()
+        else:
+            self._watch.checked(connected=future.result().connected, same=future.result().same)
+        if error is not None or not future.result().connected:
+            assert self._pushes is not None
+            self._pushes.cut_off("the terminal was disconnected")
+        self._act()
+
+    def _begin_attempt(self, *, reconnect: bool) -> None:
+        standing, licence, timeout_s = self._standing, self._new_licence(), self._watch.attempt_timeout_s
+        log.info("xt_reconnecting" if reconnect else "xt_resubscribing", attempt=licence.epoch)
+        self._begin(
+            lambda: self._link.establish(standing, licence, reconnect=reconnect),
+            lambda future: self._on_attempted(future, licence, timeout_s),
+            timeout_s=timeout_s,
+        )
+
+    def _on_attempted(self, future: asyncio.Future[Subscribed], licence: Licence, timeout_s: float) -> None:
+        if self._calls is None or future.cancelled():
+            licence.revoked = True
+            return
+        error = future.exception()
+        if error is None:
+            self._error = ""
+            self._established(future.result())
+            log.info("xt_subscribed", client=future.result().generation, subscriptions=len(future.result().numbers))
+            return
+        licence.revoked = True
+        self._attempt = None
+        self._counts["attempts_failed"] += 1
+        self._watch.failed(self._monotonic(), hung=isinstance(error, TimeoutError))
+        told = str(self._told(error, "connecting", timeout_s))
+        if told != self._error:  # the same reason every few seconds, all night, is no news
+            self._error = told
+            log.warning("xt_attempt_failed", error=told)
+
+    def _begin(
+        self,
+        call: Callable[[], _Answer],
+        then: Callable[[asyncio.Future[_Answer]], None],
+        *,
+        timeout_s: float,
+    ) -> None:
+        """Start a call of the vendor; `then` gets its future, failed where it could not even be started."""
+        assert self._calls is not None
+        assert self._loop is not None
         try:
-            since_ms = int((self._monotonic() - self._frame_at) * 1000)
-            if self._clock_ms is None or since_ms < HEARTBEAT_MS or self._failure is not None:
-                return
-            clock_ms = self._frame_ms + since_ms - HEARTBEAT_LAG_MS
-            if clock_ms > self._clock_ms:
-                self._clock_ms = clock_ms
-                self._inbox.push_heartbeat(Heartbeat(clock_ms))
-        finally:
-            self._lock.release()
+            future = self._calls.submit(call, timeout_s=timeout_s)
+        except FeedError as error:
+            future = self._loop.create_future()
+            future.set_exception(error)
+        future.add_done_callback(then)
 
 
-def _import_xtdata() -> Any:
-    """Import the vendor's package; FeedError that says what else there is."""
-    try:
-        return import_module("xtquant.xtdata")
-    except Exception as error:  # no package, no binaries for this platform, or its own start-up failed: all end here
-        raise FeedError(
-            f"xt: the package xtquant cannot be used here ({error}). It runs on Windows beside the vendor's terminal: "
-            "install monitord[qmt] there. On another machine use a bridge that carries ticks from Windows over Redis, "
-            "or the feeds simulated and replay"
-        ) from error
-
-
-def _instrument(code: str, detail: Mapping[str, Any]) -> Instrument:
-    name, listed = detail.get("InstrumentName"), str(detail.get("OpenDate") or "")
-    known = len(listed) == 8 and listed.isdigit() and "19900101" <= listed < "21000101"
-    return instrument_of(code, name=str(name) if name else None, list_date=int(listed) if known else None)
+def _check_codes(codes: tuple[str, ...], *, symbols: Sequence[str] | None, markets: Sequence[str] | None) -> None:
+    if symbols is not None and not symbols:
+        raise FeedError("xt: no symbols: name codes such as 600519.SH, or leave them out for the whole market")
+    if symbols and markets:
+        raise FeedError("xt: name markets or symbols, not both: a market's push holds its symbols already")
+    wrong = [code for code in symbols or () if not is_symbol(code)]
+    if wrong:
+        raise FeedError(f"xt: {wrong[0]!r} is no code such as 600519.SH")
+    wrong = [code for code in markets or () if code not in MARKETS]
+    if wrong:
+        raise FeedError(f"xt: {wrong[0]!r} is none of the markets {', '.join(MARKETS)}")

@@ -16,19 +16,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 from config.settings import Settings, Webhook
 from feeds.errors import FeedError
 from feeds.exrights import HOLIDAYS_SINCE, closed_weekdays, encode_exrights
-from feeds.feed import Feed, load_feed
+from feeds.feed import Feed
 from feeds.instruments import Instrument
 from feeds.journal import Journal
 from feeds.sessions import Calendar
 from monitord.broker import Broker, EmbeddedBroker, ExternalBroker
 from monitord.checkpoint import CheckpointFolder
+from monitord.choice import build_feed
 from monitord.console import Console
 from monitord.desk import Desk
 from monitord.errors import DaemonError
@@ -41,11 +42,13 @@ from monitord.metrics import Metrics
 from monitord.pipeline import Outcome, Pipeline
 from monitord.positions import PositionSources
 from monitord.pump import Pump
+from monitord.recording import Recording
+from monitord.reference import Reference
 from monitord.retention import Retention
 from monitord.routing import build_routing
 from monitord.store import Store
 from monitord.systemd import notify
-from notifiers.channel import AlertChannel
+from notifiers.channel import AlertChannel, Fenced
 from notifiers.delivery import Delivery
 from notifiers.errors import DeliveryError
 from notifiers.group import AlertConsumer, consumer_client
@@ -56,6 +59,7 @@ from rules import exrightfile, positions, rulefile, sectors
 from rules.alert import Alert, identity
 from rules.errors import RuleError
 from rules.rule import RuleSet
+from rules.share import Share
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +75,8 @@ WATCHDOG_S: Final = 4.0
 """How often systemd's watchdog hears from us: well within the unit's WatchdogSec."""
 FAILED: Final = 1
 """Exit code of a daemon that must be started again; recovery puts right what it left behind."""
+FENCED: Final = 3
+"""Exit code of a daemon whose share of the rules another one has taken: started again, it would take it back."""
 
 
 class StartError(DaemonError):
@@ -88,7 +94,7 @@ def main(settings: Settings, *, console: Console) -> int:
         raise StartError(str(error)) from error
     except ExceptionGroup as failures:  # each was logged with its traceback at its task's top
         log.error("daemon_failed", why=[str(failure) or type(failure).__name__ for failure in failures.exceptions])
-        return FAILED
+        return FAILED if failures.subgroup(Fenced) is None else FENCED
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +105,14 @@ class Parts:
     broker: Broker
     channel: AlertChannel
     feed: Feed
+    reference: Reference
     pipeline: Pipeline
     pump: Pump
     retention: Retention
     deliveries: tuple[Delivery, ...]
     gateway: Gateway
     health: Health
+    recording: Recording | None
 
 
 class App:
@@ -132,22 +140,27 @@ class App:
     async def _build(self, cleanup: AsyncExitStack) -> Parts:
         """Make the parts; what is open is closed by `cleanup`, last opened first."""
         settings = self._settings
-        _make(settings.state_dir)
+        folder = state_folder(settings)
+        _make(folder)
         load_rules(settings)  # a bad file is said before anything is opened
         load_sectors(settings)
         exrightfile.load(settings.instruments.exright_texts())
         positions.load(settings.positions.texts())
-        feed = build_feed(settings)
-        store = await Store.open(settings.state_dir / "monitord.sqlite")
-        cleanup.push_async_callback(store.close)
         broker = build_broker(settings)
+        feed = build_feed(settings, broker_url=broker.url)
+        store = await Store.open(folder / "monitord.sqlite")
+        cleanup.push_async_callback(store.close)
         await broker.start()
         cleanup.push_async_callback(broker.stop)
-        channel = AlertChannel(broker.url)
+        channel = AlertChannel(broker.url, share=settings.engine.share)
         cleanup.push_async_callback(channel.close)
+        if settings.engine.share:
+            log.info("share_claimed", share=settings.engine.share, token=await channel.claim())
         cleanup.push_async_callback(feed.close)
         quotes = QuoteBoard()
-        pipeline = self._pipeline(feed, store, quotes)
+        recording = await self._recording(feed, cleanup)
+        reference = Reference(feed, folder=source_folder(settings, feed))
+        pipeline = self._pipeline(feed, store, quotes, reference, recording)
         self._metrics.watch_engine(lambda: pipeline.engine.market.dropped, counters=pipeline.counters)
         pump = Pump(store, channel, on_published=lambda epoch, alerts: gateway.hub.hear(epoch, alerts))
         retention = Retention(store, keep_days=settings.history.keep_days)
@@ -160,7 +173,9 @@ class App:
         desk = Desk(deliveries, stored=store.deliveries, silences=silences, kept=store.silences)
         await desk.load_silences()
         self._metrics.watch_receivers(desk.counters, statuses=desk.statuses)
-        health = Health(feed, pipeline, store=store, pump=pump, deliveries=deliveries)
+        health = Health(
+            feed, pipeline, store=store, pump=pump, deliveries=deliveries, reference=reference, recording=recording
+        )
         gateway = Gateway(
             gateway_options(settings),
             alerts=channel,
@@ -173,25 +188,44 @@ class App:
         )
         cleanup.push_async_callback(gateway.stop)
         cleanup.callback(self._console.stop)
-        return Parts(store, broker, channel, feed, pipeline, pump, retention, deliveries, gateway, health)
+        return Parts(
+            store, broker, channel, feed, reference, pipeline, pump, retention, deliveries, gateway, health, recording
+        )
 
-    def _pipeline(self, feed: Feed, store: Store, quotes: QuoteBoard) -> Pipeline:
+    async def _recording(self, feed: Feed, cleanup: AsyncExitStack) -> Recording | None:
+        """Open what is recorded beside, if anything is; raises FeedError."""
+        folder = self._settings.record.folder
+        if folder is None:
+            return None
+        recording = Recording(folder, source_id=feed.source_id, patient=not feed.paced)
+        await recording.open()
+        cleanup.push_async_callback(recording.abandon)
+        return recording
+
+    def _pipeline(
+        self, feed: Feed, store: Store, quotes: QuoteBoard, reference: Reference, recording: Recording | None
+    ) -> Pipeline:
         settings = self._settings
         self._metrics.watch_feed(feed.counters)
-        # Offsets mean nothing in another source, so each has a journal and checkpoints of its own.
-        folder = settings.state_dir / "sources" / identity(feed.source_id)
+        self._metrics.watch_reference(reference.counters)
+        folder = source_folder(settings, feed)
+        journal = Journal(folder / "journal", source_id=feed.source_id)
+        if recording is not None and not feed.has_offsets:
+            recording.go_on_behind(journal.end)
         return Pipeline(
             feed,
-            journal=Journal(folder / "journal", source_id=feed.source_id),
+            journal=journal,
             store=store,
             checkpoints=CheckpointFolder(folder / "checkpoints"),
             load_rules=lambda: load_rules(settings),
             positions=PositionSources(settings.positions.texts, store.held),
             load_sectors=lambda: load_sectors(settings),
-            load_exrights=lambda: load_exrights(settings),
+            load_exrights=lambda: load_exrights(settings, reference.calendar()),
+            reference=reference,
             on_alerts=self._tell,
             on_ticks=quotes.update,
             on_step=self._count,
+            record=None if recording is None else recording.take,
             window=settings.engine.window,
             checkpoint_s=settings.engine.checkpoint_s,
         )
@@ -216,11 +250,11 @@ class App:
         return routers
 
     def _delivery(self, webhook: Webhook, broker: Broker, store: Store, router: Router) -> Delivery:
-        options = {name: getattr(webhook, name) for name in type(webhook).model_fields}
-        options["url"] = webhook.url.get_secret_value()
-        options["secrets"] = tuple(secret.get_secret_value() for secret in webhook.secrets)
-        consumer = AlertConsumer(consumer_client(broker.url), webhook.name)
-        return Delivery(build_notifier("webhook", **options), consumer, store.deliveries, router=router)
+        share = self._settings.engine.share
+        name = f"monitord:{share}" if share else "monitord"
+        consumer = AlertConsumer(consumer_client(broker.url), webhook.name, consumer=name)
+        notifier = build_notifier("webhook", **webhook_options(webhook))
+        return Delivery(notifier, consumer, store.deliveries, router=router)
 
     # ── running ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -250,6 +284,8 @@ class App:
                 keep("gateway", parts.gateway.run),
                 keep("checkpoints", parts.pipeline.run_checkpoints),
                 keep("retention", parts.retention.run),
+                *([tasks.create_task(_record(parts.recording), name="recording")] if parts.recording else []),
+                keep("reference", lambda: parts.reference.run(lambda: self._renew(parts.pipeline))),
                 keep("reload", lambda: self._reload_on_signal(parts.pipeline)),
                 keep("vital_signs", lambda: self._take_vital_signs(parts)),
             ]
@@ -278,6 +314,7 @@ class App:
         await parts.feed.close()
         await asyncio.wait([evaluating])
         await parts.pipeline.close()
+        await _finish(parts.recording)
         waiting = await parts.pump.drain(DRAIN_S)
         pumping.cancel()
         for delivery in parts.deliveries:
@@ -294,6 +331,9 @@ class App:
         while True:
             try:
                 return await run()
+            except Fenced as error:
+                log.error("daemon_fenced", why=str(error), hint="another daemon runs this share; stop one of the two")
+                raise
             except Exception:
                 log.exception("task_failed", task=name, retry_s=backoff_s)
                 if self._fails_too_often():
@@ -330,6 +370,13 @@ class App:
                 await pipeline.reload()
             except (RuleError, OSError, UnicodeDecodeError) as error:
                 log.error("rules_rejected", why=str(error), kept=len(pipeline.rules().rules))
+
+    async def _renew(self, pipeline: Pipeline) -> None:
+        """Let new instruments and trading days take effect; with a bad file beside them the old ones stay."""
+        try:
+            await pipeline.renew_instruments()
+        except (RuleError, OSError, UnicodeDecodeError) as error:
+            log.error("instruments_rejected", why=str(error))
 
     async def _take_vital_signs(self, parts: Parts) -> None:
         """Measure how late the loop wakes, tell systemd that it does, and keep the gauges of what stands and waits."""
@@ -378,6 +425,25 @@ async def _once(name: str, run: Callable[[], Awaitable[None]]) -> None:
         raise
 
 
+async def _record(recording: Recording) -> None:
+    """Record until it is stopped; a disk that refuses ends the recording, and alerts go on."""
+    try:
+        await recording.run()
+    except FeedError as error:
+        log.error("recording_failed", why=str(error))
+        await recording.abandon()
+
+
+async def _finish(recording: Recording | None) -> None:
+    """Make the recording's last file whole; what fails is completed by the next run."""
+    if recording is None:
+        return
+    try:
+        await recording.stop()
+    except FeedError as error:
+        log.error("recording_failed", why=str(error))
+
+
 def _make(state_dir: Path) -> None:
     try:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
@@ -385,13 +451,14 @@ def _make(state_dir: Path) -> None:
         raise StartError(f"state_dir {state_dir} cannot be made: {error.strerror}; set another state_dir") from error
 
 
+def state_folder(settings: Settings) -> Path:
+    """Return the folder of journal, checkpoints and store: of one process alone, so each share has its own."""
+    share = settings.engine.share
+    return settings.state_dir / f"share-{share.replace('/', '-of-')}" if share else settings.state_dir
+
+
 async def _until(event: asyncio.Event) -> None:
     await event.wait()
-
-
-def build_feed(settings: Settings) -> Feed:
-    """Make the chosen feed; raises FeedError."""
-    return load_feed(settings.feed.name)(**settings.feed.arguments())
 
 
 def build_broker(settings: Settings) -> Broker:
@@ -399,13 +466,26 @@ def build_broker(settings: Settings) -> Broker:
     section = settings.broker
     if section.url is not None:
         return ExternalBroker(section.url.get_secret_value())
+    if settings.engine.share:
+        raise StartError(
+            "engine.share needs a Redis that all shares have in common, which none of them stops: set broker.url"
+        )
     return EmbeddedBroker(
         settings.state_dir / "broker",
         port=section.port,
         socket=section.socket,
         strict=section.strict,
         password=None if section.password is None else section.password.get_secret_value(),
+        bridge_password=None if section.bridge_password is None else section.bridge_password.get_secret_value(),
     )
+
+
+def webhook_options(webhook: Webhook) -> dict[str, Any]:
+    """Turn a receiver's settings into its options, secrets in plain text."""
+    options = {name: getattr(webhook, name) for name in type(webhook).model_fields}
+    options["url"] = webhook.url.get_secret_value()
+    options["secrets"] = tuple(secret.get_secret_value() for secret in webhook.secrets)
+    return options
 
 
 def gateway_options(settings: Settings) -> GatewayOptions:
@@ -428,15 +508,21 @@ def load_sectors(settings: Settings) -> dict[str, tuple[str, ...]]:
     return sectors.load(settings.instruments.texts())
 
 
-def load_exrights(settings: Settings) -> str:
+def source_folder(settings: Settings, feed: Feed) -> Path:
+    """Return where the state of this source is: offsets mean nothing in another one, so each has its own."""
+    return state_folder(settings) / "sources" / identity(feed.source_id)
+
+
+def load_exrights(settings: Settings, calendar: Calendar) -> str:
     """Read and check every ex-rights file and add the exchange's holidays, as the text of a control record.
 
     Raises RuleFileError with all findings, or OSError.
     """
     days = exrightfile.load(settings.instruments.exright_texts())
-    return encode_exrights(days, closed=closed_weekdays(Calendar.xshg(), since=HOLIDAYS_SINCE))
+    return encode_exrights(days, closed=closed_weekdays(calendar, since=HOLIDAYS_SINCE))
 
 
 def load_rules(settings: Settings) -> RuleSet:
-    """Read and check every rule file; raises RuleFileError with all findings, or OSError."""
-    return rulefile.load(settings.rules.texts(), language=settings.rules.language)
+    """Read and check every rule file, keep our share; raises RuleFileError with all findings, or OSError."""
+    share = Share.parse(settings.engine.share) if settings.engine.share else None
+    return rulefile.load(settings.rules.texts(), language=settings.rules.language, share=share)

@@ -16,8 +16,11 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote
@@ -25,8 +28,10 @@ from urllib.parse import quote
 import structlog
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
+from feeds.connection import heeding_cancel
+from feeds.tickstream import ACL_COMMANDS, PREFIX
 from monitord.errors import BrokerError
-from notifiers.channel import connect_to, heeding_cancel
+from notifiers.channel import connect_to
 from notifiers.errors import DeliveryError
 
 OLDEST_VERSION: Final = (6, 2)
@@ -58,6 +63,38 @@ class Broker(Protocol):
         """Stop what `start` started. Idempotent."""
 
 
+@dataclass(frozen=True, slots=True)
+class BrokerFacts:
+    """What a broker says of itself. ahead_s: its clock minus ours; warnings: what endangers alerts, in words."""
+
+    version: str
+    ahead_s: float
+    warnings: tuple[str, ...]
+
+
+async def broker_facts(url: str) -> BrokerFacts:
+    """Ask a broker; raises BrokerError if it can't be reached, refuses us or is too old."""
+    try:
+        redis = connect_to(url)
+    except DeliveryError as error:
+        raise BrokerError(str(error)) from None
+    try:
+        facts = await redis.info("everything")
+        asked_s = time.time()
+        seconds, microseconds = await redis.time()
+        answered_s = time.time()
+    except (RedisError, OSError) as error:
+        if _is_refused_login(error):
+            raise BrokerError(f"the broker refuses the login ({error}); check broker.url and its password") from None
+        raise BrokerError(f"the broker cannot be used: {error}; check broker.url and that it runs") from None
+    finally:
+        await redis.aclose()
+    version = str(facts.get("redis_version", "0"))
+    _check_version(version)
+    ahead_s = seconds + microseconds / 1e6 - (asked_s + answered_s) / 2
+    return BrokerFacts(version, ahead_s, tuple(unsafe_settings(facts)))
+
+
 class ExternalBroker:
     """A Redis or Valkey that somebody else runs."""
 
@@ -67,22 +104,8 @@ class ExternalBroker:
 
     async def start(self) -> None:
         """Check version and persistence; raises BrokerError if it can't be reached, refuses us or is too old."""
-        try:
-            redis = connect_to(self.url)
-        except DeliveryError as error:
-            raise BrokerError(str(error)) from None
-        try:
-            facts = await redis.info("everything")
-        except (RedisError, OSError) as error:
-            if _is_refused_login(error):
-                raise BrokerError(
-                    f"the broker refuses the login ({error}); check broker.url and its password"
-                ) from None
-            raise BrokerError(f"the broker cannot be used: {error}; check broker.url and that it runs") from None
-        finally:
-            await redis.aclose()
-        _check_version(str(facts.get("redis_version", "0")))
-        for warning in unsafe_settings(facts):
+        facts = await broker_facts(self.url)
+        for warning in facts.warnings:
             log.warning("broker_not_durable", why=warning)
 
     async def run(self) -> None:
@@ -108,17 +131,20 @@ class EmbeddedBroker:
         socket: Path | None = None,
         strict: bool = False,
         password: str | None = None,
+        bridge_password: str | None = None,
         start_s: float = START_S,
     ) -> None:
         """Name the folder of its files; nothing is started.
 
         port: 0 = unix socket only. socket: default broker.sock in the folder. strict: fsync each write (AOF always)
-        instead of each second. start_s: the deadline of a start.
+        instead of each second. bridge_password: lets bridges in as the user `bridge`, which can write tick streams and
+        heartbeats and nothing else. start_s: the deadline of a start.
         """
         self.folder = folder.absolute()
         self.port = port
         self.socket = (socket or folder / "broker.sock").absolute()
         self._strict, self._password, self._start_s = strict, password, start_s
+        self._bridge_password = bridge_password
         self._child: subprocess.Popen[bytes] | None = None
         self._stopping = False
         self._counters = {"starts": 0, "adoptions": 0, "deaths": 0}
@@ -264,6 +290,10 @@ class EmbeddedBroker:
         }
         if self._password:
             lines["requirepass"] = _quoted(self._password)
+        if self._bridge_password:
+            digest = sha256(self._bridge_password.encode()).hexdigest()
+            keys = f"~{PREFIX}ticks:* ~{PREFIX}bridge:*"
+            lines["user"] = f"bridge on #{digest} resetkeys resetchannels {keys} {ACL_COMMANDS}"
         return "".join(f"{name} {value}\n" for name, value in lines.items())
 
     async def _adopt_if_ready(self) -> bool:

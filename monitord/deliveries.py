@@ -344,6 +344,14 @@ class Deliveries:
         rows = await self._all("SELECT receiver, state, count(*) FROM deliveries GROUP BY receiver, state", ())
         return {(receiver, state): count for receiver, state, count in rows}
 
+    async def prune(self, *, created_before_ms: int, at_once: int) -> int:
+        """Delete up to `at_once` deliveries of that age and their attempts, none that is pending; return how many."""
+        sql = (
+            "DELETE FROM deliveries WHERE id IN "
+            "(SELECT id FROM deliveries WHERE state <> 'pending' AND created_ms < ? LIMIT ?)"
+        )
+        return await self._run(lambda db: db.execute(sql, (created_before_ms, at_once)).rowcount)
+
     async def _all(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         return await self._run(lambda db: db.execute(sql, values).fetchall())
 

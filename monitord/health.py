@@ -9,6 +9,8 @@ from typing import Any, Final
 from feeds.feed import Feed
 from monitord.pipeline import Pipeline
 from monitord.pump import Pump
+from monitord.recording import Recording
+from monitord.reference import Reference
 from monitord.store import Store
 from notifiers.delivery import Delivery
 
@@ -27,10 +29,14 @@ class Health:
         store: Store,
         pump: Pump,
         deliveries: tuple[Delivery, ...],
+        reference: Reference | None = None,
+        recording: Recording | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._feed, self._pipeline = feed, pipeline
         self._store, self._pump, self._deliveries = store, pump, deliveries
+        self._reference = reference
+        self._recording = recording
         self._monotonic = monotonic
         self._started_s = monotonic()
         self.lag_s = 0.0
@@ -70,7 +76,9 @@ class Health:
                 "dropped": dict(engine.market.dropped),
                 **self._pipeline.counters(),
             },
+            "reference": {} if self._reference is None else dict(self._reference.report()),
             "outbox": dict(self._pump.counters()),
             "receivers": {delivery.name: dict(delivery.counters()) for delivery in self._deliveries},
+            **({} if self._recording is None else {"recording": dict(self._recording.counters())}),
             "loop_lag_s": round(self.lag_s, 4),
         }

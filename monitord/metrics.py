@@ -62,6 +62,10 @@ class Metrics:
         """Show receivers: monitord_deliveries_total{receiver,result}, monitord_receiver_state{receiver,state}."""
         self.registry.register(_Receivers(counters, statuses))
 
+    def watch_reference(self, counters: Callable[[], Mapping[str, int]]) -> None:
+        """Show what is known of instruments, and where feed and tables disagree, as monitord_reference{what=…}."""
+        self.registry.register(_ReferenceCounts(counters))
+
     def render(self) -> bytes:
         """Return the text of /metrics; its content type is CONTENT_TYPE."""
         return generate_latest(self.registry)
@@ -102,3 +106,16 @@ class _Receivers(Collector):
             for state in ReceiverStatus:
                 states.add_metric([receiver, str(state)], float(state == status))
         yield states
+
+
+class _ReferenceCounts(Collector):
+    def __init__(self, counters: Callable[[], Mapping[str, int]]) -> None:
+        self._counters = counters
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(
+            "monitord_reference", "Instruments, limits and trading days of the feed, and disagreements", labels=["what"]
+        )
+        for name, count in self._counters().items():
+            family.add_metric([name], count)
+        yield family

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
@@ -29,6 +30,7 @@ from feeds.tick import CORE, TickBatch
 from monitord.checkpoint import Checkpoint, CheckpointFolder
 from monitord.errors import CheckpointError, EngineError, StoreError
 from monitord.failures import Failures, Place
+from monitord.inputlog import InputLog
 from monitord.positions import Listed, PositionSources
 from rules.alert import Alert
 from rules.engine import CHECKPOINT_VERSION, Engine
@@ -50,9 +52,18 @@ journaled, whose decoding holds up the loop as well, for 20 ms a market."""
 QUIET_WITHIN_S: Final = 5.0
 """How long a checkpoint waits for the moment behind a batch at which everyone is told: begun just before the next one,
 it would hold that one's events up for as long as the state takes to copy."""
-EARLY_SYNC_TICKS: Final = 1000
-"""From so many ticks on the journal is synced while the engine thinks: that takes as long, and 2 ms of the disk's time
-are no burden for a market, as they would be for each of hundreds of single ticks a second."""
+DOUBTS_AT_ONCE: Final = 20
+"""Ex-rights days not believed that are logged of one input."""
+
+
+class InstrumentSource(Protocol):
+    """Where the pipeline has the instruments from (`Reference`); without one it asks its feed."""
+
+    async def start(self) -> None:
+        """Learn what there is, behind the opening of the feed and before its first tick."""
+
+    async def instruments(self) -> Sequence[Instrument]:
+        """Return the instruments as they are known now."""
 
 
 class Outbox(Protocol):
@@ -85,7 +96,7 @@ class Pipeline:
     """Runs one feed through one engine. `recover` once, then `run`; the other methods may be called from other tasks.
 
     on_alerts, on_ticks, on_step: called on the loop with events after their commit, with every batch after that, and
-    with what each input gave.
+    with what each input gave. record: called last with each input and its offset (-1: a control record without one).
     """
 
     def __init__(
@@ -99,30 +110,31 @@ class Pipeline:
         positions: PositionSources | None = None,
         load_sectors: Callable[[], Mapping[str, Sequence[str]]] = dict,
         load_exrights: Callable[[], str] = lambda: NO_EXRIGHTS,
+        reference: InstrumentSource | None = None,
         on_alerts: Callable[[Sequence[Alert]], None],
         on_ticks: Callable[[TickBatch], None] = lambda batch: None,
         on_step: Callable[[Outcome], None] = lambda outcome: None,
+        record: Callable[[Input, int], Awaitable[None]] | None = None,
         window: int = 250,
         checkpoint_s: float = 60.0,
     ) -> None:
         self._feed = feed
-        self._journal = journal
+        self._journal, self._log = journal, InputLog(journal)
         self._store = store
         self._checkpoints = checkpoints
         self._load_rules = load_rules
         self._positions = positions
         self._load_sectors = load_sectors
         self._load_exrights = load_exrights
+        self._reference = reference
         self._of_feed: Sequence[Instrument] = ()
         self._on_alerts = on_alerts
         self._on_ticks = on_ticks
         self._on_step = on_step
+        self._record = record
         self._window = window
         self._checkpoint_s = checkpoint_s
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        self._syncs = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
-        self._syncing: Future[None] | None = None
-        """A sync of the journal that runs beside the engine; whoever uses the journal next waits for it."""
         self._quiet_timer: asyncio.TimerHandle | None = None
         self._quiet = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -140,6 +152,7 @@ class Pipeline:
         self._journal_read = -1
         self._offset_due = 0.0
         self._trim_before = -1
+        self._doubts_told = 0
         self._failures = Failures(journal.folder.parent / "failed", source_id=feed.source_id)
         self.caught_up = asyncio.Event()
         """Set once recovery is over and today's rules are in force."""
@@ -150,8 +163,10 @@ class Pipeline:
         return self._engine
 
     def counters(self) -> Mapping[str, int]:
-        """Return counts since the start: inputs passed over because the engine fails at them; any thread."""
-        return {"passed_over": self._failures.passed_over}
+        """Return counts since the start: inputs passed over because the engine fails at them, days of ex-rights that
+        were told and are not believed; any thread."""
+        doubts = len(self._engine.market.exrights.unbelieved)
+        return {"passed_over": self._failures.passed_over, "exrights_not_believed": doubts}
 
     # ── recovery ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -176,7 +191,7 @@ class Pipeline:
         log.info("recovered", source=source, offset=self._engine.offset, run_again_to=self._settled_at)
 
     def _restore(self) -> None:
-        self._engine, self._journal_read = Engine(window=self._window), -1
+        self._engine, self._journal_read, self._doubts_told = Engine(window=self._window), -1, 0
         kept = self._checkpoints.newest(self._feed.source_id, state_format=STATE_FORMAT)
         if kept is not None and kept.meta["journal"] > self._journal.end:
             # Somebody took the journal away: its offsets begin anew, and the checkpoint's mean nothing in it.
@@ -221,11 +236,20 @@ class Pipeline:
         return True
 
     async def _settle(self, rules: RuleSet) -> None:
-        """End recovery: number episodes above what the store holds, then put today's instruments and rules in force."""
+        """End recovery: number episodes above what the store holds, then put today's instruments and rules in force.
+
+        First the control records that come behind the last input there is to run again: today's go on from them.
+        """
+        if self._controls:
+            with self._remembering():
+                alerts = await self._in_engine(self._take_queued)
+                await self._commit(alerts, self._engine.offset)
         date_ms = self._engine.market.clock_ms
         counts = await self._store.episodes(since_date=date_text(date_ms) if date_ms else "")
         await self._in_engine(lambda: self._engine.raise_episodes(counts))
-        self._of_feed = await self._feed.instruments()
+        if self._reference is not None:
+            await self._reference.start()
+        self._of_feed = await (self._reference or self._feed).instruments()
         await self._take_over(ControlKind.INSTRUMENTS, await self._instruments())
         await self._take_over(ControlKind.EXRIGHTS, await asyncio.to_thread(self._load_exrights))
         await self._take_over(ControlKind.POSITIONS, await self._position_source())
@@ -291,8 +315,7 @@ class Pipeline:
         """
         if self._ahead:
             return None
-        self._await_sync()
-        self._journal.sync()
+        self._log.sync()
         return self._engine.checkpoint()
 
     async def reload(self) -> None:
@@ -311,6 +334,20 @@ class Pipeline:
             if rules.source != self._engine.rules.source:
                 await self._control(Control(ControlKind.RULES, rules.source))
         log.info("rules_loaded", rules=len(rules.rules))
+
+    async def renew_instruments(self) -> None:
+        """Take what is known of instruments and trading days now, where it is news; rules and positions stay.
+
+        Raises RuleError, OSError, FeedError or StoreError, and changes nothing, if a file beside them is bad.
+        """
+        await self.caught_up.wait()
+        async with self._turn:
+            self._of_feed = await (self._reference or self._feed).instruments()
+            instruments = await self._instruments()
+            exrights = await asyncio.to_thread(self._load_exrights)
+            await self._take_over(ControlKind.INSTRUMENTS, instruments)
+            await self._take_over(ControlKind.EXRIGHTS, exrights)
+        log.info("instruments_taken", instruments=len(self._of_feed))
 
     async def positions(self) -> Sequence[Listed]:
         """Return the positions of files and API as they are now; raises as `PositionSources.source` does."""
@@ -374,9 +411,8 @@ class Pipeline:
             self._closed = True
         if self._quiet_timer is not None:
             self._quiet_timer.cancel()
-        await self._in_engine(self._close_journal)
+        await self._in_engine(self._log.close)
         self._thread.shutdown()
-        self._syncs.shutdown()
 
     async def _commit_last(self) -> None:
         """Commit the offset of the last input, unless its events are missing in the store."""
@@ -400,6 +436,8 @@ class Pipeline:
             await asyncio.sleep(0)  # the pump was woken, and its way is the longer one
             self._on_ticks(given.value)
             self._quiet_timer = asyncio.get_running_loop().call_later(QUIET_AFTER_S, self._on_quiet)
+        if self._record is not None:
+            await self._record(given.value, outcome.offset)
 
     def _evaluate(self, given: FeedInput) -> Outcome:
         """Take one input on the engine thread; events are on disk as journaled inputs before anyone hears of them."""
@@ -407,16 +445,24 @@ class Pipeline:
         alerts: list[Alert] = []
         self._check_stored()
         offset = given.offset if self._feed.has_offsets else self._append(given.value)
+        alerts += self._take_queued(before=given.offset)
         self._ahead = True
-        while self._controls and self._controls[0][0] < given.offset:
+        alerts += self._step(given.value, Place(False, offset), offset=offset)
+        if alerts and not self._feed.has_offsets:
+            self._log.secure()
+        self._tell_doubts()
+        ticks = len(given.value) if isinstance(given.value, TickBatch) else 0
+        return Outcome(alerts, _stamps(given.value), ticks, offset, time.perf_counter() - started)
+
+    def _take_queued(self, *, before: int | None = None) -> list[Alert]:
+        """Take the journaled control records that follow an input older than `before`; None: all there are."""
+        alerts: list[Alert] = []
+        self._ahead = True
+        while self._controls and (before is None or self._controls[0][0] < before):
             _, control = self._controls.popleft()
             self._journal_read += 1
             alerts += self._step(control, Place(True, self._journal_read))
-        alerts += self._step(given.value, Place(False, offset), offset=offset)
-        if alerts and not self._feed.has_offsets:
-            self._secure()
-        ticks = len(given.value) if isinstance(given.value, TickBatch) else 0
-        return Outcome(alerts, _stamps(given.value), ticks, offset, time.perf_counter() - started)
+        return alerts
 
     def _step(self, value: Input, place: Place, *, offset: int = -1) -> list[Alert]:
         """Let the engine take an input of feed or journal; where it has failed at it too often, a gap instead.
@@ -437,16 +483,24 @@ class Pipeline:
             self._note_failure(value, place, error)
             raise EngineError(f"the engine failed at {place}: {type(error).__name__}: {error}") from error
 
+    def _tell_doubts(self) -> None:
+        """Log each ex-rights day that is not believed, once; of many at once, as a broken feed brings them, some."""
+        doubts, told = self._engine.market.exrights.unbelieved, self._doubts_told
+        if len(doubts) == told:
+            return
+        self._doubts_told = len(doubts)
+        for (symbol, date), why in islice(doubts.items(), told, told + DOUBTS_AT_ONCE):
+            hint = "if it is one, tell by how much: instruments.exrights in the settings"
+            log.warning("exright_not_believed", symbol=symbol, date=date, why=why, hint=hint)
+        if len(doubts) > told + DOUBTS_AT_ONCE:
+            log.warning("exrights_not_believed", more=len(doubts) - told - DOUBTS_AT_ONCE)
+
     def _note_failure(self, value: Input, place: Place, error: Exception) -> None:
         """Keep the input aside, and journal that the engine failed at it."""
         record = self._failures.note(place, value, error, rules=self._engine.rules.source)
+        behind = max(self._engine.offset, self._journal.newest_follows)
         try:
-            self._await_sync()
-            if self._feed.has_offsets:
-                self._journal.append_control(record, follows=max(self._engine.offset, self._journal.newest_follows))
-            else:
-                self._journal.append(record)
-            self._journal.sync()
+            self._log.append_control(record, follows=behind if self._feed.has_offsets else None)
         except FeedError as refused:
             log.error("failure_not_journaled", input=str(place), why=str(refused))
 
@@ -467,80 +521,40 @@ class Pipeline:
                 self._broken_off = str(error) or type(error).__name__
             raise
 
-    # ── the journal of a live feed, on the engine thread ──────────────────────────────────────────────────────────
+    # ── the journal, on the engine thread ─────────────────────────────────────────────────────────────────────────
 
     def _append(self, value: Input) -> int:
-        """Journal an input and return its offset; a large batch is written and synced while the engine takes it.
+        """Journal an input of a live feed and return its offset.
 
         Its book may only wait while no rule reads it: killed between the two records, recovery would decide without it.
         """
-        self._await_sync()
         unread = set(self._engine.market.latest.columns) <= set(CORE)
-        if isinstance(value, TickBatch) and len(value) >= EARLY_SYNC_TICKS:
-            offset = self._journal.end + 1
-            self._syncing = self._syncs.submit(self._append_and_sync, value, rest_later=unread)
-        else:
-            offset = self._journal.append(value, rest_later=unread)
-        self._journal_read = offset
-        return offset
-
-    def _append_and_sync(self, value: Input, *, rest_later: bool) -> None:
-        self._journal.append(value, rest_later=rest_later)
-        self._journal.sync()
-
-    def _secure(self) -> None:
-        """Put the input just taken on the disk: there are events to tell."""
-        if not self._await_sync():
-            self._journal.sync()
-
-    def _await_sync(self) -> bool:
-        """Wait for a sync under way, if there is one, and return whether there was; raises FeedError if it failed."""
-        syncing, self._syncing = self._syncing, None
-        if syncing is None:
-            return False
-        syncing.result()
-        return True
+        self._journal_read = self._log.append(value, rest_later=unread)
+        return self._journal_read
 
     def _on_quiet(self) -> None:
         """Let the engine thread complete the newest batch, and a checkpoint begin; on the loop."""
         self._quiet_timer = None
         if not self._closed:
-            self._thread.submit(self._finish)
+            self._thread.submit(self._log.finish)
             self._quiet.set()
-
-    def _finish(self) -> None:
-        """Journal what the newest batch left out and sync it, so that the next sync has only its own input to write."""
-        try:
-            self._await_sync()
-            if self._journal.append_rest():
-                self._journal.sync()
-        except FeedError as error:  # the next input tries again, and ends the pipeline if it must
-            log.warning("journal_rest_failed", why=str(error))
-        except Exception:  # nobody waits for this turn of the thread
-            log.exception("journal_rest_failed")
-
-    def _close_journal(self) -> None:
-        try:
-            self._await_sync()
-        finally:
-            self._journal.close()
 
     async def _control(self, control: Control) -> None:
         """Journal a control record behind the last input, sync it, and let it take effect."""
         with self._remembering():
             alerts = await self._in_engine(lambda: self._take_control(control))
             await self._commit(alerts, self._engine.offset)
+        if self._record is not None:
+            await self._record(control, -1 if self._feed.has_offsets else self._journal_read)
 
     def _take_control(self, control: Control) -> list[Alert]:
         self._check_stored()
         self._engine.check(control)  # what is refused is not journaled
-        self._await_sync()
-        if self._feed.has_offsets:
-            offset = -1
-            self._journal_read = self._journal.append_control(control, follows=self._engine.offset)
-        else:
-            offset = self._journal_read = self._journal.append(control)
-        self._journal.sync()
+        # A trimmed stream may begin behind inputs that records here follow already.
+        newest = max(self._engine.offset, self._journal.newest_follows)
+        follows = newest if self._feed.has_offsets else None
+        self._journal_read = self._log.append_control(control, follows=follows)
+        offset = self._journal_read if follows is None else -1
         self._ahead = True
         try:
             return self._engine.step(control, offset=offset)

@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 
 from monitord.store import Batch, Store
-from notifiers.channel import AlertChannel, Behind, ChannelDown, Outgoing
+from notifiers.channel import AlertChannel, Behind, ChannelDown, Outgoing, Receipt
 from rules.alert import stamp_published
 
 BATCH_ROWS: Final = 256
@@ -57,6 +57,8 @@ class Pump:
         self._closing = asyncio.Event()
         self._finished = asyncio.Event()
         self._pause_s = FIRST_PAUSE_S
+        self._seen = ("", 0)
+        """Epoch and greatest offset the broker was ever seen to have, ours or another publisher's."""
         self._counters = dict.fromkeys(("published", "duplicates", "redrives", "failures"), 0)
         self.up = False
         """Whether the broker took the last thing offered (for readiness)."""
@@ -109,9 +111,10 @@ class Pump:
         """Publish a batch and mark it sent; an empty one only asks whether the broker has all it acknowledged."""
         rows, epoch, acked = batch.rows, batch.epoch, batch.acked
         if not rows:
-            head = await self._channel.head()
-            if epoch == "" or head.epoch != epoch or head.top < acked:
-                raise Behind(f"the broker has epoch {head.epoch!r} top {head.top}, not {epoch!r} {acked}")
+            head, kept = await self._channel.kept()
+            if epoch == "" or head.epoch != epoch or kept < acked:
+                raise Behind(f"the broker has epoch {head.epoch!r} top {kept}, not {epoch!r} {acked}")
+            self._see(epoch, head.top, at_least=head.top)
             return
         now_ms = time.time_ns() // 1_000_000
         outgoing = [
@@ -120,6 +123,7 @@ class Pump:
         receipts = await self._channel.publish(outgoing, epoch=epoch, acked=acked)
         self._on_published(epoch, [(receipt.off, alert) for receipt, alert in zip(receipts, outgoing, strict=True)])
         await asyncio.sleep(0)  # whoever was told sends first: the store's thread would take the interpreter from him
+        self._see(epoch, max(receipt.off for receipt in receipts), at_least=_top_before(receipts))
         await self._store.mark_sent(
             [(row.seq, receipt.off) for row, receipt in zip(rows, receipts, strict=True)], epoch=epoch
         )
@@ -127,14 +131,25 @@ class Pump:
         self._counters["duplicates"] += duplicates
         self._counters["published"] += len(receipts) - duplicates
 
+    def _see(self, epoch: str, top: int, *, at_least: int | None) -> None:
+        """Remember how far the broker was; raises Behind where it gives offsets of this epoch for the second time.
+
+        Another publisher may be away whose alerts they were; nobody but us can tell then. at_least: the top as it is
+        now, None = not told.
+        """
+        seen = self._seen[1] if self._seen[0] == epoch else 0
+        self._seen = epoch, max(seen, top)
+        if at_least is not None and at_least < seen:
+            raise Behind(f"the broker is at {at_least} and was at {seen} before, both in epoch {epoch!r}")
+
     async def _redrive(self, behind: Behind) -> None:
-        """Begin a new epoch and put everything kept back into the outbox.
+        """Go on in a new epoch, ours or one that another publisher has begun, with everything kept in the outbox again.
 
         The broker first: should we die in between, the store's old epoch makes the next publish `behind` once more.
         """
         before, acked = await self._store.acked()
         try:
-            epoch, base = await self._channel.begin_epoch(acked=acked)
+            epoch, base = await self._channel.begin_epoch(acked=max(acked, self._seen[1]), ours=before)
         except ChannelDown as error:
             await self._back_off(error)
             return
@@ -163,3 +178,8 @@ class Pump:
         with suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 await self._closing.wait()
+
+
+def _top_before(receipts: Sequence[Receipt]) -> int | None:
+    """Return the top before the first offset that was given now, None where all had been published before."""
+    return next((receipt.off - 1 for receipt in receipts if not receipt.duplicate), None)

@@ -31,7 +31,7 @@ class Retention:
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """keep_days: counted from the sending of an event, 0 = for ever."""
+        """keep_days: counted from the sending of an event and the recording of a delivery, 0 = for ever."""
         self._store, self._keep_days = store, keep_days
         self._clock_ms, self._sleep = clock_ms, sleep
 
@@ -49,6 +49,6 @@ class Retention:
 
     async def prune(self) -> int:
         """Delete what is too old now; return how many events."""
-        events = await self._store.prune(sent_before_ms=self._clock_ms() - self._keep_days * DAY_MS)
-        log.info("history_pruned", events=events, keep_days=self._keep_days)
+        events, deliveries = await self._store.prune(before_ms=self._clock_ms() - self._keep_days * DAY_MS)
+        log.info("history_pruned", events=events, deliveries=deliveries, keep_days=self._keep_days)
         return events

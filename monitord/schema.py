@@ -99,7 +99,11 @@ CREATE TABLE held (                                  -- positions made by API
 """
 
 _VERSION_3: Final = """
-CREATE TABLE deliveries_3 (
+CREATE INDEX deliveries_settled ON deliveries (created_ms) WHERE state <> 'pending';
+"""
+
+_VERSION_4: Final = """
+CREATE TABLE deliveries_4 (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,    -- the order of sending
     receiver   TEXT NOT NULL,
     alert_id   TEXT NOT NULL,                        -- of a bundle its own id
@@ -113,16 +117,16 @@ CREATE TABLE deliveries_3 (
     route      TEXT NOT NULL DEFAULT '',
     bucket     TEXT,                                 -- where it waits for others
     kind       TEXT CHECK (kind IN ('group', 'digest')),            -- NULL: an alert, else a bundle of alerts
-    bundle     INTEGER REFERENCES deliveries_3 (id) ON DELETE SET NULL,  -- the bundle that delivers it
+    bundle     INTEGER REFERENCES deliveries_4 (id) ON DELETE SET NULL,  -- the bundle that delivers it
     UNIQUE (receiver, alert_id)
 ) STRICT;
-INSERT INTO deliveries_3 (id, receiver, alert_id, record, state, failures, due_ms, reason, created_ms, since_ms)
+INSERT INTO deliveries_4 (id, receiver, alert_id, record, state, failures, due_ms, reason, created_ms, since_ms)
     SELECT id, receiver, alert_id, record, state, failures, due_ms, reason, created_ms, created_ms FROM deliveries;
 UPDATE sqlite_sequence SET seq = (SELECT seq FROM sqlite_sequence WHERE name = 'deliveries')
-    WHERE name = 'deliveries_3';
+    WHERE name = 'deliveries_4';
 
-CREATE TABLE attempts_3 (
-    delivery_id INTEGER NOT NULL REFERENCES deliveries_3 (id) ON DELETE CASCADE,
+CREATE TABLE attempts_4 (
+    delivery_id INTEGER NOT NULL REFERENCES deliveries_4 (id) ON DELETE CASCADE,
     n           INTEGER NOT NULL,
     at_ms       INTEGER NOT NULL,
     latency_ms  INTEGER NOT NULL,
@@ -131,17 +135,18 @@ CREATE TABLE attempts_3 (
     text        TEXT NOT NULL,
     PRIMARY KEY (delivery_id, n)
 ) STRICT, WITHOUT ROWID;
-INSERT INTO attempts_3 SELECT * FROM attempts;
+INSERT INTO attempts_4 SELECT * FROM attempts;
 DROP TABLE attempts;                                 -- first: else they would go with what they refer to
 DROP TABLE deliveries;
-ALTER TABLE deliveries_3 RENAME TO deliveries;       -- references follow
-ALTER TABLE attempts_3 RENAME TO attempts;
+ALTER TABLE deliveries_4 RENAME TO deliveries;       -- references follow
+ALTER TABLE attempts_4 RENAME TO attempts;
 
 CREATE INDEX deliveries_due ON deliveries (receiver, due_ms) WHERE state = 'pending' AND bundle IS NULL;
 CREATE INDEX deliveries_bucket ON deliveries (receiver, bucket) WHERE bucket IS NOT NULL;
 CREATE INDEX deliveries_bundle ON deliveries (bundle) WHERE bundle IS NOT NULL;
 CREATE INDEX deliveries_by_alert ON deliveries (alert_id);
 CREATE INDEX deliveries_by_state ON deliveries (state, id);
+CREATE INDEX deliveries_settled ON deliveries (created_ms) WHERE state <> 'pending';
 CREATE INDEX attempts_by_time ON attempts (at_ms);
 
 CREATE TABLE buckets (                               -- when a group was told last
@@ -167,7 +172,7 @@ CREATE TABLE silences (
 CREATE INDEX silences_by_end ON silences (end_ms);
 """
 
-MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3)
+MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 """Script n makes version n + 1 of version n."""
 
 

@@ -222,16 +222,19 @@ class Store:
         self.lag_rows = waiting
         return waiting
 
-    async def prune(self, *, sent_before_ms: int) -> int:
-        """Delete history sent before that time, but nothing a redrive may need; return how many events.
+    async def prune(self, *, before_ms: int) -> tuple[int, int]:
+        """Delete events sent and deliveries recorded before that time; return how many of each.
 
-        In many short transactions, so that a commit waits for one of them at most; cancelling ends it after one.
+        Nothing a redrive may need goes: no event, and no delivery by which it is known to have arrived. In many short
+        transactions, so that a commit waits for one of them at most; cancelling ends it after one.
         """
-        limit_ms = min(sent_before_ms, self._clock_ms() - REDRIVE_MS)
-        pruned = 0
+        limit_ms = min(before_ms, self._clock_ms() - REDRIVE_MS)
+        events = deliveries = 0
         while some := await self._run(lambda db: db.execute(_PRUNE, (limit_ms, PRUNED_AT_ONCE)).rowcount):
-            pruned += some
-        return pruned
+            events += some
+        while some := await self.deliveries.prune(created_before_ms=limit_ms, at_once=PRUNED_AT_ONCE):
+            deliveries += some
+        return events, deliveries
 
     async def history(self, wanted: HistoryFilter, *, page: int = 1, page_size: int = 100) -> Page[StoredAlert]:
         """Return a page of the events that pass, newest first; page_size is at most 1000."""

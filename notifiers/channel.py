@@ -20,25 +20,21 @@ from typing import Any, Final, TypeAlias, cast
 import hiredis
 import orjson
 import structlog
-from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from feeds.connection import TIMEOUT_S, Client, connect, heeding_cancel
 from notifiers.errors import DeliveryError
 
 PREFIX: Final = "mon:"
 STREAM_LENGTH: Final = 200_000
 DEDUP_S: Final = 172_800
-TIMEOUT_S: Final = 2.0
 CHECK_S: Final = 1.0
 PAGE: Final = 500
 """Stream entries read at once while catching up, and so the most a subscription holds in memory."""
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
 
-Client: TypeAlias = Any  # a redis.asyncio.Redis, or its fake; what its methods return is not typed
 Connect: TypeAlias = Callable[[], Client]
 
 log = structlog.get_logger(__name__)
@@ -163,7 +159,7 @@ class AlertChannel:
         self._connect = connect or (lambda: connect_to(url, timeout_s=timeout_s))
         self._share, self._token = share, 0
         self._stream_length = stream_length
-        self._publish_text, self._epoch_text = (
+        self.publish_text, self._epoch_text = (
             files(__package__).joinpath(name).read_text(encoding="utf-8") for name in ("publish.lua", "epoch.lua")
         )
         self._publish_sha = ""
@@ -194,16 +190,32 @@ class AlertChannel:
                 replies = await self._run_script(batch, epoch, acked)
         return [Receipt(int(off), bool(known)) for off, known in replies]
 
-    async def begin_epoch(self, *, acked: int) -> tuple[str, int]:
+    async def begin_epoch(self, *, acked: int, ours: str = "*") -> tuple[str, int]:
         """Begin a new epoch behind offset `acked` and all that is there; return its name and its base offset.
 
-        Raises Fenced or ChannelDown.
+        ours: the epoch we are in, "" = none yet; a newer one that another publisher has begun since is joined instead
+        ("*": never). Raises Fenced or ChannelDown.
         """
-        epoch = secrets.token_hex(4)
         keys = [self.names.meta, self.names.stream, self.names.fence]
+        values = (secrets.token_hex(4), acked, self._share, self._token, ours)
         with _down("begin an epoch"):
-            base = await self._redis.eval(self._epoch_text, len(keys), *keys, epoch, acked, self._share, self._token)
-        return epoch, int(base)
+            epoch, base = await self._redis.eval(self._epoch_text, len(keys), *keys, *values)
+        return epoch.decode(), int(base)
+
+    async def kept(self) -> tuple[Head, int]:
+        """Return where the channel stands, and the greatest offset up to which it has all that was acknowledged to us.
+
+        With a share of our own others publish as well, so the top says nothing of ours. Raises Fenced or ChannelDown.
+        """
+        with _down("read what it keeps"):
+            head = await _head(self._redis, self.names)
+            if not self._share:
+                return head, head.top
+            own = await self._redis.hget(self.names.meta, f"top:{self._share}")
+            token = await self._redis.hget(self.names.fence, self._share)
+        if int(token or 0) > self._token:
+            raise Fenced(f"the share {self._share} is held with token {int(token)}, ours is {self._token}")
+        return head, max(head.base, int(own or 0))
 
     async def head(self) -> Head:
         """Return epoch, top offset and base; raises ChannelDown."""
@@ -226,21 +238,25 @@ class AlertChannel:
             self._connect, self.names, since=None if since is None else Position(*since, recovered=True)
         )
 
-    async def _load_script(self) -> None:
-        sha = await self._redis.script_load(self._publish_text)
-        self._publish_sha = sha if isinstance(sha, str) else sha.decode()
-
-    async def _run_script(self, batch: Sequence[Outgoing], epoch: str, acked: int) -> list[tuple[int, int]]:
-        if not self._publish_sha:
-            await self._load_script()
+    def call(self, batch: Sequence[Outgoing], *, epoch: str, acked: int) -> list[Any]:
+        """Return what a call of the script that publishes this batch is given: number of keys, keys, arguments."""
         names = self.names
         keys = [names.meta, names.stream, names.fence, *(names.dedup(alert.id) for alert in batch)]
         values: list[Any] = [epoch, acked, self._share, self._token, self._stream_length, DEDUP_S]
         for alert in batch:
             channels = names.channels(alert)
             values += (alert.json, len(channels), *channels)
+        return [len(keys), *keys, *values]
+
+    async def _load_script(self) -> None:
+        sha = await self._redis.script_load(self.publish_text)
+        self._publish_sha = sha if isinstance(sha, str) else sha.decode()
+
+    async def _run_script(self, batch: Sequence[Outgoing], epoch: str, acked: int) -> list[tuple[int, int]]:
+        if not self._publish_sha:
+            await self._load_script()
         # Packed in C: redis-py's own way takes 1 ms for the 420 words of 60 alerts.
-        command = hiredis.pack_command(("EVALSHA", self._publish_sha, len(keys), *keys, *values))
+        command = hiredis.pack_command(("EVALSHA", self._publish_sha, *self.call(batch, epoch=epoch, acked=acked)))
         pool = self._redis.connection_pool
         connection = await pool.get_connection()
         try:
@@ -443,15 +459,7 @@ def connect_to(url: str, *, timeout_s: float = TIMEOUT_S) -> Client:
     Raises DeliveryError for a url that is none (without repeating it: it may hold a password).
     """
     try:
-        return Redis.from_url(
-            url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-            retry_on_timeout=False,
-            health_check_interval=0,
-            protocol=2,
-        )
+        return connect(url, timeout_s=timeout_s)
     except ValueError:
         raise DeliveryError("the broker's url is not usable: write redis://, rediss:// or unix://") from None
 
@@ -467,23 +475,6 @@ async def _read(redis: Client, names: Names, *, after: int, upto: str, count: in
         Envelope(int(entry.partition(b"-")[0]), fields[b"epoch"].decode(), fields[b"alert"])
         for entry, fields in entries
     ]
-
-
-@contextmanager
-def heeding_cancel() -> Iterator[None]:
-    """Raise CancelledError at the end if the task was cancelled in between and the cancel went astray.
-
-    redis-py sends each command under asyncio.wait_for, and up to Python 3.11 that forgets a cancel in the very turn of
-    the loop in which the command has gone out (python/cpython#86296). A follower would follow on, and a stop would wait
-    for it for ever: seen under load in one of some fifty stops.
-    """
-    task = asyncio.current_task()
-    before = 0 if task is None else task.cancelling()
-    try:
-        yield
-    finally:
-        if task is not None and task.cancelling() > before:
-            raise asyncio.CancelledError
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from typing import Any, Final
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
-from notifiers.channel import Client, Names, connect_to, heeding_cancel
+from feeds.connection import Client, heeding_cancel
+from notifiers.channel import Names, connect_to
 from notifiers.consumer import BLOCK_MS, CLAIM_AFTER_MS, GroupEntry
 from notifiers.errors import BrokerUnavailable
 

@@ -34,8 +34,10 @@ class Alert:
     """One event of the life of (rule, leg, symbol or group).
 
     trade_date "2023-02-01"; ts_event_ms Unix ms of the tick, deadline or bar end that decided it; bar_end_ms None on
-    ticks; values: named outputs and operands, None = unknown; tick: the deciding tick's columns, None = none;
-    suppressed: fires held back since the last one sent; stamps: our own clock in ms, absent in replay.
+    ticks; gap: what lies between the sample before and this one, session (a night), lunch, halt or feed, or exright (an
+    absolute price, on such a day), None = nothing; values: named outputs and operands, None = unknown; tick: the
+    deciding tick's columns, None = none; suppressed: fires held back since the last one sent; stamps: our own clock in
+    ms, absent in replay.
     """
 
     id: str

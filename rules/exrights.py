@@ -56,6 +56,8 @@ class ExRights:
     def __init__(self, state: StateTable) -> None:
         self.source = NO_EXRIGHTS
         self.table = ExRightTable()
+        self.unbelieved: dict[tuple[str, int], str] = {}
+        """(symbol, date) → what was told of that day and is not believed; no state: for whoever runs the engine."""
         self._close = state.claim("exrights/close")
         """Last price of the last day with one, in yuan, NaN = none; on an ex-rights day the reference made from it."""
         self._close_date = state.claim("exrights/close_date", dtype=np.int64, fill=0)
@@ -126,7 +128,7 @@ class ExRights:
             known = instruments.get(symbols[row]) or instrument_of(symbols[row])
             return np.inf if known.board is Board.INDEX else known.tick  # an index is of nobody's shares
 
-        told = ~filed & self._is_told(rows, prev, tick_of, date=date)
+        told = ~filed & self._is_told(rows, prev, tick_of, symbols=symbols, date=date)
         price[told] = prev[told] / self._close.array[rows[told]]
         self._close.array[rows] *= price
         self._told.array[rows[told]] *= price[told]
@@ -155,21 +157,37 @@ class ExRights:
                 self.ex_date.array[row] = date
             found = factors_of(due, float(self._close.array[row]))
             filed[i] = not since or not np.isnan(found.price)
+            if not filed[i]:
+                self._doubt(symbols[row], date, f"records up to {due[-1].date} come to a factor out of bounds")
             if since and filed[i]:
                 price[i], shares[i] = found.price, found.shares
         self._told.array[rows[self._read_date.array[rows] != date]] = 1
         self._read_date.array[rows] = date
         return filed
 
-    def _is_told(self, rows: IntArray, prev: FloatArray, tick_of: Callable[[int], float], *, date: int) -> BoolArray:
+    def _is_told(
+        self,
+        rows: IntArray,
+        prev: FloatArray,
+        tick_of: Callable[[int], float],
+        *,
+        symbols: Sequence[str],
+        date: int,
+    ) -> BoolArray:
         """Tell whose previous close is not the close that is surely yesterday's, by more than half a tick."""
         close = self._close.array[rows]
         with np.errstate(all="ignore"):
             ratio = prev / close
             told = (self._close_date.array[rows] == self.table.previous(date)) & (prev != close)
-            told &= (ratio >= LEAST) & (ratio <= MOST)
             product = self._told.array[rows] * ratio
-            told &= (product >= LEAST) & (product <= MOST)
+            bounded = (ratio >= LEAST) & (ratio <= MOST) & (product >= LEAST) & (product <= MOST)
+        for i in np.flatnonzero(told & ~bounded & ~np.isnan(ratio)):
+            why = f"previous close {prev[i]:g} after a close of {close[i]:g}: a factor out of bounds"
+            self._doubt(symbols[int(rows[i])], date, why)
+        told &= bounded
         for i in np.flatnonzero(told):
             told[i] = abs(prev[i] - close[i]) > tick_of(int(rows[i])) / 2 * (1 + 1e-9)
         return np.asarray(told)
+
+    def _doubt(self, symbol: str, date: int, why: str) -> None:
+        self.unbelieved.setdefault((symbol, date), why)

@@ -249,6 +249,9 @@ class Latest:
         known = self._instruments.get(symbol)
         if known is None:
             return price_limits(prev_close, board=board_of(symbol), date=self._date)
+        given = known.limits
+        if given is not None and given.hold(prev_close_cny=prev_close, date=self._date):
+            return given.up_cny or np.nan, given.down_cny or np.nan  # 0: none today, whatever the board has
         # An N or C in the name tells the first days surely; our count of days takes holidays for trading days.
         told = known.name is not None and plain_name(known.name)[:1] in ("N", "C")
         return price_limits(

@@ -31,6 +31,7 @@ from rules.parameters import Parameters, blamed, names_in, parameters, put_in, u
 from rules.reading import Reading
 from rules.rule import Aggregate, By, Evaluation, Frequency, Leg, Mode, OnStart, Over, Rule, RuleSet
 from rules.selector import Selector
+from rules.share import Share
 
 __all__ = ["from_source", "load", "value_exprs"]
 
@@ -47,9 +48,15 @@ _RULE_FIELDS: Final = (
 
 
 def load(
-    texts: Mapping[str, str], *, functions: Mapping[str, Function] = FUNCTIONS, language: str = DEFAULT_LANGUAGE
+    texts: Mapping[str, str],
+    *,
+    functions: Mapping[str, Function] = FUNCTIONS,
+    language: str = DEFAULT_LANGUAGE,
+    share: Share | None = None,
 ) -> RuleSet:
     """Read rule files given as name → text, in that order; `language`, zh or en, is that of messages.
+
+    share: keep only these rules; all are checked.
 
     Raises RuleFileError with the findings of all files; lints are in the set's `warnings`.
     """
@@ -64,7 +71,8 @@ def load(
     if errors:
         raise RuleFileError(errors)
     warnings = tuple(finding for document in documents for finding in _in_order(document.warnings))
-    return RuleSet(tuple(rules), _source(texts, language), warnings)
+    kept = rules if share is None else [rule for rule in rules if share.takes(rule.id)]
+    return RuleSet(tuple(kept), _source(texts, language, share), warnings)
 
 
 def from_source(source: str, *, functions: Mapping[str, Function] = FUNCTIONS) -> RuleSet:
@@ -72,18 +80,23 @@ def from_source(source: str, *, functions: Mapping[str, Function] = FUNCTIONS) -
     try:
         record = orjson.loads(source)
         version, texts, language = record["v"], dict(record["files"]), record.get("language", DEFAULT_LANGUAGE)
+        share = Share.parse(record["share"]) if "share" in record else None
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise RuleError(f"not the source of a rule set: {error}") from None
     if version != SOURCE_VERSION or not all(isinstance(text, str) for pair in texts.items() for text in pair):
         raise RuleError(f"rule set source version {version!r}, this program reads {SOURCE_VERSION}")
     if language not in tuple(Language):
         raise RuleError(f"rule set source in the language {language!r}, this program has {', '.join(Language)}")
-    return load(texts, functions=functions, language=language)
+    return load(texts, functions=functions, language=language, share=share)
 
 
-def _source(texts: Mapping[str, str], language: str) -> str:
-    record = {"v": SOURCE_VERSION, "files": list(texts.items())}
-    return orjson.dumps(record if language == DEFAULT_LANGUAGE else {**record, "language": language}).decode()
+def _source(texts: Mapping[str, str], language: str, share: Share | None) -> str:
+    record: dict[str, Any] = {"v": SOURCE_VERSION, "files": list(texts.items())}
+    if language != DEFAULT_LANGUAGE:
+        record["language"] = language
+    if share is not None:
+        record["share"] = str(share)
+    return orjson.dumps(record).decode()
 
 
 def _in_order(findings: list[Finding]) -> list[Finding]:
@@ -362,7 +375,7 @@ class _FileReader:
                 meant, period, functions = over.refuse_market(meant, functions), "tick", over.functions_of(functions)
             checked = check(meant, period=period, functions=functions, words=self._words)
         except RuleFileError as error:
-            raise RuleFileError([document.place(finding, value) for finding in error.findings]) from None
+            raise RuleFileError([_cut_short(document, value, finding) for finding in error.findings]) from None
         document.warnings += [document.place(finding, value) for finding in checked.warnings]
         return checked.formula
 
@@ -397,6 +410,18 @@ class _FileReader:
                         hint="set rearm: to a level further back, or cooldown:", severity="warning",
                     )
                 )  # fmt: skip
+
+
+def _cut_short(document: Document, value: Scalar, finding: Finding) -> Finding:
+    """Place a finding about a formula; where YAML has ended it at a comma, say so."""
+    placed = document.place(finding, value)
+    if (
+        not value.style
+        and "parenthesis is still open" in finding.message
+        and document.text[value.end : value.end + 1] == ","
+    ):
+        return replace(placed, hint="quote the formula: inside { } a comma ends it")
+    return placed
 
 
 def _shipped(document: Document, value: Value) -> ShippedRule:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,14 @@ def market_data() -> Path:
     if not (folder / "sessions").is_dir():
         pytest.skip(f"recorded market data not found at {folder}; set MARKET_DATA to its folder")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _reaper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """End the brokers this run leaves behind, also when it is killed."""
+    command = [sys.executable, "-S", "-E", str(ROOT / "tests" / "reaper.py"), str(tmp_path_factory.getbasetemp())]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):
+        yield
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from tests.bench.report import Line, Report, to_json
 from tests.bench.w1 import CONDITIONS, make_market, rule_text, warm_engine
 
 
-@pytest.mark.parametrize("name", ["w1_kernel", "frame_to_events", "hop", "memory", "exactness"])
+@pytest.mark.parametrize("name", ["w1_kernel", "frame_to_events", "hop", "memory", "exactness", "publish", "fan_out"])
 def test_a_benchmark_tells_a_figure_for_every_line(name: str) -> None:
     report = import_module(f"tests.bench.{name}").run(quick=True)
     assert report.lines

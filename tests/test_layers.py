@@ -13,9 +13,17 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("monitord", "notifiers", "rules", "feeds", "config")
 
 ONLY_IN = {
-    "redis": {"notifiers/channel.py", "notifiers/group.py", "feeds/remote.py", "monitord/broker.py"},
+    "redis": {
+        "feeds/connection.py",
+        "feeds/remote.py",
+        "feeds/tickstream.py",
+        "notifiers/channel.py",
+        "notifiers/group.py",
+        "monitord/broker.py",
+    },
     "xtquant": {"feeds/xt.py"},
     "sqlite3": {
+        "feeds/spool.py",
         "monitord/store.py",
         "monitord/schema.py",
         "monitord/deliveries.py",
@@ -29,8 +37,8 @@ ONLY_IN = {
 PURE = {"asyncio", "threading", "time", "pathlib", "os", "socket", "sqlite3", "aiohttp", "redis", "xtquant", "random"}
 """What no file of rules/ imports: it takes text and batches, and its time is that of the ticks."""
 
-MAY_CREATE_TASKS = {"monitord/app.py"}
-"""The one TaskGroup. A TaskGroup inside a gateway connection's own handler ends with it and is as good."""
+MAY_CREATE_TASKS = {"monitord/app.py", "monitord/bridge.py"}
+"""The one TaskGroup of each process, daemon and bridge. One inside a gateway connection's own handler is as good."""
 CONNECTION_HANDLERS = "monitord/gateway/"
 
 BANNED_NAMES = {"utils", "helpers", "common", "manager", "base", "data", "info", "item", "helper"}
@@ -61,6 +69,12 @@ def test_imports_point_down_only(capsys: pytest.CaptureFixture[str], monkeypatch
 def test_a_foreign_package_is_imported_only_where_it_belongs(package: str) -> None:
     importing = {name for name, tree in sources() if package in imports(tree)}
     assert importing <= ONLY_IN[package]
+
+
+def test_of_the_feeds_the_quote_client_alone_speaks_http() -> None:
+    assert {name for name, tree in sources() if name.startswith("feeds/") and "aiohttp" in imports(tree)} == {
+        "feeds/quotes_client.py"
+    }
 
 
 def test_rules_are_pure() -> None:

@@ -12,15 +12,18 @@ from monitord.errors import DaemonError
 
 COMMANDS: Final = {
     "run": "monitord.commands.run",
+    "bridge": "monitord.commands.bridge",
     "check": "monitord.commands.check",
     "catalog": "monitord.commands.catalog",
     "test": "monitord.commands.test",
     "explain": "monitord.commands.explain",
     "replay": "monitord.commands.replay",
+    "record": "monitord.commands.record",
     "eval": "monitord.commands.eval",
     "receivers": "monitord.commands.receivers",
     "deliveries": "monitord.commands.deliveries",
     "silence": "monitord.commands.silence",
+    "doctor": "monitord.commands.doctor",
     "config": "monitord.commands.config",
 }
 """Name on the command line → module."""

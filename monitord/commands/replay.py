@@ -17,7 +17,7 @@ from monitord.commands.rulefiles import load_rules
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from feeds.inputs import Control, FeedInput
+    from feeds.inputs import Control, ControlKind, FeedInput
     from rules.aftermath import Outcome
     from rules.alert import Alert
     from rules.rule import RuleSet
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     play = _Play(ruleset, window=args.window, first=first)
     try:
         with _sink(args.output) as write, _progress(args.input, symbols) as shown:
-            for alert in play.events(shown(_inputs(args.input, symbols))):
+            for alert in play.events(shown(_inputs(args.input, symbols, held=_held(days)))):
                 tallies.setdefault(alert.rule, Tally()).add(alert)
                 write(alert.to_json() + b"\n")
                 if args.table is not None:
@@ -94,14 +94,17 @@ class _Play:
     def outcomes(self) -> list[Outcome]:
         return self._aftermath.outcomes
 
-    def events(self, inputs: Iterable[FeedInput]) -> Iterator[Alert]:
-        """Put the rules and then every input through the engine."""
+    def events(self, inputs: Iterable[FeedInput | Control]) -> Iterator[Alert]:
+        """Put the rules and then every input through the engine, and what held besides where it was recorded."""
         from feeds.inputs import Control, ControlKind
 
         for control in self._first:
             self._engine.step(control)
         yield from self._engine.step(Control(ControlKind.RULES, self._ruleset.source))
         for given in inputs:
+            if isinstance(given, Control):
+                yield from self._engine.step(given)
+                continue
             self._aftermath.before(given.value)
             for alert in self._engine.step(given.value, offset=given.offset):
                 self._aftermath.note(alert)
@@ -109,10 +112,20 @@ class _Play:
         self._aftermath.finish()
 
 
-def _inputs(paths: Sequence[Path], symbols: frozenset[str] | None) -> Iterator[FeedInput]:
-    from feeds.recording import inputs
+def _inputs(
+    paths: Sequence[Path], symbols: frozenset[str] | None, *, held: frozenset[ControlKind]
+) -> Iterator[FeedInput | Control]:
+    from feeds.recording import recorded
 
-    return inputs(paths, symbols)
+    return recorded(paths, symbols, controls=held)
+
+
+def _held(days: Sequence[object]) -> frozenset[ControlKind]:
+    """Return what is taken from recordings besides prices: not rules, nor ex-rights days where others are given."""
+    from feeds.inputs import ControlKind
+
+    taken = {ControlKind.INSTRUMENTS, ControlKind.POSITIONS, ControlKind.EXRIGHTS}
+    return frozenset(taken - ({ControlKind.EXRIGHTS} if days else set()))
 
 
 def _symbols(words: Sequence[str] | None) -> frozenset[str] | None:
@@ -148,7 +161,7 @@ def _opened(part: Path) -> BinaryIO:
 @contextmanager
 def _progress(
     paths: Sequence[Path], symbols: frozenset[str] | None
-) -> Iterator[Callable[[Iterable[FeedInput]], Iterator[FeedInput]]]:
+) -> Iterator[Callable[[Iterable[FeedInput | Control]], Iterator[FeedInput | Control]]]:
     """Give a wrapper of the inputs that draws a bar on stderr where that is a terminal."""
     if not sys.stderr.isatty():
         yield iter
@@ -156,16 +169,17 @@ def _progress(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from feeds.inputs import FeedInput
     from feeds.tick import TickBatch
 
     columns = (TextColumn("replay"), BarColumn(), MofNCompleteColumn(), TextColumn("ticks"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("replay", total=_rows(paths) if symbols is None else None)
 
-        def shown(inputs: Iterable[FeedInput]) -> Iterator[FeedInput]:
+        def shown(inputs: Iterable[FeedInput | Control]) -> Iterator[FeedInput | Control]:
             for given in inputs:
                 yield given
-                if isinstance(given.value, TickBatch):
+                if isinstance(given, FeedInput) and isinstance(given.value, TickBatch):
                     progress.advance(task, len(given.value))
 
         yield shown

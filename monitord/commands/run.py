@@ -11,9 +11,10 @@ from monitord.errors import DaemonError
 HELP = "run the daemon: feed, rules, store, broker and gateway"
 
 _SHORT = {
-    "feed": ("feed.name", "NAME", "simulated, replay or xt"),
+    "feed": ("feed.name", "NAME", "simulated, replay, xt, redis or quotes_http"),
     "rules": ("rules.files", "FILES", "rule files, with commas between"),
     "port": ("gateway.port", "PORT", "TCP port of the gateway"),
+    "share": ("engine.share", "N/COUNT", "take this part of the rules, 0/2 or 1/2; several daemons share them"),
     "state_dir": ("state_dir", "DIR", "where journal, store and broker live"),
 }
 """Options that are short for --set."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, Final, Protocol
 
+import numpy as np
 import orjson
 
 from feeds.tick import CORE, REST, TickBatch
@@ -16,6 +17,8 @@ from monitord.gateway.protocol import Burst, Dialect
 
 Quote = Mapping[str, Any]
 NEWER: Final = 8
+TIDY_AFTER: Final = 8
+"""Times as many ticks as there are symbols, after which batches of which little is left are looked for."""
 
 
 class QuoteSource(Protocol):
@@ -31,6 +34,9 @@ class QuoteSource(Protocol):
 class QuoteBoard:
     """The latest tick of every symbol, by reference into its batch: nothing is copied until somebody asks.
 
+    A batch stays while it has the latest tick of any symbol; where that is less than half of it, those are copied. Else
+    each push that lacks but one symbol would keep all of the push before, 390 kB a market.
+
     Event loop only. `update` comes when the events of a batch are stored, and takes no time per symbol, because the
     pump has them to publish now; batches are looked through at the next question, or when `NEWER` other lists of
     symbols have come since.
@@ -40,6 +46,8 @@ class QuoteBoard:
         self._latest: dict[str, tuple[TickBatch, int]] = {}
         self._newer: dict[tuple[str, ...], TickBatch] = {}
         """Batches that are not in `_latest` yet, the newest last."""
+        self._looked_through = 0
+        """Ticks since the last tidying."""
         self._watchers: list[Callable[[Collection[str]], None]] = []
 
     def update(self, batch: TickBatch) -> None:
@@ -69,6 +77,25 @@ class QuoteBoard:
 
     def _look_through(self, batch: TickBatch) -> None:
         self._latest.update(zip(batch.symbols, zip(repeat(batch), range(len(batch)), strict=False), strict=True))
+        self._looked_through += len(batch)
+        if self._looked_through > TIDY_AFTER * len(self._latest):
+            self._looked_through = 0
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Copy what is left of batches that are mostly superseded; 2 ms for 5,500 symbols."""
+        held: dict[int, list[int]] = {}
+        batches: dict[int, TickBatch] = {}
+        for batch, row in self._latest.values():
+            held.setdefault(id(batch), []).append(row)
+            batches[id(batch)] = batch
+        for key, rows in held.items():
+            batch = batches[key]
+            if 2 * len(rows) >= len(batch):
+                continue
+            rest = batch.take(np.array(rows))
+            rest.has(REST[0])  # decoded now: lazy columns would keep the whole batch
+            self._latest.update(zip(rest.symbols, zip(repeat(rest), range(len(rest)), strict=False), strict=True))
 
 
 @dataclass(eq=False, slots=True)

@@ -10,8 +10,9 @@ import numpy as np
 from rules.functions import columns
 from rules.functions.function import Args, Builder, Constants, Function, Value, call_key, numbers
 from rules.functions.values import Constant, NumberNode
+from rules.functions.windows import Mean, Sum
 from rules.language.tree import Kind
-from rules.node import Selection
+from rules.node import Node, Selection
 
 Ufunc = Callable[..., Any]
 OPERATORS: Final[dict[str, Ufunc]] = {"+": np.add, "-": np.subtract, "*": np.multiply}
@@ -27,7 +28,7 @@ def arithmetic(builder: Builder, op: str, left: Value, right: Value) -> Value:
         return builder.constant(_fold(op, a.number, b.number), a.period)
     key = f"({a.key}{op}{b.key})"
     if op == "/":
-        return builder.share(Quotient(key, a, b, _near_sides(b)))
+        return builder.share(Quotient(key, a, b, _near_sides(builder, b)))
     return builder.share(Operation(key, op, a, b))
 
 
@@ -125,8 +126,13 @@ def _fold(op: str, a: float, b: float) -> float:
     return float(OPERATORS[op](a, b))
 
 
-def _near_sides(divisor: NumberNode) -> tuple[NumberNode, ...]:
-    """Return whose tolerances say that a divisor is 0: one side's is enough for a±b, a·b takes both."""
+def _near_sides(builder: Builder, divisor: NumberNode) -> tuple[NumberNode, ...]:
+    """Return whose tolerances say that a divisor is 0: one side's is enough for a±b, a·b takes both.
+
+    A sum of differences is one too: of MAX(0,MID-LOW) with ties in binary fractions, 1e-15 may be all that is left.
+    """
+    if isinstance(divisor, Sum | Mean) and _is_difference(divisor.x):
+        return (builder.constant(1.0, divisor.period),)
     if not isinstance(divisor, Operation):
         return ()
     if divisor.op == "*":
@@ -135,6 +141,13 @@ def _near_sides(divisor: NumberNode) -> tuple[NumberNode, ...]:
     if isinstance(side, Constant):
         side.dense = True
     return (side,)
+
+
+def _is_difference(node: Node) -> bool:
+    """Tell whether a node is a - b, or made of one by MAX, MIN, ABS and the like."""
+    if isinstance(node, Operation):
+        return node.op == "-"
+    return isinstance(node, Unary | Pair) and any(map(_is_difference, node.args))
 
 
 def _unary(name: str, ufunc: Ufunc, meaning: str, *, checked: bool = False) -> Function:

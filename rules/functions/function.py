@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Protocol, TypeAlias
 
 from rules.functions.values import Constant, NumberNode, TruthNode
-from rules.language.tree import Expr, Kind, Name
+from rules.language.tree import Expr, Kind, Name, Number
 from rules.rings import Ring
 from rules.state import Column
 
@@ -52,6 +52,7 @@ class Param:
     """One parameter. `least` and `most` bound a WINDOW or CONSTANT, both inclusive.
 
     words: the words of the market it takes, () = any expression; the first one is meant where it is left out.
+    default: the constant that is meant where it is left out, None = it can't be.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Param:
     least: float = float("-inf")
     most: float = float("inf")
     words: tuple[str, ...] = ()
+    default: float | None = None
 
     @property
     def is_constant(self) -> bool:
@@ -153,7 +155,7 @@ class Function:
     @property
     def least_arguments(self) -> int:
         """Return how many arguments can't be left out."""
-        return sum(not param.words for param in self.params)
+        return sum(not param.words and param.default is None for param in self.params)
 
     def counted(self) -> str:
         """Return how many arguments a call has, in words."""
@@ -165,7 +167,8 @@ class Function:
         """Return the arguments with those left out put in; None if there are too few or too many."""
         if not self.least_arguments <= len(args) <= len(self.params):
             return None
-        return (*args, *(Name(param.words[0]) for param in self.params[len(args) :]))
+        left_out = self.params[len(args) :]
+        return (*args, *(Name(one.words[0]) if one.default is None else Number(one.default) for one in left_out))
 
     def kind(self, kinds: tuple[Kind, ...]) -> Kind:
         """Return the kind of a call, given the kinds of all its arguments in order."""

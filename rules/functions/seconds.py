@@ -70,20 +70,20 @@ class TickAmount(NumberNode):
 class BigTick(NumberNode):
     """BIGTICK: +1 or −1 for a big tick at the previous ask or bid, else 0; NaN until five ticks lie before it."""
 
-    __slots__ = ("_amount", "_ask", "_bid", "_last", "_least", "_mean")
+    __slots__ = ("_amount", "_ask", "_bid", "_last", "_least", "_mean", "_times")
 
     def __init__(
         self, key: str, amounts: tuple[NumberNode, NumberNode], prices: tuple[NumberNode, NumberNode, NumberNode],
-        least: float,
+        least: float, times: float,
     ) -> None:  # fmt: skip
         super().__init__(key, period=amounts[0].period, args=(*amounts, *prices), warmup=_MEAN_OF)
         self._amount, self._mean = amounts
         self._last, self._ask, self._bid = prices
-        self._least = least
+        self._least, self._times = least, times
 
     def peek(self, at: Selection) -> None:
         out, last, amount = self.room(at), self._last.value, self._amount.value
-        floor = np.maximum(self._least, 2 * self._mean.value)
+        floor = np.maximum(self._least, self._times * self._mean.value)
         slack = TOLERANCE * np.maximum(1.0, np.abs(last))
         bought, sold = last >= self._ask.value - slack, last <= self._bid.value + slack
         out[...] = np.where(amount >= floor * (1 - TOLERANCE), np.where(bought, 1.0, np.where(sold, -1.0, 0.0)), 0.0)
@@ -225,7 +225,7 @@ def _build_bigtick(builder: Builder, args: Args, constants: Constants) -> Value:
     amount = builder.number(builder.share(TickAmount("TICKAMOUNT", day)))
     usual = builder.number(earlier(builder, mean(builder, amount, _MEAN_OF), 1))
     prices = last, builder.number(earlier(builder, ask, 1)), builder.number(earlier(builder, bid, 1))
-    return builder.share(BigTick(call_key("BIGTICK", (), constants), (amount, usual), prices, constants[0]))
+    return builder.share(BigTick(call_key("BIGTICK", (), constants), (amount, usual), prices, *constants))
 
 
 def _build_vratio(builder: Builder, args: Args, constants: Constants) -> Value:
@@ -240,6 +240,8 @@ def _first(constants: Constants) -> int:
 
 
 _SECONDS: Final = Param("S", ParamKind.CONSTANT, 1, LONGEST_S)
+_CNY: Final = Param("CNY", ParamKind.CONSTANT, 0)
+_TIMES: Final = Param("TIMES", ParamKind.CONSTANT, 0, default=2.0)
 _PRICE: Final = Param("X", words=("LAST", "AUCP"))
 SECONDS: Final = (
     Function(
@@ -250,9 +252,9 @@ SECONDS: Final = (
     _extreme("HIGHS", "HHV", "highest X of the last S seconds of session time; unknown until S seconds after any gap"),
     _extreme("LOWS", "LLV", "lowest X of the last S seconds of session time; unknown until S seconds after any gap"),
     Function(
-        name="BIGTICK", params=(Param("CNY", ParamKind.CONSTANT, 0),), result=Kind.NUMBER, build=_build_bigtick,
+        name="BIGTICK", params=(_CNY, _TIMES), result=Kind.NUMBER, build=_build_bigtick,
         oracle="loop", clock=Clock.TICKS, first=lambda constants: 6, on_tick=True, reads=_BIGTICK_WORDS,
-        meaning="1 or -1 for a tick of at least CNY yuan and twice the mean of the five before, bought or sold; else 0",
+        meaning="1 or -1: a tick of CNY yuan and TIMES (2) the mean of the five before, bought or sold; else 0",
     ),
     Function(
         name="VRATIO", params=(window("D"),), result=Kind.NUMBER, build=_build_vratio, oracle="pandas",

@@ -22,6 +22,7 @@ from rules.language.dynainfo import dynainfo
 from rules.language.facts import BROKEN, Checked, Fact, Found, calculate, divides, joined, most, truth
 from rules.language.lints import shape_lints
 from rules.language.references import FormulaReference, SymbolReference, read_reference
+from rules.language.shorthand import SHORTHANDS, Shorthand
 from rules.language.standard import call_of, standard_formula
 from rules.language.syntax import Source
 from rules.language.text import normal
@@ -324,6 +325,7 @@ class _Checker:
 
     def _compare(self, expr: Compare) -> Found:
         (left, a), (right, b) = self.expr(expr.left), self.expr(expr.right)
+        self._judge_time(expr, a, b)
         if expr.op in ("=", "<>") and not (a.exact and b.exact) and Kind.NUMBER in (a.kind, b.kind):
             self._warn(
                 expr, f"{expr.op} on a computed value is hardly ever what is meant", hint="use >= and <=, or ABS(A-B)<…"
@@ -337,6 +339,12 @@ class _Checker:
             self._warn(expr, f"{normal(expr)} is a number; other than 0 counts as true", hint="compare it, as in …>0")
         return lowered, fact
 
+    def _judge_time(self, expr: Compare, a: Fact, b: Fact) -> None:
+        """Warn of a time of day that lacks its seconds: TIME>=1430 is true all day."""
+        for side, number in ((expr.left, b.constant), (expr.right, a.constant)):
+            if isinstance(side, Name) and side.name == "TIME" and number is not None and 900 <= number <= 1530:
+                self._warn(expr, f"TIME is HHMMSS, and {number:g} is just after midnight", hint=f"write {number:g}00")
+
     # ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _call(self, expr: Call) -> Found:
@@ -347,6 +355,8 @@ class _Checker:
             return self._dynainfo(expr)
         if expr.name == "ON":
             return self._on(expr)
+        if expr.name in SHORTHANDS and expr.name not in self.functions:
+            return self._shorthand(expr, SHORTHANDS[expr.name])
         function = self.functions.get(expr.name)
         if function is None:
             return self._unknown_function(expr)
@@ -400,9 +410,17 @@ class _Checker:
         if expr.name in SPELLINGS or expr.name in self._assigned:
             return self._refused_call(expr, f"{expr.name} is no function", hint="write it without parentheses")
         for arg in expr.args:
-            self.expr(arg)
-        hint = self.complaints.meant(expr.name, [*self.functions, "DYNAINFO"]) or "functions are those of the reference"
+            if not isinstance(arg, Text):
+                self.expr(arg)
+        known = [*self.functions, *SHORTHANDS, "DYNAINFO"]
+        hint = self.complaints.meant(expr.name, known) or "functions are those of the reference"
         return self._refused_call(expr, f"unknown function {self.complaints.written(expr)!r}", hint=hint)
+
+    def _shorthand(self, expr: Call, shorthand: Shorthand) -> Found:
+        if len(expr.args) != shorthand.count:
+            message = f"{expr.name} takes {shorthand.count} arguments, not {len(expr.args)}"
+            return self._refused(expr, message, hint=f"{shorthand.written} is {shorthand.meant}")
+        return self.expr(shorthand.expand(expr))
 
     def _dynainfo(self, expr: Call) -> Found:
         value = self.expr(expr.args[0])[1].constant if len(expr.args) == 1 else None

@@ -49,9 +49,11 @@ STYLES: Final = (
     "AXISDEPTH",
 )  # fmt: skip
 """Words that may follow a statement's value after a comma: how to draw it. Ignored."""
-_STYLE = re.compile(rf"(?:COLOR\w*|LINETHICK[0-9]*|LAYER[0-9]+|RGBX?\w*|PRECIS[0-9]*|{'|'.join(STYLES)})")
+_STYLE = re.compile(
+    rf"(?:COLOR\w*|LINETHICK[0-9]*|LAYER[0-9]+|RGBX?\w*|PRECIS[0-9]*|V?ALIGN[0-9]|MOVE[0-9]+|SHIFT[0-9]+|{'|'.join(STYLES)})"
+)
 _DRAWING = re.compile(
-    r"DRAW\w*|STICKLINE\w*|POLYLINE|VERTLINE|HORLINE|EXPLAIN|PARTLINE|FILLRGN|FLOATRGN|TIPTEXT|PLOYLINE"
+    r"DRAW\w*|PLAYSOUND|STICKLINE\w*|POLYLINE|VERTLINE|HORLINE|EXPLAIN|PARTLINE|FILLRGN|FLOATRGN|TIPTEXT|PLOYLINE"
 )
 _SPLIT: Final = "make several rules of it"
 _COMPARISONS: Final = {"!=": "<>", "==": "="}

@@ -14,8 +14,10 @@ from typing import Final
 from rules.errors import Finding, RuleFileError
 from rules.language.tree import Span
 
-WIDE: Final = str.maketrans("；，（）：＞＜＝！＋－＊／％＃＆｜\u3000", ";,():><=!+-*/%#&| ")
-"""Full-width punctuation as Chinese keyboards give it, and what it stands for."""
+_FULL_WIDTH: Final = {0xFF01 + i: 0x21 + i for i in range(94)}
+WIDE: Final = _FULL_WIDTH | str.maketrans("、‘’“”×÷−–\u3000\u200b\u200c\u200d\ufeff", ",''\"\"*/--     ")
+"""Full-width letters, digits and signs as Chinese keyboards give them, quotes and dashes as word processors do, blanks
+that nobody sees, and what each stands for."""
 
 _KEPT = re.compile(r"""'[^'\n]*'|"[^"\n]*"|\{[^}]*\}?|//[^\n]*|/\*(?:[^*]|\*(?!/))*(?:\*/)?""")
 _WORDS: Final = {
@@ -23,6 +25,12 @@ _WORDS: Final = {
     "ADDOP": "+ or -", "MULOP": "* or /", "PERCENT": "%", "NOT": "NOT", "LPAR": "(", "RPAR": ")", "_COMMA": ",",
     "_SEMICOLON": ";", "_COLON": ":", "_ASSIGN": ":=", "_HASH": "#", "_AND": "AND", "_OR": "OR", "$END": "the end",
 }  # fmt: skip
+_INSTEAD_OF: Final = {
+    "&": "write AND or &&", "|": "write OR or ||", "}": "comments begin with {", "≥": "write >=", "≤": "write <=",
+    "≠": "write <>", "^": "write POW(A,B)", ".": 'an output of a shipped formula stands in quotes: "MACD.DIF"(12,26,9)',
+    "[": "write ( and )", "]": "write ( and )", "$": 'another symbol stands in quotes: "SH000001$CLOSE"',
+}  # fmt: skip
+"""What to write for a sign that is none of the language."""
 _OPERAND: Final = frozenset({"NAME", "NUMBER", "LPAR"})
 _AFTER_OPERAND: Final = frozenset({"NAME", "NUMBER", "RPAR", "PERCENT", "STRING", "XREF"})
 
@@ -62,21 +70,22 @@ def prepare(source: Source) -> str:
 
     Raises RuleFileError for a comment that is not closed.
     """
+    narrow = source.text.translate(WIDE)
     pieces: list[str] = []
     done = 0
-    for match in _KEPT.finditer(source.text):
-        pieces.append(source.text[done : match.start()].translate(WIDE))
+    for match in _KEPT.finditer(narrow):
+        pieces.append(narrow[done : match.start()])
         pieces.append(_kept(source, match))
         done = match.end()
-    pieces.append(source.text[done:].translate(WIDE))
+    pieces.append(narrow[done:])
     return "".join(pieces)
 
 
 def _kept(source: Source, match: re.Match[str]) -> str:
-    """Return a literal as it is, a comment as blanks."""
+    """Return a literal as it was written between its quotes, a comment as blanks."""
     text = match.group()
     if text[0] in "'\"":
-        return text
+        return text[0] + source.text[match.start() + 1 : match.end() - 1] + text[-1]
     close = "}" if text[0] == "{" else "*/" if text.startswith("/*") else ""
     if not text.endswith(close) or text == "/*/":
         opening = "{" if close == "}" else "/*"
@@ -89,16 +98,12 @@ def _kept(source: Source, match: re.Match[str]) -> str:
 def unexpected_character(source: Source, at: int) -> RuleFileError:
     """Explain a character that begins nothing of the language."""
     char = source.text[at]
-    if char in "'\"":
+    if char.translate(WIDE) in "'\"":
         message = "text is not closed"
         hint = f"end it with {char} on the same line"
-    elif char in "‘’“”":
-        message, hint = f"{char!r} is a typographic quote", "use ' or \""
-    elif char.isdigit() or char == "．":
-        message, hint = f"{char!r} is a full-width digit", "type numbers in half-width"
     else:
         message = f"unexpected character {char!r}"
-        hint = {"&": "write AND or &&", "|": "write OR or ||", "}": "comments begin with {"}.get(char, "remove it")
+        hint = _INSTEAD_OF.get(char.translate(WIDE), "remove it")
     return source.refuse(at, at + 1, message, hint=hint)
 
 
@@ -125,6 +130,11 @@ def unexpected_token(
         message, hint = (
             f"{found}: only a name can be given a value",
             "write NAME:=… or NAME:… at the start of a statement",
+        )
+    elif kind == "NAME" and last == "NUMBER" and start and not source.text[start - 1].isspace():
+        message, hint = (
+            "a name can't begin with a digit",
+            f"write it the other way round, as in {source.text[start:end]}5",
         )
     elif kind in _AFTER_OPERAND and last in _AFTER_OPERAND:
         message, hint = f"{found} right after a value", "put an operator, AND, OR, a comma or ; between them"

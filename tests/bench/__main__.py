@@ -18,6 +18,8 @@ BENCHMARKS: Final = (
     "hop",
     "memory",
     "exactness",
+    "publish",
+    "fan_out",
     "callback_to_client",
 )
 

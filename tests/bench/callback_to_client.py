@@ -144,7 +144,7 @@ def _serve(feed: PipedFeed, pipe: Connection, folder: Path, *, told: str) -> lis
         broker=BrokerSection(socket=folder / "s"),
         gateway=GatewaySection(port=0, allow_loopback_without_token=True),
     )
-    app.build_feed = lambda settings: feed  # type: ignore[assignment,return-value]  # the one part that is not the product's
+    app.build_feed = lambda settings, **_: feed  # type: ignore[assignment,return-value]  # the one part that is not the product's
     asyncio.run(app.App(settings, console=Starter(feed)).run())
     heard: list[tuple[bytes, int]] = pipe.recv()
     return heard

@@ -11,7 +11,12 @@ from config.origins import leaves, settable
 from config.settings import TOLD, Settings, Webhook
 
 DEFAULT_TOML = Path(__file__).parents[2] / "config" / "default.toml"
-UNSET = {("state_dir",), ("broker", "url"), ("broker", "socket"), ("broker", "password")}
+UNSET = {
+    *(("feed", "xt", name) for name in ("port", "token", "data_home")),
+    ("state_dir",), ("record", "folder"), ("feed", "redis", "url"), ("bridge", "url"),
+    ("broker", "url"), ("broker", "socket"), ("broker", "password"),
+    ("broker", "bridge_password"),
+}  # fmt: skip
 """Settings without a fixed default: the file shows an example."""
 
 
@@ -116,3 +121,32 @@ def test_a_pattern_without_a_file_says_where_it_looked(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=re.escape(f"'my/*.yaml' (seen from {tmp_path})")):
         Settings(rules={"files": ["my/*.yaml"]}).rules.paths()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("share", ["2/2", "1", "a/b", "0/0", "-1/2"])
+def test_a_share_is_a_part_of_a_whole(share: str) -> None:
+    with pytest.raises(ValidationError, match="write 0/2 and 1/2"):
+        Settings(engine={"share": share})  # type: ignore[arg-type]
+    assert Settings(engine={"share": "1/2"}).engine.share == "1/2"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["a b", "mon:ticks", "", "x" * 65])
+def test_a_streams_name_is_one_that_a_key_can_have(name: str) -> None:
+    with pytest.raises(ValidationError, match="is no name"):
+        Settings(bridge={"stream": name})  # type: ignore[arg-type]
+    with pytest.raises(ValidationError, match="is no name"):
+        Settings(feed={"redis": {"stream": name}})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("section", [{"feed": {"redis": {"url": "x"}}}, {"bridge": {"url": "x"}}])
+def test_an_address_of_redis_names_its_scheme(section: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="redis://, rediss:// or unix://"):
+        Settings(**section)  # type: ignore[arg-type]
+
+
+def test_the_secrets_of_a_bridge_are_blotted_out_of_logs() -> None:
+    url = "redis://bridge:pw@host/0"
+    settings = Settings(
+        bridge={"url": url}, feed={"redis": {"url": url + "1"}}, broker={"bridge_password": "pass-word"}
+    )  # type: ignore[arg-type]
+    assert {url, url + "1", "pass-word"} <= settings.secrets()

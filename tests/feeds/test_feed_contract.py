@@ -14,12 +14,16 @@ from feeds.errors import FeedError
 from feeds.feed import FEEDS, Feed, load_feed
 from feeds.inputs import FeedInput, Heartbeat, Mark
 from feeds.instruments import Instrument, board_of
-from feeds.sessions import day_number, unix_ms
+from feeds.quotes_http import QuotesHttpFeed
+from feeds.sessions import Calendar, day_number, unix_ms
 from feeds.tick import CORE, REST, TickBatch
+from tests.feeds.quote_page import DAY, TEN, Page, Stock
 from tests.virtual_time import run
 
 NEEDS_A_TERMINAL = {"xt"}
 """Feeds whose source exists on the vendor's platform only; their own tests open them over a stand-in."""
+NEEDS_A_SERVER = {"redis"}
+"""Feeds that other processes write: their own tests ask the same of them over a real server, in real time."""
 
 
 def replay(folder: Path, **settings: Any) -> Feed:
@@ -46,16 +50,58 @@ def simulated(folder: Path, **settings: Any) -> Feed:
     return load_feed("simulated")(**settings)
 
 
-OPENED_HERE: dict[str, Callable[..., Feed]] = {"replay": replay, "simulated": simulated}
+class _Quotes(QuotesHttpFeed):
+    """Quotes of a page on this machine, which moves for 40 requests; then the feed is closed."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.page = Page()
+        self.page.on_request = self._move
+        symbols = ("600519.SH", "000001.SZ")
+        super().__init__(symbols=symbols, now=self._time_s, calendar=Calendar([DAY]), jitter=lambda: 1.0, **settings)
+
+    def _time_s(self) -> float:
+        return TEN / 1000 + asyncio.get_running_loop().time()
+
+    def _move(self) -> None:
+        self.page.stocks = {code: stock.later(3) for code, stock in self.page.stocks.items()}
+        if len(self.page.asked) == 40:
+            self._closed.set()
+
+    async def _first_round(self) -> None:
+        self.page.asked.clear()
+        self.page.stocks = {code: Stock(name=f"股{code[-2:]}") for code in ("sh600519", "sz000001")}
+        await self.page.start()
+        self._client._url = self.page.url
+        await super()._first_round()
+
+    async def close(self) -> None:
+        await super().close()
+        await self.page.stop()
+
+
+def quotes_http(folder: Path, **settings: Any) -> Feed:
+    """Return a feed over a page of two stocks; it has no speed but that of life."""
+    return _Quotes(**{name: value for name, value in settings.items() if name != "speed"})
+
+
+OPENED_HERE: dict[str, Callable[..., Feed]] = {"replay": replay, "simulated": simulated, "quotes_http": quotes_http}
+LIVE = {"quotes_http"}
+"""Feeds whose inputs come once: they have no offsets, and cannot be played faster."""
 
 
 def test_every_feed_of_the_registry_is_asked() -> None:
-    assert set(OPENED_HERE) | NEEDS_A_TERMINAL == set(FEEDS)
+    assert set(OPENED_HERE) | NEEDS_A_TERMINAL | NEEDS_A_SERVER == set(FEEDS)
 
 
 def test_an_unknown_feed_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(FeedError, match=r"no feed named 'qmt'; there are: .*simulated"):
         load_feed("qmt")
+
+
+@pytest.fixture(params=sorted(set(OPENED_HERE) - LIVE))
+def make_again(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Feed]:
+    """Return a maker of equal feeds of one kind that can be played again."""
+    return lambda **settings: OPENED_HERE[request.param](tmp_path, **settings)
 
 
 @pytest.fixture(params=sorted(OPENED_HERE))
@@ -78,41 +124,52 @@ def play(feed: Feed, *, after: int = -1, most: int | None = None) -> list[FeedIn
     return run(scenario())
 
 
-def test_offsets_count_the_inputs_from_0(make: Callable[..., Feed]) -> None:
-    played = play(make())
+def test_offsets_count_the_inputs_from_0(make_again: Callable[..., Feed]) -> None:
+    played = play(make_again())
     assert len(played) > 100
     assert [given.offset for given in played] == list(range(len(played)))
     assert {type(given.value) for given in played} <= {TickBatch, Heartbeat, Mark}
 
 
-def test_the_same_source_gives_the_same_inputs(make: Callable[..., Feed]) -> None:
-    assert make().source_id == make().source_id
-    assert play(make()) == play(make())
+def test_a_live_feed_has_no_offsets(tmp_path: Path) -> None:
+    for name in LIVE:
+        feed = OPENED_HERE[name](tmp_path)
+        assert (feed.has_offsets, feed.paced) == (False, True)
+        played = play(feed)
+        assert len(played) > 40
+        assert {given.offset for given in played} == {-1}
+        assert {type(given.value) for given in played} <= {TickBatch, Heartbeat, Mark}
+        assert feed.source_id == OPENED_HERE[name](tmp_path).source_id
 
 
-def test_opened_behind_any_offset_it_goes_on_as_if_never_stopped(make: Callable[..., Feed]) -> None:
-    whole = play(make())
+def test_the_same_source_gives_the_same_inputs(make_again: Callable[..., Feed]) -> None:
+    assert make_again().source_id == make_again().source_id
+    assert play(make_again()) == play(make_again())
+
+
+def test_opened_behind_any_offset_it_goes_on_as_if_never_stopped(make_again: Callable[..., Feed]) -> None:
+    whole = play(make_again())
     last = len(whole) - 1
     for after in sorted(
         {0, 1, last // 3, last // 2, last // 2 + 1, last - 1, *np.random.default_rng(3).integers(0, last, 5)}
     ):
-        assert play(make(), after=int(after)) == whole[int(after) + 1 :], f"after={after}"
+        assert play(make_again(), after=int(after)) == whole[int(after) + 1 :], f"after={after}"
 
 
 @pytest.mark.parametrize("beyond", [0, 1, 1000])
-def test_opened_behind_its_end_it_gives_nothing(make: Callable[..., Feed], beyond: int) -> None:
-    assert play(make(), after=len(play(make())) - 1 + beyond) == []
+def test_opened_behind_its_end_it_gives_nothing(make_again: Callable[..., Feed], beyond: int) -> None:
+    assert play(make_again(), after=len(play(make_again())) - 1 + beyond) == []
 
 
-def test_a_feed_can_be_opened_again(make: Callable[..., Feed]) -> None:
-    feed = make()
+def test_a_feed_can_be_opened_again(make_again: Callable[..., Feed]) -> None:
+    feed = make_again()
     first = play(feed, most=20)
     assert play(feed)[:20] == first
     assert play(feed, after=9, most=10) == first[10:]
 
 
-def test_pacing_changes_when_inputs_come_and_nothing_else(make: Callable[..., Feed]) -> None:
-    fast, slow = make(speed=None), make(speed=2.0)
+def test_pacing_changes_when_inputs_come_and_nothing_else(make_again: Callable[..., Feed]) -> None:
+    fast, slow = make_again(speed=None), make_again(speed=2.0)
     assert (fast.paced, slow.paced) == (False, True)
     assert fast.source_id == slow.source_id
     assert play(fast) == play(slow)
@@ -153,7 +210,9 @@ def test_instruments_are_those_of_its_ticks(make: Callable[..., Feed]) -> None:
     async def scenario() -> list[Instrument]:
         feed = make()
         await feed.open()
-        return list(await feed.instruments())
+        known = list(await feed.instruments())
+        await feed.close()
+        return known
 
     table = {one.symbol: one for one in run(scenario())}
     played = {symbol for batch in batches(play(make())) for symbol in batch.symbols}
@@ -193,9 +252,9 @@ def test_close_may_come_before_open_and_twice(make: Callable[..., Feed]) -> None
     run(scenario())
 
 
-def test_close_ends_an_iterator_that_waits(make: Callable[..., Feed]) -> None:
+def test_close_ends_an_iterator_that_waits(make_again: Callable[..., Feed]) -> None:
     async def scenario() -> tuple[int, float]:
-        feed = make(speed=0.01)
+        feed = make_again(speed=0.01)
         await feed.open()
         loop = asyncio.get_running_loop()
         count = 0

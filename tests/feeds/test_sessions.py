@@ -182,3 +182,22 @@ def test_xshg_is_the_recorded_calendar(market_data: Path) -> None:
     assert calendar.between(days[0], days[-1]) == len(days)
     assert all(calendar.is_trading(day) for day in days)
     assert [calendar.next(day) for day in days[:-1]] == days[1:]
+
+
+def test_other_days_replace_those_between_their_first_and_last() -> None:
+    calendar = Calendar([20230103, 20230104, 20230105, 20230106, 20230109])
+    merged = calendar.overridden([20230106, 20230104])
+    assert [day for day in range(20230103, 20230110) if merged.is_trading(day)] == [
+        20230103, 20230104, 20230106, 20230109,
+    ]  # fmt: skip
+    assert calendar.overridden([]) is calendar
+    assert (merged.first_known, merged.last_known) == (20230103, 20230109)
+    assert calendar.overridden([20230110]).last_known == 20230110
+
+
+def test_differences_are_those_within_what_both_know() -> None:
+    calendar = Calendar([20230103, 20230104, 20230105, 20230106])
+    assert calendar.differences([20230104, 20230105, 20230107]) == ([], [20230106])
+    assert calendar.differences([20230103, 20230106, 20230107]) == ([], [20230104, 20230105])
+    assert Calendar([20230103, 20230106]).differences([20230103, 20230104, 20230106]) == ([20230104], [])
+    assert calendar.differences([]) == ([], [])

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from importlib.metadata import files
 from typing import Any
 
@@ -18,11 +19,11 @@ import pytest
 
 from feeds.errors import FeedError
 from feeds.feed import load_feed
-from feeds.inputs import FeedInput, Heartbeat, Mark, MarkKind
-from feeds.instruments import Board, Instrument
+from feeds.inputs import FeedInput, Heartbeat, MarkKind
+from feeds.instruments import Board
 from feeds.tick import TickBatch
 from feeds.xt import XtFeed
-from tests.feeds.vendor_terminal import TEN, Terminal, load_vendor, on_terminal_thread, running_terminal, tick
+from tests.feeds.vendor_terminal import TEN, Terminal, load_vendor, on_terminal_thread, running_terminal, tick, until
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ async def opened() -> AsyncIterator[Callable[..., Any]]:
     feeds: list[XtFeed] = []
 
     async def opening(**settings: Any) -> XtFeed:
-        feed = XtFeed(**{"now": lambda: TEN / 1000 + 1} | settings)
+        feed = XtFeed(**{"now": lambda: TEN / 1000 + 1, "pulse": ()} | settings)
         feeds.append(feed)
         await feed.open()
         return feed
@@ -122,9 +123,9 @@ async def test_the_iteration_ends_behind_what_had_arrived(terminal: Terminal, op
 
 async def test_ticks_after_close_are_counted_as_late(terminal: Terminal, opened: Callable[..., Any]) -> None:
     feed = await opened()
-    callback = terminal.subscriptions[1]
+    kept = terminal.subscriptions[1]
     await feed.close()
-    terminal.subscriptions = {9: callback}
+    terminal.subscriptions = {9: kept}
     terminal.push({"600000.SH": tick()})
     assert feed.counters()["inbox_late"] == 1
 
@@ -132,40 +133,50 @@ async def test_ticks_after_close_are_counted_as_late(terminal: Terminal, opened:
 async def test_no_terminal_is_one_clear_error(terminal: Terminal) -> None:
     terminal.running = False
     feed = XtFeed(port=58610)
-    with pytest.raises(FeedError, match=r"connecting failed: .*is the terminal \(miniQMT\) running"):
+    with pytest.raises(FeedError, match=r"connecting failed: 无法连接xtquant服务.*Start miniQMT"):
         await feed.open()
     await feed.close()
 
 
 async def test_a_refused_subscription_is_an_error_and_leaves_none_behind(terminal: Terminal) -> None:
     terminal.grants = [1, 2, -1]
-    with pytest.raises(FeedError, match="refused a subscription"):
+    with pytest.raises(FeedError, match=r"subscription refused for 600002\.SH .answer -1.: .* no right"):
         await XtFeed(symbols=codes(3)).open()
     assert terminal.subscriptions == {}
     assert not any(client.connected for client in terminal.clients)
 
 
-async def test_a_call_that_hangs_is_given_up(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    released = threading.Event()
-    monkeypatch.setattr(load_vendor(), "connect", lambda *arguments: released.wait(10))
-    feed = XtFeed(timeout_s=0.01)
-    try:
-        with pytest.raises(FeedError, match=r"connecting took over 0\.01 s"):
-            await feed.open()
-    finally:
-        released.set()
+async def test_a_call_that_hangs_is_given_up_and_undone_when_it_comes_back(terminal: Terminal) -> None:
+    terminal.hanging = {"subscribe_whole_quote"}
+    feed = XtFeed(timeout_s=0.05)
+    with pytest.raises(FeedError, match=r"connecting took over 0\.05 s"):
+        await feed.open()
+    terminal.release.set()
+    await until(lambda: ("unsubscribe_quote", 1) in terminal.calls or not terminal.live())
+    assert terminal.live() == []
 
 
 async def test_without_the_vendors_package_the_error_names_the_other_feeds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xtquant.xtdata", None)
-    with pytest.raises(FeedError, match=r"runs on Windows.*monitord\[qmt\].*bridge.*Redis.*simulated and replay"):
+    with pytest.raises(FeedError, match=r"runs on Windows.*monitord\[qmt\].*bridge.*quotes_http.*simulated and replay"):
         await XtFeed().open()
 
 
-@pytest.mark.parametrize("symbols", [["600519"], ["HK"], [], ["600519.SH", "SZ"]])
-def test_symbols_that_cannot_be_watched_are_refused_at_once(symbols: list[str]) -> None:
-    with pytest.raises(FeedError, match=r"^xt: "):
-        XtFeed(symbols=symbols)
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"symbols": ["600519"]}, "'600519' is no code"),
+        ({"symbols": ["SZ"]}, "'SZ' is no code"),
+        ({"symbols": []}, "no symbols: name codes"),
+        ({"markets": ["HK"]}, "'HK' is none of the markets SH, SZ, BJ"),
+        ({"symbols": ["600519.SH"], "markets": ["SZ"]}, "name markets or symbols, not both"),
+        ({"silent_s": 90.0}, "silent_s 90 must not be more than renew_s 60"),
+        ({"reconnect_first_s": 9.0}, "backoff from 9 s to 5 s"),
+    ],
+)
+def test_what_cannot_be_watched_is_refused_at_once(settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(FeedError, match=f"^xt: {why}"):
+        XtFeed(**settings)
 
 
 async def test_iterating_before_open_is_an_error() -> None:
@@ -185,6 +196,7 @@ async def test_a_whole_market_pushed_as_bson_comes_out_as_one_batch(
     terminal: Terminal, opened: Callable[..., Any]
 ) -> None:
     feed = await opened()
+    feed._beat_timer.cancel()  # no heartbeat, however long the market takes
     market = [f"{600000 + place}.SH" for place in range(5000)] + [f"{place:06d}.SZ" for place in range(1, 501)]
     waiting = asyncio.ensure_future(anext(aiter(feed)))
     await asyncio.to_thread(terminal.push, {code: tick(volume=758_613 + place) for place, code in enumerate(market)})
@@ -237,14 +249,14 @@ async def test_an_exception_in_the_callback_is_counted_and_the_next_push_is_used
 ) -> None:
     feed = await opened()
 
-    see_time, faults = feed._see_time, [RuntimeError("a fault of ours")]
+    see_time, faults = feed._pushes._see_time, [RuntimeError("a fault of ours")]
 
-    def see_time_or_fail(batch: TickBatch) -> None:
+    def see_time_or_fail(batch: TickBatch) -> bool:
         if faults:
             raise faults.pop()
-        see_time(batch)
+        return see_time(batch)
 
-    feed._see_time = see_time_or_fail
+    feed._pushes._see_time = see_time_or_fail
     terminal.push({"600000.SH": tick()})
     terminal.push({"600000.SH": tick()})
     assert [value.symbols for value in await rest_of(feed)] == [("600000.SH",)]
@@ -264,7 +276,7 @@ async def test_bytes_that_are_no_bson_reach_nobody(
 
 async def test_callbacks_on_several_threads_lose_nothing(terminal: Terminal, opened: Callable[..., Any]) -> None:
     feed = await opened(inbox_batches=1000)
-    callback, start = feed._on_quotes, threading.Barrier(4)
+    callback, start = partial(feed._pushes.on_push, 1), threading.Barrier(4)
 
     def deliver(code: str) -> None:
         start.wait()
@@ -317,11 +329,11 @@ async def test_a_second_without_a_frame_gives_a_heartbeat_three_seconds_behind(
 ) -> None:
     clock = Clock()
     feed = await opened(monotonic=clock)
-    feed._beat()  # nothing is known of the time yet
+    feed._pushes.beat()  # nothing is known of the time yet
     terminal.push({"600000.SH": tick()})
     for at_s in (100.5, 101.0, 105.0, 104.0, 106.0):
         clock.now_s = at_s
-        feed._beat()
+        feed._pushes.beat()
         await asyncio.sleep(0)
     assert [value.ts_ms - TEN for value in await rest_of(feed) if isinstance(value, Heartbeat)] == [3000]
 
@@ -337,7 +349,7 @@ async def test_heartbeats_never_go_back_and_wait_for_the_frame_that_overtook_the
     async def beat(at_s: float) -> None:
         clock.now_s = at_s
         before = len(feed._inbox._queue)
-        feed._beat()
+        feed._pushes.beat()
         if len(feed._inbox._queue) > before:
             beats.append((await anext(inputs)).value.ts_ms - TEN)
 
@@ -362,7 +374,7 @@ async def test_a_tick_from_the_future_does_not_move_the_clock(terminal: Terminal
     feed = await opened(monotonic=clock)
     terminal.push({"600000.SH": tick(), "600001.SH": tick(time=TEN + 3_600_000)})
     clock.now_s += 4
-    feed._beat()
+    feed._pushes.beat()
     values = await rest_of(feed)
     assert [value.ts_ms for value in values if isinstance(value, Heartbeat)] == [TEN + 1000]
 
@@ -370,7 +382,7 @@ async def test_a_tick_from_the_future_does_not_move_the_clock(terminal: Terminal
 async def test_the_loops_timer_beats_and_stops_with_the_feed(terminal: Terminal, opened: Callable[..., Any]) -> None:
     feed = await opened()
     beats = []
-    feed._beat = lambda: beats.append(1)
+    feed._pushes.beat = lambda: beats.append(1)
     timer = feed._beat_timer
     feed._on_second()
     assert beats == [1]
@@ -383,72 +395,12 @@ async def test_the_loops_timer_beats_and_stops_with_the_feed(terminal: Terminal,
 # ── the connection ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_lost_connection_is_silence_until_ticks_come_again(
-    terminal: Terminal, opened: Callable[..., Any]
-) -> None:
-    feed = await opened()
-    terminal.push({"600000.SH": tick()})
-    terminal.drop_connection()
-    terminal.say("disconnected")
-    terminal.say("connected")
-    terminal.push({"600000.SH": tick(time=TEN + 9000)})
-    kinds = [value.kind if isinstance(value, Mark) else type(value) for value in await rest_of(feed)]
-    assert kinds == [TickBatch, MarkKind.SILENT, MarkKind.GAP, MarkKind.ALIVE, TickBatch]
-    assert feed.counters()["disconnects"] == 2
-
-
-async def test_a_connection_lost_before_the_first_tick_silences_nothing(
-    terminal: Terminal, opened: Callable[..., Any]
-) -> None:
-    feed = await opened()
-    terminal.drop_connection()
-    terminal.push({"600000.SH": tick()})
-    values = await rest_of(feed)
-    assert [value.kind for value in values[:-1]] == [MarkKind.GAP, MarkKind.ALIVE]
-    assert {value.ts_ms for value in values[:-1]} == {TEN}
-
-
 async def test_a_status_of_no_known_form_is_nothing(terminal: Terminal, opened: Callable[..., Any]) -> None:
     feed = await opened()
     on_terminal_thread(lambda: feed._on_status(None))
     on_terminal_thread(lambda: feed._on_status({"status": 5}))
+    await asyncio.sleep(0)
     assert feed.counters()["disconnects"] == 0
-
-
-# ── instruments ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def detail(name: str, listed: Any) -> dict[str, Any]:
-    return {"InstrumentName": name, "OpenDate": listed, "PriceTick": 0.01}
-
-
-async def test_instruments_come_with_names_and_listing_dates(terminal: Terminal, opened: Callable[..., Any]) -> None:
-    terminal.sectors = {"沪深A股": ["600000.SH", "000001.SZ"], "京市A股": ["920081.BJ", "nonsense"]}
-    terminal.details = {"600000.SH": detail("浦发银行", "19991110"), "920081.BJ": detail("N欧伦", 99999999)}
-    feed = await opened()
-    assert await feed.instruments() == [
-        Instrument("600000.SH", "浦发银行", Board.MAIN, 0.01, 100, 19991110),
-        Instrument("920081.BJ", "N欧伦", Board.BSE),
-    ]
-
-
-async def test_instruments_of_named_symbols_are_theirs_alone(terminal: Terminal, opened: Callable[..., Any]) -> None:
-    terminal.details = {"600000.SH": detail("浦发银行", 0), "600001.SH": detail("邯郸钢铁", 19980122)}
-    feed = await opened(symbols=["600000.SH"])
-    assert [(one.symbol, one.list_date) for one in await feed.instruments()] == [("600000.SH", None)]
-
-
-async def test_a_terminal_that_does_not_answer_knows_no_instruments(
-    terminal: Terminal, opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def failing(*_: Any) -> None:
-        raise Exception("no answer")
-
-    feed = await opened()
-    monkeypatch.setattr(load_vendor(), "get_stock_list_in_sector", failing)
-    assert await feed.instruments() == ()
-    await feed.close()
-    assert await feed.instruments() == ()
 
 
 # ── what we rely on ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -462,17 +414,23 @@ async def test_a_terminal_that_does_not_answer_knows_no_instruments(
         ("watch_xtquant_status", ["callback"]),
         ("subscribe_whole_quote", ["code_list", "callback"]),
         ("subscribe_quote", ["stock_code", "period", "callback"]),
+        ("reconnect", ["ip", "port"]),
+        ("get_client", []),
         ("get_stock_list_in_sector", ["sector_name"]),
-        ("get_instrument_detail_list", ["stock_list"]),
+        ("get_sector_list", []),
+        ("download_sector_data", []),
+        ("get_instrument_detail", ["stock_code"]),
+        ("get_trading_dates", ["market"]),
+        ("get_trading_calendar", ["market"]),
     ],
 )
 def test_the_vendor_has_each_function_with_the_parameters_we_pass(function: str, parameters: list[str]) -> None:
     signature = inspect.signature(getattr(load_vendor(), function))
     assert set(parameters) <= set(signature.parameters)
+    by_place = [name for name in parameters if name not in ("period", "callback") or "watch" in function]
     required = [name for name, one in signature.parameters.items() if one.default is one.empty]
     assert set(required) <= set(parameters)
-    if function == "connect":
-        assert list(signature.parameters)[:2] == parameters  # passed by place
+    assert list(signature.parameters)[: len(by_place)] == by_place
 
 
 def test_the_vendor_has_the_switch_for_its_banner() -> None:

@@ -8,6 +8,7 @@ The package's two binary modules exist for Windows only. `load_vendor` puts a mo
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 import sys
@@ -15,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from feeds.sessions import unix_ms
 
@@ -55,7 +56,7 @@ class Terminal:
     """What the test's client talks to. Set the attributes to make it misbehave.
 
     running: it can be connected to. grants: answers of `subscribe_*` (default 1, 2, 3 …). calls: what was asked, in
-    order.
+    order. hanging: names of calls that wait until `release` is set, as the vendor's do.
     """
 
     current: Terminal | None = None
@@ -64,24 +65,41 @@ class Terminal:
         self.running = True
         self.grants: list[int] | None = None
         self.calls: list[tuple[Any, ...]] = []
-        self.subscriptions: dict[int, Callable[[bytes], None]] = {}
+        self.subscriptions: dict[int, Subscription] = {}
         self.clients: list[Client] = []
         self.status_callback: Callable[[bytes], None] | None = None
         self.sectors: dict[str, list[str]] = {}
         self.details: dict[str, Mapping[str, Any]] = {}
-        self._numbers = iter(range(1, 10_000))
+        self.trading_days: list[int] = []
+        self.holidays: list[int] = []
+        self.hanging: set[str] = set()
+        self.release = threading.Event()
+        self.hung = threading.Semaphore(0)
+        self.token_error: dict[str, Any] | None = None
+        self.settings: dict[str, Any] = {}
+        self._numbers = iter(range(1, 100_000))
 
     def push(self, payload: Any, *, number: int | None = None) -> None:
         """Call the subscribers back with this payload, on a thread of the terminal, and wait for them."""
         encoded = payload if isinstance(payload, bytes) else bson(payload)
-        for callback in [self.subscriptions[number]] if number else list(self.subscriptions.values()):
-            on_terminal_thread(lambda callback=callback: callback(encoded))
+        chosen = [self.subscriptions[number]] if number else list(self.subscriptions.values())
+        for subscription in chosen:
+            on_terminal_thread(lambda callback=subscription.callback: callback(encoded))
+
+    def live(self) -> list[Any]:
+        """Return what is subscribed on clients that are connected, as often as it is."""
+        return [one.codes for one in self.subscriptions.values() if one.client.connected]
 
     def drop_connection(self) -> None:
         """Lose the connection, and say so as the vendor's client does."""
         for client in self.clients:
-            client.connected = False
+            client.lose()
         self.say("disconnected")
+
+    def restart(self) -> None:
+        """End without a word and be there again: the clients find out when they ask."""
+        for client in self.clients:
+            client.lose()
 
     def say(self, status: str) -> None:
         if self.status_callback is not None:
@@ -92,6 +110,19 @@ class Terminal:
     def grant(self) -> int:
         return self.grants.pop(0) if self.grants else next(self._numbers)
 
+    def take_call(self, name: str, *arguments: Any) -> None:
+        """Note a call, and hang in it if that is asked for."""
+        self.calls.append((name, *arguments))
+        if name in self.hanging:
+            self.hung.release()
+            assert self.release.wait(30)
+
+
+class Subscription(NamedTuple):
+    codes: Any
+    callback: Callable[[bytes], None]
+    client: Client
+
 
 class Client:
     """The native client class, with the methods the vendor's Python calls and their argument order."""
@@ -100,6 +131,12 @@ class Client:
         assert Terminal.current is not None
         self.terminal = Terminal.current
         self.connected = False
+
+    def lose(self) -> None:
+        self.connected = False
+        for number, one in list(self.terminal.subscriptions.items()):
+            if one.client is self:
+                del self.terminal.subscriptions[number]
 
     def init(self) -> None: ...
 
@@ -116,17 +153,20 @@ class Client:
     def connect(self) -> tuple[int, str]:
         if not self.terminal.running:
             return -1, "refused"
+        self.terminal.take_call("connect")
         self.connected = True
         self.terminal.clients.append(self)
         self.terminal.say("connected")
         return 0, ""
 
     def is_connected(self) -> bool:
+        if "is_connected" in self.terminal.hanging:
+            self.terminal.take_call("is_connected")
         return self.connected
 
     def shutdown(self) -> None:
-        self.connected = False
-        self.terminal.calls.append(("shutdown",))
+        self.lose()
+        self.terminal.take_call("shutdown")
 
     def get_data_dir(self) -> str:
         return "datadir"
@@ -141,10 +181,11 @@ class Client:
         return bson({"tag": "stand-in"})
 
     def commonControl(self, function: str, parameters: bytes) -> bytes:
-        self.terminal.calls.append((function,))
+        self.terminal.take_call(function)
         return bson({})
 
     def subscribe_quote(self, meta: bytes, region: bytes, parameters: bytes, callback: Callable[[bytes], None]) -> int:
+        assert unbson(meta)["period"] == "tick"
         return self._subscribe("subscribe_quote", unbson(meta)["stockCode"], parameters, callback)
 
     def subscribe_whole_quote(self, codes: list[str], parameters: bytes, callback: Callable[[bytes], None]) -> int:
@@ -153,34 +194,94 @@ class Client:
     def _subscribe(self, name: str, codes: Any, parameters: bytes, callback: Callable[[bytes], None]) -> int:
         assert unbson(parameters) == {"needCallback": True}
         number = self.terminal.grant()
-        self.terminal.calls.append((name, codes, number))
-        if number > 0:
-            self.terminal.subscriptions[number] = callback
+        self.terminal.take_call(name, codes, number)
+        if number > 0 and self.connected:
+            self.terminal.subscriptions[number] = Subscription(codes, callback, self)
         return number
 
     def unsubscribe_quote(self, number: int) -> None:
-        self.terminal.calls.append(("unsubscribe_quote", number))
+        self.terminal.take_call("unsubscribe_quote", number)
         self.terminal.subscriptions.pop(number, None)
 
     def get_full_tick(self, codes: list[str]) -> str:
         return json.dumps({})
 
+    def get_sector_list(self) -> list[str]:
+        self.terminal.take_call("get_sector_list")
+        return list(self.terminal.sectors)
+
     def get_stock_list_in_sector(self, sector: str, timetag: int) -> list[str]:
+        self.terminal.take_call("get_stock_list_in_sector", sector)
         return self.terminal.sectors.get(sector, [])
 
     def get_instrument_detail(self, code: str) -> bytes | None:
+        self.terminal.take_call("get_instrument_detail", code)
         detail = self.terminal.details.get(code)
         return None if detail is None else bson(detail)
+
+    def get_trading_dates_by_market(self, market: str, start: str, end: str, count: int) -> list[int]:
+        self.terminal.take_call("get_trading_dates_by_market", market)
+        return [unix_ms(day) for day in self.terminal.trading_days]
+
+    def get_holidays(self) -> list[int]:
+        return self.terminal.holidays
+
+    def supply_history_data2(
+        self, codes: list[str], period: Any, start: str, end: str, parameters: bytes, progress: Callable[..., Any]
+    ) -> bool:
+        self.terminal.take_call("supply_history_data2", codes)
+        progress({"finished": 1, "total": 1, "message": ""})
+        return True
+
+
+def native_module() -> ModuleType:
+    """Return the stand-in of `xtquant.datacenter`: the client class, and the quote service that a token starts."""
+
+    def setting(name: str) -> Callable[[Any], None]:
+        def keep(value: Any) -> None:
+            assert Terminal.current is not None
+            Terminal.current.settings[name] = value
+
+        return keep
+
+    def asked(name: str) -> Terminal:
+        assert Terminal.current is not None
+        Terminal.current.take_call(name)
+        return Terminal.current
+
+    def listen(address: str, first: int, last: int) -> tuple[str, int]:
+        terminal = asked("listen")
+        terminal.settings["listen"] = (address, first, last)
+        return address, terminal.settings.get("free_port", first)
+
+    native = ModuleType("xtquant.datacenter")
+    parts: dict[str, Any] = {
+        "rpc_init": lambda folder: 0,
+        "register_create_nparray": lambda function: None,
+        "get_local_server_port": lambda: 0,
+        "IPythonApiClient": Client,
+        "log_init": lambda: None,
+        "start_init_quote": lambda: asked("start_init_quote") and None,
+        "get_status": lambda: {"init_done": bool(asked("get_status"))},
+        "fetch_auth_markets": lambda: (
+            {"done": 0} if asked("fetch_auth_markets").token_error else {"done": 1, "markets": ["SH", "SZ", "BJ"]}
+        ),
+        "fetch_server_list_status": lambda: bson({"0": asked("fetch_server_list_status").token_error}),
+        "fetch_init_result": lambda keys: {key: bson({"done": 1, "errorcode": 0, "resultcode": 0}) for key in keys},
+        "listen": listen,
+        "shutdown": lambda: asked("shutdown_service") and None,
+    }
+    names = ("set_config_dir", "set_data_home_dir", "set_token", "set_allow_optmize_address")
+    parts |= {name: setting(name) for name in (*names, "set_wholequote_market_list", "set_watch_market_list")}
+    for name, part in parts.items():
+        setattr(native, name, part)
+    return native
 
 
 def load_vendor() -> ModuleType:
     """Import the vendor's own `xtquant.xtdata` over the stand-in, once per process; nothing goes over the network."""
     if "xtquant.xtdata" not in sys.modules:
-        native = ModuleType("xtquant.datacenter")
-        native.rpc_init = lambda folder: 0  # type: ignore[attr-defined]
-        native.register_create_nparray = lambda function: None  # type: ignore[attr-defined]
-        native.get_local_server_port = lambda: 0  # type: ignore[attr-defined]
-        native.IPythonApiClient = Client  # type: ignore[attr-defined]
+        native = native_module()
         with _without("requests"):  # the package asks an index for updates when it is imported
             package = importlib.import_module("xtquant")
             package.datacenter = native
@@ -197,6 +298,8 @@ def running_terminal() -> Iterator[Terminal]:
     try:
         yield terminal
     finally:
+        terminal.hanging.clear()
+        terminal.release.set()
         xtdata.disconnect()
         xtdata.watch_xtquant_status(None)
         Terminal.current = None
@@ -230,3 +333,10 @@ def bson(value: Mapping[str, Any]) -> bytes:
 def unbson(encoded: bytes) -> dict[str, Any]:
     decoded: dict[str, Any] = importlib.import_module("xtquant.xtbson").BSON.decode(encoded)
     return decoded
+
+
+async def until(true: Callable[[], object]) -> None:
+    """Wait for other threads to make something true."""
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110  # the vendor's threads set no event of ours
+            await asyncio.sleep(0.001)

@@ -17,7 +17,7 @@ from feeds.tick import TickBatch
 from monitord import failures
 from monitord.checkpoint import CheckpointFolder
 from monitord.errors import EngineError
-from monitord.pipeline import Pipeline
+from monitord.pipeline import DOUBTS_AT_ONCE, Pipeline
 from monitord.store import Store
 from rules import rulefile
 from rules.alert import Alert
@@ -247,3 +247,24 @@ async def test_new_rules_that_the_engine_fails_at_end_the_process_and_are_no_par
     after = await pushed(tmp_path, store, 2.0)
     assert after.pipeline.counters()["passed_over"] == 1
     assert [alert.values["LAST"] for alert in after.alerts] == [2.0]
+
+
+async def test_ex_rights_days_that_are_not_believed_are_told_once_each_and_counted(
+    tmp_path: Path, store: Store
+) -> None:
+    stand = await pushed(tmp_path, store, 1.0)
+    doubts = stand.pipeline.engine.market.exrights.unbelieved
+
+    async def push(price: float) -> list[tuple[str, object]]:
+        stand.feed.queue.put_nowait(with_book(price))
+        stand.feed.queue.put_nowait(None)
+        with capture_logs() as logs:
+            await stand.pipeline.run()
+        return [(one["event"], one.get("symbol", one.get("more"))) for one in logs]
+
+    doubts["600519.SH", 20230202] = "a factor out of bounds"
+    assert await push(1.1) == [("exright_not_believed", "600519.SH")]
+    assert await push(1.2) == []
+    doubts.update({(f"{number:06}.SZ", 20230202): "a broken feed" for number in range(DOUBTS_AT_ONCE + 5)})
+    assert (await push(1.3))[-2:] == [("exright_not_believed", "000019.SZ"), ("exrights_not_believed", 5)]
+    assert stand.pipeline.counters()["exrights_not_believed"] == DOUBTS_AT_ONCE + 6

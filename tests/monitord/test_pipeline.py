@@ -19,6 +19,7 @@ from feeds.instruments import Instrument
 from feeds.journal import Journal
 from feeds.simulated import SimulatedFeed
 from feeds.tick import CORE, TickBatch
+from monitord import inputlog
 from monitord import pipeline as module
 from monitord.checkpoint import Checkpoint, CheckpointFolder
 from monitord.errors import CheckpointError, EngineError, StoreError
@@ -127,6 +128,69 @@ async def test_ex_rights_files_are_read_again_and_outlive_a_restart(stand: Stand
     assert after.pipeline.engine.market.exrights.table.days.keys() == {"600519.SH"}
     assert after.journal.end == records
     await after.pipeline.close()
+
+
+TWO = RULES + "  - {id: two, select: all, when: LAST > 1}\n"
+THREE = TWO + "  - {id: three, select: all, when: LAST > 2}\n"
+
+
+async def test_todays_rules_come_behind_a_record_that_nothing_followed(stand: Stand, tmp_path: Path) -> None:
+    """Killed right behind a reload, and the files changed once more before the next start."""
+    await stand.pipeline.checkpoint()
+    stand.rules = TWO
+    await stand.pipeline.reload()
+    stand.journal.close()  # killed: no checkpoint holds the reload
+    after = Stand(tmp_path, stand.store)
+    after.rules = THREE
+    await after.pipeline.recover()
+    assert [rule.id for rule in after.pipeline.rules().rules] == ["up", "two", "three"]
+    await after.pipeline.run()
+    assert [rule.id for rule in after.pipeline.rules().rules] == ["up", "two", "three"]
+    await after.pipeline.checkpoint()
+    newest = after.disk.newest(after.pipeline._feed.source_id, state_format=module.STATE_FORMAT)
+    assert newest is not None
+    assert newest.meta["journal"] == after.journal.end, "else the next start would miss a journal that it needs"
+    await after.pipeline.close()
+
+
+class Trimmed(SimulatedFeed):
+    """A feed that does not hold its first inputs any more."""
+
+    first = 0
+
+    async def open(self, *, after: int = -1) -> None:
+        await super().open(after=max(after, self.first - 1))
+
+
+async def test_a_trimmed_stream_that_begins_behind_the_newest_record_is_gone_on_with(
+    stand: Stand, tmp_path: Path
+) -> None:
+    """No checkpoint was ever written, and the inputs that would lead to the records are gone."""
+    taken = 0
+    async for given in stand.pipeline._feed:
+        await stand.pipeline._take(given)
+        taken += 1
+        if taken == 5:
+            break
+    stand.rules = TWO
+    await stand.pipeline.reload()
+    stand.journal.close()  # killed
+    after = Stand(tmp_path, stand.store)
+    feed = Trimmed(symbols=20, speed=None, start="14:58:30", days=1)
+    feed.first = 9
+    after.pipeline._feed = feed
+    after.rules = THREE
+    await after.pipeline.recover()
+    assert not after.pipeline.caught_up.is_set()
+    await after.pipeline.run()
+    assert [rule.id for rule in after.pipeline.rules().rules] == ["up", "two", "three"]
+    assert after.pipeline.caught_up.is_set()
+    await after.pipeline.close()
+    again = Stand(tmp_path, stand.store)
+    again.rules = THREE
+    await again.pipeline.recover()
+    assert [rule.id for rule in again.pipeline.rules().rules] == ["up", "two", "three"]
+    await again.pipeline.close()
 
 
 async def test_a_stop_waits_for_the_checkpoint_that_is_being_written(stand: Stand) -> None:
@@ -317,7 +381,7 @@ async def one_event(stand: LiveStand) -> None:
 async def test_a_book_no_rule_has_read_is_journaled_behind_the_events(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, early: int
 ) -> None:
-    monkeypatch.setattr(module, "EARLY_SYNC_TICKS", early)
+    monkeypatch.setattr(inputlog, "EARLY_SYNC_TICKS", early)
     monkeypatch.setattr(module, "QUIET_AFTER_S", 0.0)
     stand = LiveStand(tmp_path, store, "LAST > 1.5")
     await one_event(stand)
@@ -331,7 +395,7 @@ async def test_a_book_no_rule_has_read_is_journaled_behind_the_events(
 async def test_a_book_a_rule_reads_is_on_the_disk_with_its_batch_before_its_events_are_committed(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, early: int
 ) -> None:
-    monkeypatch.setattr(module, "EARLY_SYNC_TICKS", early)
+    monkeypatch.setattr(inputlog, "EARLY_SYNC_TICKS", early)
     stand = LiveStand(tmp_path, store, "BIDP1 > 1.5")
     await one_event(stand)
     # The early sync of the batch before may end late, but before this one is appended.

@@ -12,7 +12,9 @@ from structlog.testing import capture_logs
 from monitord import store as store_room
 from monitord.errors import StoreError
 from monitord.retention import DAY_MS, EVERY_S, FIRST_S, Retention
-from monitord.store import HistoryFilter, Store
+from monitord.store import REDRIVE_MS, HistoryFilter, Store
+from notifiers.delivery import Arrival, Attempt, DeliveryState
+from notifiers.notifier import Verdict
 from tests.monitord.test_store import Clock, alert
 
 
@@ -63,12 +65,44 @@ async def test_what_was_sent_longer_ago_than_wanted_goes_and_the_rest_stays(stor
     clock.now_ms += 1
     with capture_logs() as logs:
         assert await retention.prune() == 2
-    assert logs == [{"event": "history_pruned", "events": 2, "keep_days": 3, "log_level": "info"}]
+    assert logs == [{"event": "history_pruned", "events": 2, "deliveries": 0, "keep_days": 3, "log_level": "info"}]
     assert await kept(store) == ["al_3", "al_4"]
     clock.now_ms += 100 * DAY_MS
     assert await retention.prune() == 1
     assert await kept(store) == ["al_4"]  # never sent: in the outbox until it is
     assert store.lag_rows == 1
+
+
+async def test_deliveries_and_their_attempts_go_too_and_none_that_is_still_to_be_made(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_room, "PRUNED_AT_ONCE", 2)
+    arrivals = [Arrival(alert_id=f"al_{n}", record=b"{}", dead="off" if n == 5 else None) for n in range(6)]
+    await store.deliveries.begin("ops", arrivals)
+    tried = Attempt(at_ms=clock.now_ms, latency_ms=1, verdict=Verdict.OK, code=200, text="")
+    for number in range(1, 5):
+        await store.deliveries.settle(number, tried, state=DeliveryState.DELIVERED)
+    clock.now_ms += 3 * DAY_MS
+    await store.deliveries.begin("ops", [Arrival(alert_id="al_9", record=b"{}", dead="off")])
+    retention = Retention(store, keep_days=3, clock_ms=clock)
+    await retention.prune()
+    assert (await store.deliveries.listing()).total == 7
+    clock.now_ms += 1
+    with capture_logs() as logs:
+        await retention.prune()
+    assert [line["deliveries"] for line in logs] == [5]
+    listed = (await store.deliveries.listing()).rows
+    assert [(one.alert_id, str(one.state)) for one in listed] == [("al_9", "dead"), ("al_4", "pending")]
+    assert [await store.deliveries.attempts(number) for number in range(1, 5)] == [[]] * 4
+
+
+async def test_within_a_redrive_no_delivery_goes_by_which_an_event_is_known_to_have_arrived(
+    store: Store, clock: Clock
+) -> None:
+    await store.deliveries.begin("ops", [Arrival(alert_id="al_1", record=b"{}", dead="off")])
+    clock.now_ms += REDRIVE_MS
+    assert await store.prune(before_ms=clock.now_ms) == (0, 0)
+    assert await store.deliveries.begin("ops", [Arrival(alert_id="al_1", record=b"{}")]) == 0
 
 
 async def test_it_prunes_an_hour_after_the_start_and_then_once_a_day(store: Store, clock: Clock) -> None:

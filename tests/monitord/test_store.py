@@ -138,7 +138,7 @@ async def test_pruning_spares_the_outbox_and_what_a_redrive_needs(store: Store, 
     await store.mark_sent([(1, 1)], epoch="e1")
     clock.now_ms += DAY_MS + 1
     await store.mark_sent([(2, 2)], epoch="e1")
-    assert await store.prune(sent_before_ms=clock.now_ms + 5) == 1
+    assert await store.prune(before_ms=clock.now_ms + 5) == (1, 0)
     assert [row.id for row in (await store.history(HistoryFilter())).rows] == ["al_3", "al_2"]
 
 

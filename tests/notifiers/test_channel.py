@@ -14,6 +14,7 @@ import pytest
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
+from feeds.connection import heeding_cancel
 from monitord.broker import EmbeddedBroker
 from notifiers.channel import (
     AlertChannel,
@@ -26,7 +27,6 @@ from notifiers.channel import (
     Position,
     Receipt,
     Subscription,
-    heeding_cancel,
     open_envelope,
 )
 from notifiers.errors import DeliveryError

@@ -1,7 +1,7 @@
 """The table of edge cases, row by row, where it speaks of state mode, gaps, restarts and flapping.
 
 What it says of the arming of edges, of dropped ticks and of limits stands in test_engine.py, of groups in
-test_breadth.py.
+test_breadth.py; test_edge_case_table.py holds that there is a test of every row.
 """
 
 from __future__ import annotations

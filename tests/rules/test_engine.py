@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from feeds.errors import FeedError
 from feeds.inputs import Control, ControlKind
-from feeds.instruments import Board, Instrument, encode_table
+from feeds.instruments import Board, Instrument, Limits, encode_table
 from feeds.sessions import date_text
 from feeds.tick import TickBatch
 from rules.alert import Alert
@@ -140,7 +140,7 @@ def test_an_unknown_price_is_as_if_no_tick_came() -> None:
     assert [(one.rule, one.episode) for one in watch.events[1:]] == [("fell", 2), ("level", 1)]
 
 
-def test_an_out_of_order_tick_is_dropped_and_counted() -> None:
+def test_out_of_order_tick_is_dropped_and_counted() -> None:
     watch = Watch(LEVEL)
     watch.prices(("10:00:03", 9.8), ("10:00:02.999", 10.4))
     assert watch.engine.market.dropped["out_of_order"] == 1
@@ -170,7 +170,7 @@ def test_a_tick_of_a_day_that_is_over_is_dropped_and_counted_whatever_it_comes_w
     assert [float(bars.fields[name].array[row]) for name in ("O", "L", "C")] == [9.6, 9.6, 9.6]
 
 
-def test_an_identical_payload_is_a_duplicate_and_an_equal_time_stamp_is_not() -> None:
+def test_duplicate_tick_is_an_identical_payload_and_an_equal_time_stamp_is_none() -> None:
     watch = Watch('id: r, select: all, when: "LAST = REF(LAST,1)", freq: always, on_start: fire')
     first = tick("10:00:00", 9.8)
     watch.take(first, first, batch(first, first))
@@ -217,6 +217,27 @@ def test_limits_are_the_feeds_else_those_of_the_board() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "limit"),
+    [
+        (Limits(10.7, 9.3, 10.0), 10.7),
+        (Limits(10.7, 9.3, 10.0, 20230201), 10.7),
+        (Limits(0.0, 0.0, 10.0), None),
+        (Limits(10.7, 9.3, 10.0, 20230131), 11.0),
+        (Limits(10.7, 9.3, 9.9), 11.0),
+        (None, 11.0),
+    ],
+)
+def test_limits_of_the_table_win_on_their_day_and_with_their_close(given: Limits | None, limit: float | None) -> None:
+    watch = Watch(LIMIT)
+    known = Instrument("600519.SH", "贵州茅台", Board.MAIN, limits=given)
+    watch.take(Control(ControlKind.INSTRUMENTS, encode_table([known])))
+    watch.take(tick("10:00:00", 10.2))
+    assert watch.engine.values("600519.SH")["limit"]["LIMITUP"] == limit
+    watch.take(tick("10:00:03", 10.3, limit_up=10.3))
+    assert watch.engine.values("600519.SH")["limit"]["LIMITUP"] == 10.3, "a tick's own wins over both"
+
+
 @pytest.mark.parametrize(("symbol", "prev_close"), [("600519.SH", nan), ("000001.SH", 10.0), ("777777.SH", 10.0)])
 def test_limits_are_unknown_without_prev_close_or_board(symbol: str, prev_close: float) -> None:
     watch = Watch(LIMIT, SEAL, 'id: not, select: all, when: "NOT(LAST >= LIMITUP)", on_start: fire')
@@ -251,7 +272,7 @@ def test_a_stock_listed_long_ago_has_its_limit_again() -> None:
     assert watch.events[0].name == "老股"
 
 
-def test_an_unknown_instrument_is_included_by_select_all() -> None:
+def test_instrument_unknown_is_included_by_select_all() -> None:
     watch = Watch(LEVEL, 'id: main, select: {board: [main]}, when: "LAST >= 10", freq: always')
     watch.take(Control(ControlKind.INSTRUMENTS, encode_table([Instrument("600519.SH", "茅台", Board.MAIN)])))
     for symbol in ("600519.SH", "777777.SH"):

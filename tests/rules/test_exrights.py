@@ -275,6 +275,18 @@ def test_records_that_come_to_a_factor_out_of_bounds_are_not_believed_and_the_fe
     watch.take(*day(("09:30:00", 9.9), date=date, prev_close=10.0))
     assert value_of(watch, "days") == 10.0
     assert ex_date(watch) == date
+    why = f"records up to {date} come to a factor out of bounds"
+    assert watch.engine.market.exrights.unbelieved == {(SYMBOL, date): why}
+
+
+def test_a_previous_close_that_is_no_reference_price_of_anything_is_noted_once() -> None:
+    watch = Watch(MEAN_DAYS)
+    watch.take(*whole_day(200.0))
+    for k in range(3):
+        watch.take(tick(f"09:15:{k:02}", float("nan"), day=EX, prev_close=1.0))
+    watch.take(*day(("09:30:00", 1.0), date=EX, prev_close=1.0))
+    why = "previous close 1 after a close of 200: a factor out of bounds"
+    assert watch.engine.market.exrights.unbelieved == {(SYMBOL, EX): why}
 
 
 def test_what_the_feed_tells_bit_by_bit_stays_within_bounds_as_well() -> None:

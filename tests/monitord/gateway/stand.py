@@ -130,7 +130,7 @@ class FakeHistory:
     """A store that remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.rows = [StoredAlert(n, f"al_{n}", record(n), EPOCH, n) for n in range(1, 4)]
+        self.rows = [StoredAlert(n, f"al_{n}", record(n), EPOCH, n) for n in (3, 2, 1)]
         self.asked: list[tuple[HistoryFilter, int, int]] = []
 
     async def history(self, wanted: HistoryFilter, *, page: int = 1, page_size: int = 100) -> Page[StoredAlert]:

@@ -6,6 +6,8 @@ import asyncio
 import json
 import random
 import socket
+import time
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -411,20 +413,37 @@ async def test_no_authentication_in_time_closes_with_4001() -> None:
         assert await (await stand.connect()).close_code() == CloseCode.AUTH_EXPIRED
 
 
-async def test_authentication_in_time_keeps_the_connection() -> None:
-    async with standing(tokens=(token(),), auth_timeout_s=0.05) as stand:
+@pytest.fixture
+async def timers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, Callable[[], object]]]:
+    """Note the delay of every timer and what it does, so that a test need not wait for it."""
+    noted: list[tuple[float, Callable[[], object]]] = []
+    loop = asyncio.get_running_loop()
+    call_later = loop.call_later
+
+    def note(delay: float, callback: Callable[..., object], *args: Any, **context: Any) -> asyncio.TimerHandle:
+        noted.append((delay, lambda: callback(*args)))
+        return call_later(delay, callback, *args, **context)
+
+    monkeypatch.setattr(loop, "call_later", note)
+    return noted
+
+
+async def test_authentication_in_time_keeps_the_connection(timers: list[tuple[float, Callable[[], object]]]) -> None:
+    async with standing(tokens=(token(),), auth_timeout_s=41.0) as stand:
         talk = await stand.connect(headers=bearer())
-        await asyncio.sleep(0.1)
         assert (await talk.ask({"id": 1, "op": "ping"}))["ok"] is True
+        (ring,) = (ring for delay, ring in timers if delay == 41.0)
+        ring()
+        assert (await talk.ask({"id": 2, "op": "ping"}))["ok"] is True
 
 
-async def test_a_token_that_expires_closes_with_4001() -> None:
-    import time
-
-    soon = int(time.time() * 1000) + 100
-    async with standing(tokens=(token(expires_ms=soon),)) as stand:
+async def test_a_token_that_expires_closes_with_4001(timers: list[tuple[float, Callable[[], object]]]) -> None:
+    expires_ms = time.time_ns() // 1_000_000 + 5_000_000
+    async with standing(tokens=(token(expires_ms=expires_ms),)) as stand:
         talk = await stand.connect(headers=bearer())
         assert (await talk.ask({"id": 1, "op": "ping"}))["ok"] is True
+        (ring,) = (ring for delay, ring in timers if 4_000 < delay <= 5_000)
+        ring()
         assert await talk.close_code() == CloseCode.AUTH_EXPIRED
 
 

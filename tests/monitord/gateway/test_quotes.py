@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from feeds.tick import CORE, REST, TickBatch
-from monitord.gateway.quotes import NEWER, QuoteBoard
+from monitord.gateway.quotes import NEWER, TIDY_AFTER, QuoteBoard
 from tests.monitord.gateway.stand import Stand, standing
 
 
@@ -51,6 +51,31 @@ def test_the_lazy_columns_are_decoded_only_for_who_asks_for_the_book() -> None:
     assert loads == []
     assert board.quote("A.SH", book=True)["bid_price_1"] == 7.0  # type: ignore[index]
     assert loads == [1]
+
+
+def test_pushes_that_lack_a_symbol_each_keep_none_of_the_batches_before() -> None:
+    board, symbols = QuoteBoard(), [f"S{i}" for i in range(100)]
+    for push in range(100):
+        board.update(batch(push, **{name: push + 0.5 for i, name in enumerate(symbols) if i != push}))
+        assert board.quote("S50") is not None
+    batches = {id(one): one for one, _ in board._latest.values()}
+    assert sum(map(len, batches.values())) <= (TIDY_AFTER + 3) * len(symbols)
+    assert not any(one.rest_waits for one in batches.values() if len(one) < 50), "a lazy copy would keep its batch"
+    for i, name in enumerate(symbols):
+        quote = board.quote(name, book=True)
+        last = 98 if i == 99 else 99
+        assert quote is not None
+        assert (quote["last"], quote["ts_event_ms"], quote["bid_price_1"]) == (last + 0.5, last, 7.0)
+
+
+def test_symbols_that_fall_silent_keep_their_own_tick_alone() -> None:
+    board = QuoteBoard()
+    for push in range(90):
+        board.update(batch(push, **{f"S{i}": push + 0.5 for i in range(push, 100)}))
+        assert board.quote(f"S{push}")["last"] == push + 0.5  # type: ignore[index]
+    held = {id(one): len(one) for one, _ in board._latest.values()}
+    assert sum(held.values()) <= (TIDY_AFTER + 3) * 100
+    assert [board.quote(f"S{i}")["ts_event_ms"] for i in range(100)] == [min(i, 89) for i in range(100)]  # type: ignore[index]
 
 
 async def follow(stand: Stand, interval_ms: int) -> object:

@@ -304,10 +304,10 @@ async def test_deliveries_and_attempts_of_the_schema_before_are_kept(tmp_path: P
 
     path = tmp_path / "old.db"
     db = sqlite3.connect(path, isolation_level=None)
-    for script in MIGRATIONS[:2]:
+    for script in MIGRATIONS[:3]:
         db.executescript(script)
     db.executescript(
-        "PRAGMA user_version = 2;"
+        "PRAGMA user_version = 3;"
         "INSERT INTO deliveries VALUES (4, 'ops', 'al_4', x'7b7d', 'dead', 2, NULL, 'gone', 77);"
         "INSERT INTO deliveries VALUES (9, 'ops', 'al_9', x'7b7d', 'pending', 0, 99, NULL, 78);"
         "DELETE FROM deliveries WHERE id = 9;"

@@ -130,7 +130,7 @@ async def test_every_filter_and_the_page_reach_the_history() -> None:
             )
         ]
         assert (body["total"], body["page"], body["page_size"]) == (3, 3, 7)
-        first = body["alerts"][0]
+        first = body["alerts"][-1]
         assert (first["epoch"], first["off"], first["data"]["id"], first["data"]["name"]) == (
             EPOCH, 1, "al_1", "贵州茅台",
         )  # fmt: skip

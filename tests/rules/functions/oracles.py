@@ -374,7 +374,7 @@ def extreme_over(pick: Callable[[list[float]], float]) -> Compute:
     return compute
 
 
-def big_tick(day: Series, last: Series, ask: Series, bid: Series, cny: float) -> Series:
+def big_tick(day: Series, last: Series, ask: Series, bid: Series, cny: float, times: float) -> Series:
     out: list[float] = []
     before = ask_before = bid_before = usual = nan
     amounts: list[float] = []
@@ -382,7 +382,7 @@ def big_tick(day: Series, last: Series, ask: Series, bid: Series, cny: float) ->
         amount = total if isnan(before) or total < before else total - before
         if isnan(amount) or isnan(usual) or isnan(price):
             out.append(nan)
-        elif amount >= max(cny, 2 * usual) * (1 - 1e-9):
+        elif amount >= max(cny, times * usual) * (1 - 1e-9):
             bought = price > ask_before or close(price, ask_before)
             sold = price < bid_before or close(price, bid_before)
             out.append(1.0 if bought else -1.0 if sold else 0.0)

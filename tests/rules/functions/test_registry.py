@@ -28,7 +28,7 @@ CONSTANTS: dict[str, tuple[tuple[float, ...], ...]] = {
     "SMA": ((1, 1), (3, 1), (14, 1), (5, 2)),
     "LAST": ((0, 0), (3, 1), (5, 5), (4, 0)),
     "SAR": ((4, 2, 20), (1, 10, 30), (10, 2, 20)),
-    "BIGTICK": ((0,), (0.5,)),
+    "BIGTICK": ((0, 2), (0.5, 2), (0, 1), (0.2, 3.5)),
     **dict.fromkeys(("RISE", "HIGHS", "LOWS"), ((3,), (7,), (30,))),
 }
 PERIODS = {Clock.BARS: PERIOD, Clock.TICKS: "tick", Clock.SLOTS: SLOT_LAYER}

@@ -113,7 +113,7 @@ def test_what_the_checker_accepts_the_graph_compiles(period: str, text: str) -> 
         ("Z:=5-5;C>C/Z", ["12+1 division by zero: the value is never known"]),
         ("C>1e300*1e300", ["3+11 this number is too large"]),
         ("C>'x'", ["3+3 a text where a value is needed"]),
-        ("C>DRAWNULL", ["3+8 DRAWNULL draws, and there is nothing to draw here"]),
+        ("C>DRAWNULL", ["3+8 DRAWNULL is no value to draw"]),
         ("DYNAINFO(C)>1", ["1+11 DYNAINFO takes one constant of those known here"]),
         ("DYNAINFO(99)>1", ["1+12 DYNAINFO takes one constant of those known here"]),
         ("DYNAINFO()>1", ["1+10 DYNAINFO takes one constant of those known here"]),

@@ -241,10 +241,6 @@ GOLDENS = {
         "F('买)",
         "f:1:3: error: text is not closed\nF('买)\n  ^\n    hint: end it with ' on the same line",
     ),
-    "full-width digit": (
-        "A>５",
-        "f:1:3: error: '５' is a full-width digit\nA>５\n  ^^\n    hint: type numbers in half-width",
-    ),
     "assigned expression": (
         "MA(C,5):=1",
         "f:1:8: error: unexpected ':=': only a name can be given a value\nMA(C,5):=1\n       ^^\n"

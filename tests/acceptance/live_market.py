@@ -1,0 +1,65 @@
+"""`python -m tests.acceptance.live_market bridge …`: monitord with a simulated market that waits for nobody.
+
+Started again it is where the market has come to meanwhile, and what was told in between is gone, as with a terminal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+from feeds.feed import FEEDS
+from feeds.inputs import FeedInput
+from feeds.simulated import SimulatedFeed
+from feeds.timetable import make_timetable
+from monitord.__main__ import main
+
+BEGAN_AT = "LIVE_MARKET_BEGAN_AT"
+"""Environment variable: the Unix time at which the market was at feed.simulated.start."""
+
+
+class LiveMarket(SimulatedFeed):
+    """The simulated market without offsets, by the clock on the wall; for one day without lunch."""
+
+    has_offsets = False
+
+    def __init__(self, *, speed: float, **settings: Any) -> None:
+        super().__init__(speed=None, **settings)
+        self._speed = speed
+        self._closed = asyncio.Event()
+
+    async def open(self, *, after: int = -1) -> None:
+        del after
+        passed_ms = (time.time() - float(os.environ[BEGAN_AT])) * 1000 * self._speed
+        moments = [moment.clock_ms - self._start_ms for moment in make_timetable(self._interval_ms)]
+        await super().open(after=sum(0 <= since_start_ms <= passed_ms for since_start_ms in moments) - 1)
+
+    async def __aiter__(self) -> AsyncIterator[FeedInput]:
+        market = self._market
+        assert market is not None
+        began = False
+        while market.place < len(market.timetable):
+            since_start_ms = market.timetable[market.place].clock_ms - self._start_ms
+            wait_s = float(os.environ[BEGAN_AT]) + since_start_ms / 1000 / self._speed - time.time()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(wait_s, 0)):
+                    await self._closed.wait()
+            if self._closed.is_set():
+                return
+            value = market.next(whole=market.place == self._start_place)
+            began = began or wait_s > 0
+            if began and value is not None:  # what was told while the market was made is gone
+                yield FeedInput(-1, value)
+
+    async def close(self) -> None:
+        self._closed.set()
+
+
+if __name__ == "__main__":
+    FEEDS["simulated"] = "tests.acceptance.live_market:LiveMarket"
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""Bridge and daemon as two processes over a real broker, each killed -9 again and again.
+
+Every tick is accounted for: delivered once and in order, or known to be missing. Alerts are exactly those of one engine
+that is given what was delivered; where only daemon and broker were killed, those of a run without any fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import aiohttp
+import orjson
+import pytest
+
+from feeds.connection import connect
+from feeds.inputs import FeedInput
+from monitord.broker import EmbeddedBroker
+from notifiers.channel import AlertChannel, Envelope
+from rules.alert import Alert
+from tests.acceptance.bridging import BridgeProcess, Recorder, account, decided, told_by_market
+from tests.acceptance.daemon import Daemon, stream_of, whole_stream
+from tests.acceptance.live_market import BEGAN_AT
+
+KILLS = int(os.environ.get("MONITORD_TEST_BRIDGE_KILLS", "5"))
+"""How often bridge and daemon are killed each, and the broker a fifth as often; the long run sets 50."""
+SPEED = float(os.environ.get("MONITORD_TEST_BRIDGE_SPEED", "10"))
+SEED = int(os.environ.get("MONITORD_TEST_BRIDGE_SEED", "11"))
+SYMBOLS = 5500
+START = os.environ.get("MONITORD_TEST_BRIDGE_START", "14:48:00")
+RULES = """
+version: 1
+groups:
+- name: kills
+  rules:
+  - {id: rise, select: all, when: PCT > 3, rearm: PCT < 2, freq: always}
+  - {id: fall, select: all, when: PCT < -3, rearm: PCT > -2, freq: always, cooldown: 1m}
+  - {id: turn, select: all, when: "CROSS(MA(C,3), MA(C,6)) AND PCT > 2", period: 1m, eval: bar_close}
+  - {id: depth, select: all, when: "BIDV1 > 20 * ASKV1 AND PCT > 1", rearm: BIDV1 < 10 * ASKV1, cooldown: 5m}
+"""
+MARKET = {
+    "feed.simulated.symbols": SYMBOLS,
+    "feed.simulated.days": 1,
+    "feed.simulated.start": START,
+}
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Stand:
+    """A broker, a bridge, a daemon and a recorder, and the faults that befall them."""
+
+    def __init__(self, folder: Path, *, live: bool) -> None:
+        self.folder, self.live = folder, live
+        self.broker = EmbeddedBroker(folder / "b", port=free_port())
+        rules = folder / "rules.yaml"
+        rules.write_text(RULES)
+        url = f"redis://127.0.0.1:{self.broker.port}/0"
+        self.daemon = Daemon(
+            folder / "daemon",
+            {"feed.name": "redis", "broker.url": url, "rules.files": rules, "engine.checkpoint_s": 0.5,
+             "gateway.allow_loopback_without_token": True},
+        )  # fmt: skip
+        market = {**MARKET, "feed.name": "simulated", "feed.simulated.speed": SPEED}
+        self.bridge = BridgeProcess(
+            folder / "bridge",
+            {**market, "bridge.url": url, "bridge.name": "one", "bridge.keep_s": 120, "bridge.spool_mb": 512},
+            live=live,
+            environment={BEGAN_AT: str(time.time() + 4)},
+        )
+        self.recorder = Recorder(self.broker.url)
+        self.chance = random.Random(SEED)
+        self.kills = {"bridge": 0, "daemon": 0, "broker": 0}
+        self.restarts = 0
+        """Daemons started once more, because they found no broker at their start."""
+
+    async def run(self, *, bridge_kills: int) -> None:
+        """Let the market's time pass under the faults, and everything come to its end."""
+        await self.broker.start()
+        try:
+            await self._run(bridge_kills)
+        finally:
+            for process in (self.bridge.process, self.daemon.process):
+                if process is not None and process.returncode is None:
+                    process.kill()
+                    await process.wait()
+            await self.broker.stop()
+
+    async def _run(self, bridge_kills: int) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(self.broker.run())
+            recording = tasks.create_task(self.recorder.run())
+            await self.bridge.start()
+            await self.bridge.until_it_writes(self.broker.url)
+            await self.daemon.start()
+            faults = [
+                tasks.create_task(self._harm("daemon", KILLS, self._kill_daemon)),
+                tasks.create_task(self._harm("broker", max(KILLS // 5, 1), self._kill_broker)),
+                tasks.create_task(self._harm("bridge", bridge_kills, self._kill_bridge)),
+            ]
+            await asyncio.wait(faults)
+            assert await self.bridge.end(within_s=3600) == 0, self.bridge.tail()
+            await self._until_recorded()
+            await self._until_decided()
+            assert await self.daemon.interrupt() == 0, self.daemon.tail()
+            await self.recorder.stop()
+            await recording
+            self.alerts = await self._published()
+            await self.broker.stop()
+            await watching
+
+    async def _harm(self, whom: str, times: int, kill: Callable[[], Awaitable[bool]]) -> None:
+        for _ in range(times):
+            await asyncio.sleep(self.chance.uniform(0.1, 1.0 if whom != "broker" else 20.0))
+            self.kills[whom] += await kill()
+
+    async def _kill_daemon(self) -> bool:
+        if self.kills["daemon"] % 4:  # every fourth is killed wherever it has come to, the others not before they work
+            await self._until_daemon_works()
+        killed = await self.daemon.killed_after(0.0)
+        await self.daemon.start()
+        return killed
+
+    async def _until_daemon_works(self) -> None:
+        """Wait until it listens; one that started while there was no broker has ended, and systemd starts it again."""
+        while True:
+            try:
+                await self.daemon.listening()
+                await asyncio.sleep(self.chance.uniform(0.2, 2.0))
+                return
+            except AssertionError:
+                if self.daemon.process is None or self.daemon.process.returncode != 2:
+                    raise
+                assert "the broker cannot be used" in self.daemon.tail(1000), self.daemon.tail()
+                self.restarts += 1
+                await self.daemon.start()
+
+    async def _kill_bridge(self) -> bool:
+        if self.kills["bridge"] % 4:
+            await self.bridge.until_it_holds()
+            await asyncio.sleep(self.chance.uniform(0.2, 2.0))
+        killed = await self.bridge.kill()
+        await self.bridge.start()
+        return killed
+
+    async def _kill_broker(self) -> bool:
+        pid = self.broker.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        while self.broker.pid == pid:  # noqa: ASYNC110  # the next kill needs the next server
+            await asyncio.sleep(0.05)
+        return True
+
+    async def _until_recorded(self) -> None:
+        redis = connect(self.broker.url)
+        ((newest, _),) = await redis.xrevrange("mon:ticks:main", count=1)
+        await redis.aclose()
+        while self.recorder.last < int(newest.partition(b"-")[0]):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+    async def _until_decided(self) -> None:
+        """Wait until the daemon has taken the last input and told all that follows."""
+        await self._until_daemon_works()
+
+        async def done() -> bool:
+            try:
+                address = self.daemon.addresses()[-1]
+                async with aiohttp.ClientSession(address) as session, session.get("/v1/health") as response:
+                    health = await response.json()
+            except aiohttp.ClientError:
+                return False
+            return bool(health["engine"]["offset"] >= self.recorder.last and not health["outbox"]["lag_rows"])
+
+        await self.daemon.until("the daemon had decided everything", done, 300)
+
+    async def _published(self) -> list[Envelope]:
+        channel = AlertChannel(self.broker.url)
+        try:
+            return await whole_stream(channel)
+        finally:
+            await channel.close()
+
+
+def records(alerts: list[Envelope]) -> list[bytes]:
+    """Return the events without their stamps, in the order told."""
+    return [without_stamps(envelope.alert_json) for envelope in alerts]
+
+
+def without_stamps(record_json: bytes) -> bytes:
+    record = orjson.loads(record_json)
+    record.pop("stamps", None)
+    return orjson.dumps(record)
+
+
+def check_stream(alerts: list[Envelope]) -> None:
+    ids = [orjson.loads(envelope.alert_json)["id"] for envelope in alerts]
+    assert len(ids) == len(set(ids)), "an alert stands twice in the stream"
+    assert [envelope.off for envelope in alerts] == list(range(1, len(alerts) + 1)), "offsets are not contiguous"
+    assert len({envelope.epoch for envelope in alerts}) == 1, "nothing was lost, so nothing had to begin anew"
+
+
+def check_decided(alerts: list[Envelope], inputs: list[FeedInput], state_dir: Path) -> None:
+    expected: list[Alert] = decided(inputs, state_dir)
+    assert records(alerts) == [without_stamps(alert.to_json()) for alert in expected]
+
+
+@pytest.mark.acceptance
+async def test_killed_daemons_and_brokers_change_nothing_at_all(tmp_path: Path) -> None:
+    stand = Stand(tmp_path, live=False)
+    await stand.run(bridge_kills=0)
+    counts = account(stand.recorder.inputs, told_by_market(MARKET))
+    print(f"{stand.kills}: {counts}, {len(stand.alerts)} alerts; bridge: {stand.bridge.events('stopped')[-1]}")
+    assert (counts["missing"], counts["gap_marks"]) == (0, 0)
+    check_stream(stand.alerts)
+    check_decided(stand.alerts, stand.recorder.inputs, stand.daemon.state_dir)
+
+    calm = Daemon(
+        tmp_path / "calm", {**MARKET, "feed.simulated.speed": 0, "rules.files": tmp_path / "rules.yaml"}
+    )  # fmt: skip
+    await calm.start()
+    assert await calm.end(300) == 0, calm.tail()
+    async with stream_of(calm.state_dir) as channel:
+        expected = await whole_stream(channel)
+    assert len(expected) > 500
+    assert records(stand.alerts) == records(expected)
+
+
+@pytest.mark.acceptance
+async def test_what_killed_bridges_lose_is_known_and_alerts_are_those_of_the_rest(tmp_path: Path) -> None:
+    stand = Stand(tmp_path, live=True)
+    await stand.run(bridge_kills=KILLS)
+    counts = account(stand.recorder.inputs, told_by_market(MARKET))
+    print(f"{stand.kills}: {counts}, {len(stand.alerts)} alerts")
+    assert stand.kills["bridge"] == KILLS, "the market was over too early"
+    assert counts["missing"] > 0
+    assert counts["delivered"] > 0
+    assert counts["gap_marks"] > KILLS / 2, "most were killed while they worked"
+    check_stream(stand.alerts)
+    check_decided(stand.alerts, stand.recorder.inputs, stand.daemon.state_dir)
+    assert len(stand.alerts) > 300

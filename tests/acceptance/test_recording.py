@@ -1,0 +1,127 @@
+"""What was recorded, by the daemon beside its work or by a recorder of its own, replays to the daemon's very events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.daemon import LOOK_S, ROOT, Daemon
+
+pytestmark = pytest.mark.acceptance
+
+STAMPS = {"recv_ms", "evaluated_ms", "published_ms"}
+FEED: dict[str, object] = {
+    "feed.simulated.symbols": 60,
+    "feed.simulated.speed": 0,
+    "feed.simulated.start": "14:20:00",
+    "feed.simulated.days": 2,
+    "feed.simulated.interval_s": 6,
+}
+RULES = """
+version: 1
+groups:
+- name: mine
+  rules:
+  - {id: over, select: all, when: "PCT > 1", rearm: "PCT < 1", freq: always}
+  - {id: crossing, select: all, when: "CROSS(MA(C,5), MA(C,10))", freq: always}
+  - {id: high, select: all, when: "LAST >= LIMITUP", freq: always, on_start: fire}
+"""
+
+
+async def command(*words: str, environment: dict[str, str] | None = None) -> asyncio.subprocess.Process:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MONITORD_")}
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "monitord", *words, cwd=ROOT, env=clean | (environment or {}),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+
+
+async def finished(process: asyncio.subprocess.Process, *, deadline_s: float = 120.0) -> str:
+    async with asyncio.timeout(deadline_s):
+        output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode(errors="replace")[-3000:]
+    return output.decode()
+
+
+def flags(settings: dict[str, object]) -> list[str]:
+    return [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+
+
+def unstamped(event: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in event.items() if name not in STAMPS}
+
+
+def told(state_dir: Path) -> list[dict[str, Any]]:
+    """Return the events in a daemon's store, in order, without stamps."""
+    store = sqlite3.connect(state_dir / "monitord.sqlite")
+    try:
+        rows = store.execute("SELECT record FROM events ORDER BY seq").fetchall()
+    finally:
+        store.close()
+    return [unstamped(json.loads(row)) for (row,) in rows]
+
+
+async def replayed(rules: Path, folder: Path) -> list[dict[str, Any]]:
+    sessions, output = files(folder), folder / "events.jsonl"
+    await finished(await command("replay", "--rules", str(rules), "--input", *sessions, "--output", str(output)))
+    return [unstamped(json.loads(line)) for line in lines(output)]
+
+
+def files(folder: Path, pattern: str = "*.parquet") -> list[str]:
+    return sorted(map(str, folder.glob(pattern)))
+
+
+def lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines()
+
+
+def rule_file(folder: Path) -> Path:
+    path = folder / "rules.yaml"
+    path.write_text(RULES, encoding="utf-8")
+    return path
+
+
+async def test_a_recording_replays_to_the_events_of_the_live_daemon(tmp_path: Path) -> None:
+    rules = rule_file(tmp_path)
+    daemon = Daemon(tmp_path / "d", {**FEED, "rules.files": rules, "record.folder": tmp_path / "beside"})
+    await daemon.start()
+    recorder = await command("record", "--to", str(tmp_path / "apart"), *flags(FEED))
+    assert await daemon.end() == 0, daemon.tail()
+    assert "recorded:" in await finished(recorder)
+    events = told(daemon.state_dir)
+    assert len(events) > 50
+    for folder in ("beside", "apart"):
+        assert len(files(tmp_path / folder)) == 2, "a file for each trade date"
+        assert await replayed(rules, tmp_path / folder) == events, folder
+
+
+async def test_a_daemon_killed_again_and_again_records_every_input_once(tmp_path: Path) -> None:
+    rules = rule_file(tmp_path)
+    daemon = Daemon(tmp_path / "d", {**FEED, "rules.files": rules, "record.folder": tmp_path / "beside"})
+    for seconds in (2.5, 3.0, 3.5):
+        await daemon.start()
+        await daemon.killed_after(seconds)
+    await daemon.start()
+    assert await daemon.end() == 0, daemon.tail()
+    assert await replayed(rules, tmp_path / "beside") == told(daemon.state_dir)
+
+
+async def test_a_recorder_stopped_by_a_signal_leaves_whole_files(tmp_path: Path) -> None:
+    live = {**FEED, "feed.simulated.speed": 60}
+    recorder = await command("record", "--to", str(tmp_path / "r"), *flags(live))
+    for _ in range(1200):
+        if files(tmp_path / "r", "*.part"):
+            break
+        await asyncio.sleep(LOOK_S)
+    recorder.send_signal(signal.SIGINT)
+    output = await finished(recorder)
+    assert f"recorded: {tmp_path / 'r'}" in output
+    assert [Path(path).suffix for path in files(tmp_path / "r", "2*")] == [".parquet"]

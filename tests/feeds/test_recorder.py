@@ -1,0 +1,290 @@
+"""The recorder: what it writes is what replay reads, whatever it was killed in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from feeds.dayfile import ROWS, note_of
+from feeds.errors import FeedError
+from feeds.inputs import Control, ControlKind, Heartbeat, Input, Mark, MarkKind
+from feeds.instruments import encode_table, instrument_of
+from feeds.recorder import Recorder
+from feeds.recording import open_recording, recorded
+from feeds.replay import ReplayFeed
+from feeds.sessions import unix_ms
+from feeds.tick import CORE, REST, TickBatch
+from tests.virtual_time import run
+
+DAY, NEXT = 20250102, 20250103
+TEN = unix_ms(DAY, 36_000_000)
+INSTRUMENTS = Control(ControlKind.INSTRUMENTS, encode_table([instrument_of("600519.SH", name="贵州茅台")]))
+RULES = Control(ControlKind.RULES, "rules, whatever they say")
+
+
+def batch(at_s: float, *, date: int = DAY, n: int = 3, book: bool = True) -> TickBatch:
+    """Return n ticks a second apart from at_s on after ten, each number its own."""
+    ts_ms = unix_ms(date, 36_000_000) + round(1000 * at_s) + np.arange(n, dtype=np.int64)
+    names = (*CORE, *REST) if book else CORE
+    columns = {name: np.round(np.arange(n) + at_s + 1 + place / 7, 3) for place, name in enumerate(names)}
+    columns["last"] = np.where(np.arange(n) == 1, np.nan, columns["last"])
+    if book:
+        columns["trades"] = np.arange(n, dtype=np.float64)
+    symbols = tuple(f"{600000 + row:06}.SH" for row in range(n))
+    return TickBatch(symbols, ts_ms, columns=columns, recv_ms=ts_ms + 250, status=np.full(n, 13, np.int16))
+
+
+def day_of(count: int = 30, *, date: int = DAY) -> list[Input]:
+    """Return what a feed may say: batches with heartbeats and marks between them."""
+    said: list[Input] = []
+    for step in range(count):
+        said.append(batch(3 * step, date=date, book=step % 5 != 0))
+        now_ms = unix_ms(date, 36_000_000) + 3000 * step
+        if step % 4 == 1:
+            said.append(Heartbeat(now_ms + 1500))
+        if step % 10 == 7:
+            said += [Mark(MarkKind.SILENT, now_ms + 1600, "nothing comes"), Mark(MarkKind.GAP, now_ms + 2000)]
+            said.append(Mark(MarkKind.ALIVE, now_ms + 2000, "again"))
+    return said
+
+
+def record(folder: Path, values: Sequence[Input], *, finish: bool = True, offsets: bool = False) -> Recorder:
+    recorder = Recorder(folder, source_id="test")
+    for place, value in enumerate(values):
+        recorder.add(value, offset=place if offsets else -1)
+    recorder.sync()
+    if finish:
+        recorder.finish()
+        recorder.close()
+    return recorder
+
+
+def read(*paths: Path) -> list[Input]:
+    """Return the inputs of recordings with their control records."""
+    found = recorded(paths, controls=frozenset(ControlKind))
+    return [one if isinstance(one, Control) else one.value for one in found]
+
+
+def same(found: Sequence[Input], given: Sequence[Input]) -> bool:
+    """Tell whether both say the same; batches of one second are one batch to `recorded`."""
+    return list(found) == list(given)
+
+
+def test_every_input_comes_back_as_it_was(tmp_path: Path) -> None:
+    said = [INSTRUMENTS, RULES, *day_of(), RULES, Control(ControlKind.RULES, "others"), batch(100)]
+    record(tmp_path, said)
+    said.remove(RULES)
+    expected = [INSTRUMENTS, RULES, *[one for one in said[1:] if one != RULES]]
+    assert same(read(tmp_path / f"{DAY}.parquet"), expected)
+
+
+def test_each_trade_date_has_its_file_which_begins_with_what_holds(tmp_path: Path) -> None:
+    first, second = day_of(), day_of(date=NEXT)
+    recorder = record(tmp_path, [INSTRUMENTS, *first, *second])
+    assert recorder.counters()["recorded_days"] == 2
+    assert same(read(tmp_path / f"{DAY}.parquet"), [INSTRUMENTS, *first])
+    assert same(read(tmp_path / f"{NEXT}.parquet"), [INSTRUMENTS, *second])
+    assert same(read(tmp_path / f"{DAY}.parquet", tmp_path / f"{NEXT}.parquet"), [INSTRUMENTS, *first, *second])
+
+
+def test_the_date_is_that_of_the_market_clock_not_of_a_stale_tick(tmp_path: Path) -> None:
+    """A feed's first push may hold yesterday's quotes of stocks that don't trade today."""
+    fresh = batch(0, date=NEXT)
+    stale = TickBatch(
+        fresh.symbols,
+        np.array([fresh.ts_event_ms[0] - 86_400_000, *fresh.ts_event_ms[1:]]),
+        columns={name: fresh.column(name) for name in (*CORE, *REST)},
+        recv_ms=fresh.recv_ms,
+    )
+    record(tmp_path, [stale, batch(3, date=NEXT)])
+    assert [path.name for path in tmp_path.glob("*.parquet")] == [f"{NEXT}.parquet"]
+    values = read(tmp_path / f"{NEXT}.parquet")
+    assert np.concatenate([one.ts_event_ms for one in values if isinstance(one, TickBatch)])[0] == stale.ts_event_ms[0]
+
+
+def test_a_tick_with_an_absurd_time_opens_no_file_of_its_own(tmp_path: Path) -> None:
+    mad = batch(3)
+    mad.ts_event_ms[1] += 40 * 86_400_000
+    record(tmp_path, [batch(0), mad, batch(6)])
+    assert [path.name for path in tmp_path.glob("*.parquet")] == [f"{DAY}.parquet"]
+
+
+@pytest.mark.parametrize("synced", [0, 1, 17, 40])
+def test_killed_anywhere_the_next_recorder_completes_the_day(tmp_path: Path, synced: int) -> None:
+    """The folder is copied in mid-work, which is all that a kill leaves."""
+    said = [INSTRUMENTS, *day_of(40)]
+    running = record(tmp_path / "running", said[:synced], finish=False)
+    shutil.copytree(tmp_path / "running", tmp_path / "left")
+    assert list((tmp_path / "left").glob("*.parquet")) == []
+    running.close()
+    taken_up = Recorder(tmp_path / "left", source_id="test")
+    path = taken_up.finish()
+    taken_up.close()
+    if synced < 2:
+        assert path is None, "a control record alone has no date"
+    else:
+        assert path is not None
+        assert same(read(path), said[:synced])
+        assert list((tmp_path / "left").glob("*.part")) == []
+
+
+def test_killed_between_two_dates_no_input_is_lost_or_doubled(tmp_path: Path) -> None:
+    said = [INSTRUMENTS, *day_of(10), *day_of(10, date=NEXT)]
+    for cut in range(8, len(said)):
+        folder = tmp_path / str(cut)
+        running = record(folder / "running", said[:cut], finish=False)
+        shutil.copytree(folder / "running", folder / "left")
+        running.close()
+        record(folder / "left", said[cut:])
+        paths = sorted((folder / "left").glob("*.parquet"))
+        assert same(read(*paths), said), f"cut at {cut}"
+
+
+def test_killed_after_the_file_is_whole_and_before_the_journal_is_freed_nothing_comes_twice(tmp_path: Path) -> None:
+    said = day_of(10)
+    running = record(tmp_path / "running", said, finish=False)
+    spool = tmp_path / "running" / "spool"
+    shutil.copytree(spool, tmp_path / "kept")
+    running.finish()
+    running.close()
+    shutil.rmtree(spool)
+    shutil.copytree(tmp_path / "kept", spool)  # as if the state behind the finish never reached the disk
+    record(tmp_path / "running", [batch(300)])
+    assert same(read(tmp_path / "running" / f"{DAY}.parquet"), [*said, batch(300)])
+
+
+def test_a_date_that_goes_on_after_a_stop_is_one_file(tmp_path: Path) -> None:
+    said = [INSTRUMENTS, *day_of(40)]
+    record(tmp_path, said[:20])
+    record(tmp_path, said[20:31])
+    record(tmp_path, said[31:])
+    assert [path.name for path in tmp_path.glob("*.parquet")] == [f"{DAY}.parquet"]
+    assert same(read(tmp_path / f"{DAY}.parquet"), said)
+
+
+def test_a_lost_journal_loses_no_later_day(tmp_path: Path) -> None:
+    record(tmp_path, day_of(10))
+    shutil.rmtree(tmp_path / "spool")
+    running = record(tmp_path, day_of(5, date=NEXT), finish=False)
+    shutil.copytree(tmp_path, tmp_path.with_name("left"))
+    running.close()
+    taken_up = Recorder(tmp_path.with_name("left"), source_id="test")
+    taken_up.finish()
+    taken_up.close()
+    assert same(read(tmp_path.with_name("left") / f"{NEXT}.parquet"), day_of(5, date=NEXT))
+
+
+def test_inputs_that_come_again_are_passed_over(tmp_path: Path) -> None:
+    said = day_of(10)
+    recorder = record(tmp_path, said, finish=False, offsets=True)
+    for place, value in enumerate(said):
+        recorder.add(value, offset=place)
+    recorder.add(batch(90), offset=len(said))
+    recorder.finish()
+    assert recorder.last_offset == len(said)
+    recorder.close()
+    assert same(read(tmp_path / f"{DAY}.parquet"), [*said, batch(90)])
+    assert Recorder(tmp_path, source_id="test").last_offset == len(said)
+
+
+def test_a_hole_in_the_offsets_is_a_gap(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, source_id="test")
+    for offset in (0, 1, 5):
+        recorder.add(batch(3 * offset), offset=offset)
+    recorder.finish()
+    recorder.close()
+    gap = Mark(MarkKind.GAP, int(batch(3).ts_event_ms.max()), "3 inputs were not recorded")
+    assert read(tmp_path / f"{DAY}.parquet") == [batch(0), batch(3), gap, batch(15)]
+    assert recorder.counters()["recorded_gaps"] == 1
+
+
+def test_offsets_that_begin_anew_are_recorded_again(tmp_path: Path) -> None:
+    recorder = record(tmp_path, day_of(5), finish=False, offsets=True)
+    recorder.forget_offsets()
+    recorder.add(batch(60), offset=0)
+    recorder.finish()
+    recorder.close()
+    assert read(tmp_path / f"{DAY}.parquet")[-1] == batch(60)
+
+
+def test_two_sources_of_one_date_have_a_file_each(tmp_path: Path) -> None:
+    record(tmp_path, [batch(0)])
+    other = Recorder(tmp_path, source_id="other")
+    other.add(batch(3))
+    path = other.finish()
+    other.close()
+    assert path is not None
+    assert path.name.startswith(f"{DAY}-")
+    assert note_of(path)["source_id"] == "other"
+    assert read(tmp_path / f"{DAY}.parquet") == [batch(0)]
+
+
+def test_a_second_recorder_on_the_folder_is_refused(tmp_path: Path) -> None:
+    first = record(tmp_path, [batch(0)], finish=False)
+    with pytest.raises(FeedError, match="another recorder"):
+        Recorder(tmp_path, source_id="test")
+    first.close()
+    Recorder(tmp_path, source_id="test").close()
+
+
+def test_more_rows_than_a_row_group_are_several_of_them(tmp_path: Path) -> None:
+    said = [batch(3 * step, n=20_000) for step in range(8)]
+    record(tmp_path, said)
+    path = tmp_path / f"{DAY}.parquet"
+    assert pq.ParquetFile(path).metadata.num_row_groups >= 160_000 // ROWS
+    assert open_recording(path).has_marks
+
+
+def test_the_journal_of_finished_days_goes(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, source_id="test")
+    for step in range(8):
+        recorder.add(batch(3 * step, n=20_000))
+    recorder.finish()
+    recorder.add(batch(0, date=NEXT))
+    recorder.finish()
+    recorder.close()
+    assert sum(path.stat().st_size for path in (tmp_path / "spool").rglob("*.journal")) < 40 << 20
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FeedError, match="cannot be used for recordings"):
+        Recorder(tmp_path / "file" / "folder", source_id="test")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_an_error_and_what_was_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = record(tmp_path, [batch(0)], finish=False)
+    full = os.open("/dev/full", os.O_WRONLY)
+    monkeypatch.setattr(recorder._journal, "_fd", full)
+    with pytest.raises(FeedError, match="No space left"):
+        recorder.add(batch(3))
+    os.close(full)
+
+
+def test_the_replay_feed_knows_the_recorded_instruments(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        feed = ReplayFeed(inputs=[tmp_path / f"{DAY}.parquet"])
+        await feed.open()
+        assert [(one.symbol, one.name) for one in await feed.instruments()] == [("600519.SH", "贵州茅台")]
+        values = [given.value async for given in feed]
+        assert same(values, day_of(10)), "control records are none of a feed's inputs"
+        await feed.close()
+
+    record(tmp_path, [INSTRUMENTS, RULES, *day_of(10)])
+    run(scenario())
+
+
+def test_a_recording_with_a_control_row_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(
+        "symbol,ts_event,kind,text," + ",".join(CORE) + f"\n,{TEN},control,nonsense" + "," * len(CORE) + "\n"
+    )
+    with pytest.raises(FeedError, match=r"control row holds 'nonsense'"):
+        read(path)
