@@ -11,7 +11,8 @@ import structlog
 from monitord.deliveries import Deliveries, DeliveryFilter, StoredDelivery
 from monitord.paging import Page
 from monitord.silences import StoredSilences
-from notifiers.delivery import Attempt, Delivery, DeliveryState
+from notifiers.delivery import Delivery
+from notifiers.recorded import Attempt, DeliveryState
 from notifiers.retry import ReceiverState, ReceiverStatus
 from notifiers.silences import Silence, Silences
 

@@ -69,6 +69,10 @@ class StoredSilences:
             lambda db: [_silence(row) for row in db.execute(f"{_SELECT} ORDER BY id DESC LIMIT ?", (limit,))]
         )
 
+    async def prune(self, *, ended_before_ms: int) -> None:
+        """Forget those that ended before that time."""
+        await self._run(lambda db: db.execute("DELETE FROM silences WHERE end_ms < ?", (ended_before_ms,)))
+
 
 _SELECT = "SELECT id, matcher, start_ms, end_ms, author, comment, created_ms FROM silences"
 

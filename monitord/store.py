@@ -223,7 +223,7 @@ class Store:
         return waiting
 
     async def prune(self, *, before_ms: int) -> tuple[int, int]:
-        """Delete events sent and deliveries recorded before that time; return how many of each.
+        """Delete events sent, deliveries recorded, silences ended before then; return how many of the first two.
 
         Nothing a redrive may need goes: no event, and no delivery by which it is known to have arrived. In many short
         transactions, so that a commit waits for one of them at most; cancelling ends it after one.
@@ -234,6 +234,7 @@ class Store:
             events += some
         while some := await self.deliveries.prune(created_before_ms=limit_ms, at_once=PRUNED_AT_ONCE):
             deliveries += some
+        await self.silences.prune(ended_before_ms=limit_ms)
         return events, deliveries
 
     async def history(self, wanted: HistoryFilter, *, page: int = 1, page_size: int = 100) -> Page[StoredAlert]:

@@ -10,7 +10,7 @@ from monitord.deliveries import DeliveryFilter
 from monitord.paging import PAGE_LIMIT
 from monitord.routes.alerts import BodyMoment, Moment, Word
 from monitord.routes.route import ApiError, Ask, Route, body_of
-from notifiers.delivery import DeliveryState
+from notifiers.recorded import DeliveryState
 
 if TYPE_CHECKING:
     from monitord.deliveries import StoredDelivery

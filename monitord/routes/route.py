@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from monitord.deliveries import DeliveryFilter, StoredDelivery
     from monitord.desk import ReceiverReport
     from monitord.positions import Listed
-    from notifiers.delivery import Attempt
+    from notifiers.recorded import Attempt
     from notifiers.silences import Silence
     from rules.explain import Explanation
     from rules.positions import Position

@@ -10,8 +10,8 @@ import pytest
 from monitord.deliveries import Deliveries, DeliveryFilter
 from monitord.errors import StoreError
 from monitord.store import Store
-from notifiers.delivery import Arrival, Attempt, DeliveryState, DeliveryStore, PendingDelivery
 from notifiers.notifier import Verdict
+from notifiers.recorded import Arrival, Attempt, DeliveryState, DeliveryStore, PendingDelivery
 from notifiers.retry import ReceiverState
 
 NOW_MS = 1_700_000_000_000

@@ -18,12 +18,13 @@ from monitord.deliveries import Deliveries, DeliveryFilter
 from monitord.desk import Desk
 from monitord.store import Store
 from notifiers.consumer import GroupEntry
-from notifiers.delivery import Clock, Delivery, DeliveryState
+from notifiers.delivery import Clock, Delivery
 from notifiers.inhibition import Inhibition
 from notifiers.matching import Matcher
 from notifiers.notifier import Bundle, Notification, NotifierOptions, Outcome, Verdict
 from notifiers.pacing import NO_LIMIT, Pacing, Rate
 from notifiers.quiet import Quiet, QuietThen, windows_of
+from notifiers.recorded import DeliveryState
 from notifiers.retry import CHAT_SCHEDULE, CHAT_STALE_AFTER_S, WEBHOOK_SCHEDULE, ReceiverStatus
 from notifiers.routing import NO_ROUTING, Grouping, Route, Router, Routing
 from notifiers.silences import Silence, Silences

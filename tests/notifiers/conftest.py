@@ -15,10 +15,11 @@ import pytest
 from aiohttp import web
 
 from notifiers.consumer import GroupEntry
-from notifiers.delivery import Arrival, Attempt, Clock, DeliveryState, PendingDelivery
+from notifiers.delivery import Clock
 from notifiers.errors import BrokerUnavailable
 from notifiers.notifier import Bundle, Notification, NotifierOptions, Outcome, Verdict
 from notifiers.pacing import NO_LIMIT
+from notifiers.recorded import Arrival, Attempt, DeliveryState, PendingDelivery
 from notifiers.retry import WEBHOOK_SCHEDULE, ReceiverState
 from rules.alert import Alert, Event
 

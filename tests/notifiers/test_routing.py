@@ -17,6 +17,7 @@ from notifiers.inhibition import Inhibition, Inhibitor
 from notifiers.matching import EVERYTHING, Matcher, Reach, value_of
 from notifiers.notifier import BundleKind
 from notifiers.quiet import Quiet, QuietThen, windows_of
+from notifiers.reach import reachable
 from notifiers.routing import (
     ALL,
     Bucket,
@@ -438,3 +439,16 @@ def test_inhibition_is_as_by_hand(history: list[tuple[int, str, int]]) -> None:
     for ts_ms in range(45):
         by_spans = any(start <= ts_ms < end for start, end in spans.values())
         assert (one.why(target(ts_ms)) is not None) == by_spans
+
+
+# ── what can be said of routes before ─────────────────────────────────────────────────────────────────────────────
+
+
+@given(st.lists(trees, max_size=4).map(tuple), alerts())
+def test_a_route_that_an_alert_takes_was_called_reachable(routes: tuple[Route, ...], one: Alert) -> None:
+    source = AlertSource(
+        rule=one.rule, severity=one.severity, events=EVENTS, concerns=lambda symbol: symbol == one.symbol,
+        labels=one.labels, has_symbols=one.symbol is not None,
+    )  # fmt: skip
+    said = {route.name for route in reachable(routes, source, one.event)[0]}
+    assert {route.name for route in taken(routes, lambda matcher: matcher.matches(one, known))} <= said

@@ -16,9 +16,10 @@ from monitord.__main__ import main
 from monitord.deliveries import DeliveryFilter
 from monitord.desk import Desk
 from monitord.store import Store
-from notifiers.delivery import Arrival, Attempt, Delivery, DeliveryState
+from notifiers.delivery import Delivery
 from notifiers.notifier import NotifierOptions, Verdict
 from notifiers.pacing import NO_LIMIT
+from notifiers.recorded import Arrival, Attempt, DeliveryState
 from notifiers.retry import WEBHOOK_SCHEDULE, ReceiverState
 from notifiers.silences import Silences
 from rules.alert import Alert, Event
