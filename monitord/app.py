@@ -25,12 +25,14 @@ from config.settings import Settings
 from feeds.errors import FeedError
 from feeds.exrights import HOLIDAYS_SINCE, closed_weekdays, encode_exrights
 from feeds.feed import Feed
+from feeds.instruments import Instrument
 from feeds.journal import Journal
 from feeds.sessions import Calendar
 from monitord.broker import Broker, EmbeddedBroker, ExternalBroker
 from monitord.checkpoint import CheckpointFolder
 from monitord.choice import build_feed
 from monitord.console import Console
+from monitord.desk import Desk
 from monitord.errors import DaemonError
 from monitord.gateway.auth import Token
 from monitord.gateway.options import GatewayOptions
@@ -44,6 +46,7 @@ from monitord.pump import Pump
 from monitord.recording import Recording
 from monitord.reference import Reference
 from monitord.retention import Retention
+from monitord.routing import build_routing
 from monitord.store import Store
 from monitord.systemd import notify
 from notifiers.channel import AlertChannel, Fenced
@@ -51,6 +54,8 @@ from notifiers.delivery import Delivery
 from notifiers.errors import DeliveryError
 from notifiers.group import AlertConsumer, consumer_client
 from notifiers.notifier import build_notifier
+from notifiers.routing import Router, Routing
+from notifiers.silences import Silences
 from rules import exrightfile, positions, rulefile, sectors
 from rules.alert import Alert, identity
 from rules.errors import RuleError
@@ -160,7 +165,13 @@ class App:
         self._metrics.watch_engine(lambda: pipeline.engine.market.dropped, counters=pipeline.counters)
         pump = Pump(store, channel, on_published=lambda epoch, alerts: gateway.hub.hear(epoch, alerts))
         retention = Retention(store, keep_days=settings.history.keep_days)
-        deliveries = tuple(self._delivery(one, broker, store) for one in settings.notify.receivers())
+        silences = Silences()
+        routing = await asyncio.to_thread(build_routing, settings.notify)
+        routers = await self._routers(routing, store, silences, pipeline)
+        deliveries = tuple(self._delivery(one, broker, store, routers[one.name]) for one in settings.notify.receivers())
+        desk = Desk(deliveries, stored=store.deliveries, silences=silences, kept=store.silences)
+        await desk.load_silences()
+        self._metrics.watch_receivers(desk.counters, statuses=desk.statuses)
         health = Health(
             feed, pipeline, store=store, pump=pump, deliveries=deliveries, reference=reference, recording=recording
         )
@@ -172,6 +183,7 @@ class App:
             quotes=quotes,
             health=health,
             metrics=self._metrics.render,
+            desk=desk,
         )
         cleanup.push_async_callback(gateway.stop)
         cleanup.callback(self._console.stop)
@@ -217,11 +229,31 @@ class App:
             checkpoint_s=settings.engine.checkpoint_s,
         )
 
-    def _delivery(self, receiver: Receiver, broker: Broker, store: Store) -> Delivery:
+    async def _routers(
+        self, routing: Routing, store: Store, silences: Silences, pipeline: Pipeline
+    ) -> dict[str, Router]:
+        """Make each receiver's router; what inhibits now, those of before the start know from the store."""
+
+        def known(symbol: str) -> Instrument | None:
+            return pipeline.engine.market.instruments.get(symbol)
+
+        routers = {
+            name: Router(name, routing, silences=silences, known=known) for name in self._settings.notify.receiver_names
+        }
+        longest_ms = max((router.inhibitor.longest_ms for router in routers.values()), default=0)
+        if longest_ms:
+            records = await store.recent(within_ms=longest_ms)
+            alerts = [Alert.from_json(record) for record in records]
+            for router in routers.values():
+                router.inhibitor.note_all(alerts)
+        return routers
+
+    def _delivery(self, receiver: Receiver, broker: Broker, store: Store, router: Router) -> Delivery:
         share = self._settings.engine.share
         name = f"monitord:{share}" if share else "monitord"
         consumer = AlertConsumer(consumer_client(broker.url), receiver.name, consumer=name)
-        return Delivery(build_notifier(receiver.kind, **receiver.options()), consumer, store.deliveries)
+        notifier = build_notifier(receiver.kind, **receiver.options())
+        return Delivery(notifier, consumer, store.deliveries, router=router)
 
     # ── running ───────────────────────────────────────────────────────────────────────────────────────────────────
 

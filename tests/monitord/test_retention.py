@@ -13,8 +13,8 @@ from monitord import store as store_room
 from monitord.errors import StoreError
 from monitord.retention import DAY_MS, EVERY_S, FIRST_S, Retention
 from monitord.store import REDRIVE_MS, HistoryFilter, Store
-from notifiers.delivery import Arrival, Attempt, DeliveryState
 from notifiers.notifier import Verdict
+from notifiers.recorded import Arrival, Attempt, DeliveryState
 from tests.monitord.test_store import Clock, alert
 
 
