@@ -152,9 +152,8 @@ class EmailNotifier:
                 return {one.recipient: (one.code, one.message) for one in error.recipients}
             finally:
                 # The mail is taken, or not, whatever the server says to a farewell; so there is none.
+                # The socket is its transport's by now, which closes it.
                 client.close()
-                if client.transport is None:
-                    connected.close()
         return {name: (response.code, response.message) for name, response in refused.items()}
 
     def _client(self, connected: socket.socket) -> aiosmtplib.SMTP:
@@ -181,13 +180,14 @@ class EmailNotifier:
         if isinstance(error, EgressRefused):
             text = f"{self.host} is not a public address; add its network to allow_networks to permit it"
             return Outcome(verdict=Verdict.PERMANENT, text=text)
-        if isinstance(error, ssl.SSLCertVerificationError):
+        if isinstance(error.__cause__ or error, ssl.SSLCertVerificationError):
             return Outcome(verdict=Verdict.PERMANENT, text=f"{self.host}: its certificate is not trusted; see ca_file")
         if isinstance(error, aiosmtplib.SMTPResponseException):
             verdict = Verdict.PERMANENT if 500 <= error.code < 600 else Verdict.RETRY
             what = "user name or password refused: " if isinstance(error, aiosmtplib.SMTPAuthenticationError) else ""
             return Outcome(verdict=verdict, code=error.code, text=what + self._redact(str(error.message)))
-        if isinstance(error, aiosmtplib.SMTPNotSupported):
+        if isinstance(error, aiosmtplib.SMTPNotSupported) or type(error) is aiosmtplib.SMTPException:
+            # The second is how the library says that STARTTLS is not offered.
             text = f"{self.host} does not offer what is asked of it; see security and username"
             return Outcome(verdict=Verdict.PERMANENT, text=text)
         return Outcome(verdict=Verdict.RETRY, text=f"{self.host}: {describe(error)}")

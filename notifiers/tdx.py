@@ -110,16 +110,18 @@ class TdxNotifier:
 
 def signed(lines: Sequence[bytes], alerts: Sequence[Alert], *, number: int, language: Language) -> list[bytes]:
     """Return the lines of extern_user.txt with these alerts in them, each at its stock's place or at the end."""
-    kept: dict[bytes, bytes] = {}
-    for line in lines:
-        place = b"|".join(line.split(b"|", 3)[:3])
-        kept[place if place not in kept else line] = line
+    marks: dict[bytes, bytes] = {}
     for alert in alerts:
         place = f"{_market(alert)}|{_code(alert)}|{number}".encode()
         moment = shanghai_iso(alert.ts_event_ms)[11:16]
         value = "0.000" if alert.event in _ENDED else f"{int(moment.replace(':', '')):.3f}"
-        kept[place] = b"|".join((place, _text(alert, moment, language), value.encode()))
-    return list(kept.values())
+        marks[place] = b"|".join((place, _text(alert, moment, language), value.encode()))
+    placed: list[bytes] = []
+    for line in lines:
+        place = b"|".join(line.split(b"|", 3)[:3])
+        placed.append(marks.get(place, line))
+    there = set(placed)
+    return [*placed, *(mark for mark in marks.values() if mark not in there)]
 
 
 def listed(lines: Iterable[bytes], alerts: Sequence[Alert], *, limit: int) -> list[bytes]:

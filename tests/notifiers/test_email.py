@@ -154,4 +154,4 @@ async def test_recipients_refused_for_good_are_no_success(alert: Any) -> None:
 )
 def test_a_section_that_cannot_work_is_refused(options: dict[str, Any], complaint: str) -> None:
     with pytest.raises(DeliveryError, match=complaint):
-        mailer(1, **options)
+        mailer(**{"port": 1, **options})
