@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from config.values import TOLD, Events, Section, Symbols, Words, complaint, listed, network, web_address
+from config.values import TOLD, Events, PlainAddress, Section, Symbols, Words, complaint, listed, network, web_address
 
 Networks: TypeAlias = Annotated[tuple[Annotated[str, AfterValidator(network)], ...], BeforeValidator(listed)]
 WebAddress: TypeAlias = Annotated[SecretStr, AfterValidator(web_address)]
@@ -111,7 +111,7 @@ class Telegram(Written):
     chat_id: str = Field(min_length=1)
     thread_id: int = Field(default=0, ge=0)
     silent: bool = False
-    server: WebAddress = SecretStr("https://api.telegram.org")
+    server: PlainAddress = "https://api.telegram.org"
 
     @model_validator(mode="before")
     @classmethod
@@ -128,7 +128,7 @@ class Bark(Written):
     kind = "bark"
 
     key: Secret
-    server: WebAddress = SecretStr("https://api.day.app")
+    server: PlainAddress = "https://api.day.app"
     group: str = "monitord"
     level: Literal["auto", "active", "timeSensitive", "passive", "critical"] = "auto"
     sound: str = ""
@@ -142,7 +142,7 @@ class PushPlus(Written):
     token: Secret
     topic: str = ""
     channel: str = "wechat"
-    server: WebAddress = SecretStr("https://www.pushplus.plus")
+    server: PlainAddress = "https://www.pushplus.plus"
 
 
 class ServerChan(Written):
@@ -152,7 +152,7 @@ class ServerChan(Written):
 
     key: Secret
     channel: str = ""
-    server: SecretStr = SecretStr("")
+    server: PlainAddress = ""
 
 
 class Email(Written):
