@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -131,7 +131,7 @@ class RedisListNotifier:
 
     def _outcome(self, error: Exception) -> Outcome:
         """Return the outcome of an exception: what the server says of us is for good, all else may pass."""
-        if isinstance(error, EgressRefused) or isinstance(error.__cause__, EgressRefused):
+        if any(isinstance(one, EgressRefused) for one in _causes(error)):
             text = f"{self.host} is not a public address; add its network to allow_networks to permit it"
             return Outcome(verdict=Verdict.PERMANENT, text=text)
         if isinstance(error, AuthenticationError | AuthorizationError):
@@ -171,3 +171,10 @@ class GuardedConnection(_Guarded):
 
 class GuardedSSLConnection(_Guarded, SSLConnection):
     """Over TLS."""
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and those it came from: redis-py raises its own in place of the socket's."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

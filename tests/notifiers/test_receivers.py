@@ -190,6 +190,10 @@ async def test_no_private_address_is_connected_to_unless_allowed(
     async with bad_server("hush") as (connections, port):
         if kind == "email":
             host = host.strip("[]")
+        if kind == "apprise" and host.startswith("["):
+            with pytest.raises(DeliveryError, match="none that Apprise knows"):
+                build_notifier(kind, name="x", **section(kind, port, tmp_path, host))
+            return
         async with opened(kind, port, tmp_path, host=host, allow_networks=[]) as notifier:
             outcome = await notifier.send(note(alert))
         assert outcome.verdict is not Verdict.OK
