@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 from yarl import URL
 
-from notifiers.channel import heeding_cancel
+from feeds.connection import heeding_cancel
 from notifiers.egress import EgressRefused, Network, Redactor, describe, guarded_socket, parse_networks
 from notifiers.errors import DeliveryError
 from notifiers.notifier import Bundle, Notification, NotifierOptions, Outcome, Verdict
