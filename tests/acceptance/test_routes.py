@@ -72,7 +72,6 @@ async def hook() -> AsyncIterator[Hook]:
 
 
 async def silence_before_the_start(state_dir: Path) -> None:
-    state_dir.mkdir()
     store = await Store.open(state_dir / "monitord.sqlite")
     now_ms = time.time_ns() // 1_000_000
     matcher = Matcher(rules=("hush*",))
