@@ -320,7 +320,7 @@ def _batch(
         symbols,
         block[0].astype(np.int64),
         columns=columns,
-        recv_ms=np.full(len(symbols), recv_ms, np.int64),
+        recv_ms=np.broadcast_to(np.int64(recv_ms), (len(symbols),)),  # one number for all
         status=block[_STATUS].astype(np.int16),
         load=lambda: _rest(ticks, count),
     )

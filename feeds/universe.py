@@ -65,6 +65,7 @@ class Universe:
                 return rows
         for known, rows in self._recent:
             if known == symbols:  # stops at the first difference, and at the length before that
+                self._recent.appendleft((symbols, rows))
                 return rows
         rows = self._look_up(symbols)
         self._recent.appendleft((symbols, rows))

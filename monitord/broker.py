@@ -300,6 +300,7 @@ class EmbeddedBroker:
         """Return whether our folder's server takes commands; raises BrokerError for another one at our address."""
         try:
             async with self._connected(timeout_s=2.0) as redis:
+                await redis.ping()  # refused while it loads its files, when INFO is answered already
                 facts = await redis.info("server")
                 folder = (await redis.config_get("dir"))["dir"]
         except (RedisError, OSError) as error:

@@ -115,11 +115,13 @@ def reachable(routes: Sequence[Route], source: AlertSource, event: Event) -> tup
 def _unreachable(
     route: Route, number: int, moments: Sequence[tuple[AlertSource, Event]], reached: set[int]
 ) -> Iterator[Unreachable]:
+    """Yield what is wrong; moments: the events that get as far as the route around it."""
+    matching = [(source, event) for source, event in moments if route.matcher.reach(source, event) is not Reach.NEVER]
     if _is_reached(route, reached):
         for one in route.routes:
-            yield from _unreachable(one, number, moments, reached)
+            yield from _unreachable(one, number, matching, reached)
         return
-    if any(route.matcher.reach(source, event) is not Reach.NEVER for source, event in moments):
+    if matching:
         message = "routes before it take all of its alerts"
         hint = "put it before them, or let them say continue = true"
     else:

@@ -113,18 +113,19 @@ class Adjuster:
         columns = {word: field.column for word, field in fields.items() if isinstance(field, Field)}
         shown = {word: column.array[rows] for word, column in columns.items()}
         for word, column in columns.items():
-            column.array[rows] = layer.history[word].back(rows, 0)
+            column.mine()[rows] = layer.history[word].back(rows, 0)
         with np.errstate(all="ignore"):
-            self._graph.plan(nodes).peek(rows)
+            read = dict.fromkeys(arg for node in nodes for arg in node.args)
+            self._graph.plan([*nodes, *read]).peek(rows)
             cursor = layer.rings.cursor(rows)
-            wanted = {arg for node in nodes for arg in node.args if self._prices[arg] == MIXED}
+            wanted = {arg for arg in read if self._prices[arg] == MIXED}
             for ring in layer.rings:
                 if ring.node in wanted:
                     ring.take(cursor)
             for node in nodes:
                 node.commit(rows)
         for word, column in columns.items():
-            column.array[rows] = shown[word]
+            column.mine()[rows] = shown[word]
 
     # ── what other symbols remember of this one ───────────────────────────────────────────────────────────────────
 

@@ -125,11 +125,17 @@ def shanghai_iso(ts_ms: int) -> str:
 
 def identities(*parts: str | int | None, event: str) -> tuple[str, str]:
     """Return the id of the first event of this kind in an episode, and the episode's own; parts are the episode's."""
-    return f"al_{identity(*parts, event, 1)}", f"ep_{identity(*parts)}"
+    episode = blake2b(_joined(parts), digest_size=10)
+    first = episode.copy()
+    first.update(b"\x1f" + _joined((event, 1)))
+    return f"al_{first.hexdigest()}", f"ep_{episode.hexdigest()}"
 
 
 def identity(*parts: str | int | None) -> str:
     """Hash the parts of an identity to 20 hex digits; None and "" differ."""
+    return blake2b(_joined(parts), digest_size=10).hexdigest()
+
+
+def _joined(parts: tuple[str | int | None, ...]) -> bytes:
     # A list, because join would make one of a generator: an alert has two identities, and this is half of their cost.
-    text = "\x1f".join(["\x00" if part is None else str(part) for part in parts])
-    return blake2b(text.encode(), digest_size=10).hexdigest()
+    return "\x1f".join(["\x00" if part is None else str(part) for part in parts]).encode()

@@ -23,7 +23,7 @@ from typing import Final, overload
 import numpy as np
 
 from feeds.sessions import day_ms, midnight_ms
-from feeds.tick import BoolArray, FloatArray, IntArray
+from feeds.tick import BoolArray, FloatArray, IntArray, TickBatch
 from rules.alert import SHANGHAI
 from rules.node import Selection
 from rules.state import Column, StateTable
@@ -119,7 +119,14 @@ class DayColumns:
     def roll(self) -> None:
         """Forget the old day."""
         for column in (self.first_ms, self.volume, self.amount, self.high, self.low):
-            column.array[...] = column.fill
+            column.mine()[...] = column.fill
+
+    def borrow(self, batch: TickBatch) -> None:
+        """Remember the figures of a tick of every symbol in order."""
+        self.volume.borrow(batch.column("volume_lots"))
+        self.amount.borrow(batch.column("amount_cny"))
+        self.high.borrow(batch.column("high"))
+        self.low.borrow(batch.column("low"))
 
 
 @dataclass(frozen=True, slots=True)

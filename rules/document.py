@@ -25,6 +25,7 @@ MAX_OPEN: Final = 200
 """Brackets that stand open, in comments and texts too: ten times what a rule may nest."""
 _BRACKET: Final = re.compile(r"[\[\]{}]")
 MAX_DEPTH: Final = 20
+_FORMULA_KEY: Final = re.compile(r"[ \t-]*(?:when|rearm)[ \t]*:")
 _FLATTER: Final = "a rule file is groups of rules, and no deeper than a rule needs"
 _BLANK: Final = " \t\r\n"
 
@@ -233,6 +234,8 @@ def _explained(document: Document, error: MarkedYAMLError) -> Finding:
         message, hint = "a tab where YAML wants spaces", "indent with spaces"
     elif "but found another document" in problem:
         message, hint = "a second document", "one file is one document: remove ---"
+    elif _FORMULA_KEY.match(document.text, document.text.rfind("\n", 0, at) + 1):
+        hint = "write the formula below when: | and indent it: there YAML leaves { % # ' and : alone"
     elif "undefined alias" in problem:
         hint = 'quote a text that begins with *, as in ["*ST*"]'
     return document.finding(at, at + 1, message, hint=hint)

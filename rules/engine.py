@@ -164,22 +164,29 @@ class Engine:
                 return
         if market.exrights.waits(market.selection(rows), market.date):
             self._adjust(rows, batch)
-        ticks = market.segment(rows, batch, arrival=arrival)
+        ticks = market.take_ordinary(rows, batch, arrival=arrival)
+        if ticks is None:
+            ticks = market.segment(rows, batch, arrival=arrival)
+            self._take_in_steps(ticks)
+        self._breadth.changed = self._breadth.is_watching
+        self._sample_ticks(ticks)
+        self._closing.by_status(ticks)
+        if market.is_late(ticks):
+            self._closing.overdue(ticks)
+        self._flush()
+
+    def _take_in_steps(self, ticks: Segment) -> None:
+        """Put ticks in place step by step; bars that are left behind close before."""
+        market = self.market
         minutes = market.minutes(ticks)
         for bars in market.bars.values():
             self._closing.leave(bars, ticks, ends=market.ends(minutes, bars.period))
         market.mark_gaps(ticks)
         extremes = market.joining.extremes(ticks)
         market.latest.apply(ticks)
-        self._breadth.changed = self._breadth.is_watching
         for bars in market.bars.values():
             market.joining.enter(bars, ticks, ends=market.ends(minutes, bars.period), extremes=extremes)
         market.joining.count_day(ticks)
-        self._sample_ticks(ticks)
-        self._closing.by_status(ticks)
-        if market.is_late(minutes):
-            self._closing.overdue(ticks)
-        self._flush()
 
     def _adjust(self, rows: IntArray, batch: TickBatch) -> None:
         """Let what is known of the past follow the ex-rights day of symbols, before their ticks are applied."""

@@ -66,6 +66,8 @@ class ExRights:
         """Up to which date the table has been applied."""
         self._decided_date = state.claim("exrights/decided_date", dtype=np.int64, fill=0)
         """The last date on which nothing is open any more."""
+        self._settled = (0, 0)
+        """A date on which nothing is open any more of so many symbols: all there were then."""
         self._missed_ms = state.claim("exrights/missed_ms", dtype=np.int64, fill=0)
         """Since when ticks were missing last, Unix ms; _NO_END = since before today."""
         self.ex_date = state.claim("exrights/ex_date", dtype=np.int64, fill=0)
@@ -89,7 +91,13 @@ class ExRights:
 
     def waits(self, at: Selection, date: int) -> bool:
         """Tell whether there is something to decide of some of these symbols on this date: rarely after the open."""
-        return not (self._decided_date.array[at] == date).all()
+        decided = self._decided_date.array
+        if self._settled == (date, len(decided)):
+            return False
+        waiting = not (decided[at] == date).all()
+        if not waiting and isinstance(at, slice):
+            self._settled = date, len(decided)
+        return waiting
 
     def end_day(self, latest: Latest, *, date: int, midnight: int) -> None:
         """Remember the closes of a date that is over, as its last ticks tell them."""

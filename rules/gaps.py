@@ -25,6 +25,12 @@ _TRADING: Final = (Session.CONTINUOUS, Session.CLOSE_AUCTION)
 _FEED, _HALT, _AWAY = 1, 2, 4
 
 
+def half_began_ms(ts_ms: int) -> int:
+    """Return the time from which on a sample has no night and no lunch between it and one at `ts_ms`."""
+    today_ms = midnight_ms(ts_ms)
+    return today_ms + AFTERNOON_MS if ts_ms >= today_ms + AFTERNOON_MS else today_ms
+
+
 class Trail:
     """When each symbol was last sampled in one way (Unix ms, 0 never), and what has broken off since, as bits."""
 
@@ -92,9 +98,9 @@ class Gaps:
         where nothing lies between for any of them, as nearly always.
         """
         sampled_ms, broken = trail.sampled_ms.array[at], trail.broken.array[at]
-        today_ms = midnight_ms(int(times_ms.max(initial=0)))
+        newest_ms = int(times_ms.max(initial=0))
+        today_ms, half_ms = midnight_ms(newest_ms), half_began_ms(newest_ms)
         noon_ms = today_ms + AFTERNOON_MS
-        half_ms = noon_ms if times_ms.max(initial=0) >= noon_ms else today_ms
         if sampled_ms.min(initial=half_ms) >= half_ms and not broken.any():
             return None
         gaps = np.where(broken > 0, FEED_GAP, NO_GAP)

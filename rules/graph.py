@@ -236,7 +236,8 @@ class Layer:
         """Return the plan of all nodes and what they read of other periods, made anew after nodes came or went."""
         if self._plan is None:
             nodes = tuple(self.nodes.values())
-            self._plan = Plan(nodes if self._warming else tuple(reach(nodes)), self._state, results=nodes)
+            reached = nodes if self._warming else tuple(reach(nodes))
+            self._plan = Plan(reached, self._state, results=reached)
             self._stateful = tuple(node for node in self.nodes.values() if type(node).commit is not Node.commit)
             carried = reach([*self._stateful, *(ring.node for ring in self.rings)])
             needed = [node for node in self._plan.nodes if node in carried]
@@ -322,14 +323,10 @@ class Graph:
             for layer in layers:
                 layer.sealed = False
 
-    def plan(self, nodes: Iterable[Node], *, reading: Iterable[Node] = ()) -> Plan:
-        """Return the pass that evaluates these nodes and what they need, of whatever periods that is.
-
-        reading: what shall stay readable after it, too, as far as it is part of the pass.
-        """
+    def plan(self, nodes: Iterable[Node]) -> Plan:
+        """Return the pass that evaluates these nodes and what they need, of whatever periods that is."""
         results = tuple(nodes)
-        needed = tuple(reach(results))
-        return Plan(needed, self._state, results={*results, *(set(reading) & set(needed))})
+        return Plan(tuple(reach(results)), self._state, results=results)
 
     def commit(self, period: str, at: IntArray, *, values: bool = True) -> None:
         """Close the bar of `period` for symbols `at`, each at most once, with the forming columns as its final values.

@@ -69,7 +69,7 @@ class Joining:
             day.first_ms.array[at] = np.where(first, batch.ts_event_ms, day.first_ms.array[at])
             opens = first & (batch.ts_event_ms <= opening_ms)
             for column in (day.volume, day.amount):
-                column.array[at] = np.where(opens, 0.0, column.array[at])
+                column.mine()[at] = np.where(opens, 0.0, column.array[at])
         high, low = batch.column("high"), batch.column("low")
         known_high, known_low = day.high.array[at], day.low.array[at]
         up, down = high > known_high, low < known_low
@@ -133,4 +133,4 @@ class Joining:
             counted &= day_ms(self._latest.ts_ms.array[at]) >= AUCTION_RESULT_MS
         for column, name in zip((day.volume, day.amount, day.high, day.low), _DAY_COLUMNS, strict=True):
             now = self._latest.raw(name)[at]
-            column.array[at] = now if counted is None else np.where(counted, now, column.array[at])
+            column.mine()[at] = now if counted is None else np.where(counted, now, column.array[at])

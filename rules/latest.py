@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from feeds.instruments import Instrument, board_of, plain_name, price_limits
 from feeds.sessions import Calendar, day_ms, trade_date, trading_clock_ms
 from feeds.tick import CORE, BoolArray, FloatArray, IntArray, TickBatch
-from rules.node import Selection
+from rules.node import ALL, Selection
 from rules.segment import Segment
 from rules.state import Column, StateTable
 
@@ -127,8 +127,8 @@ class Latest:
     def roll(self) -> None:
         """Forget the old trade date: all words are unknown until the new day's first tick of a symbol."""
         for column in self._raw.values():
-            column.array[...] = np.nan
-        self.status.array[...] = 0
+            column.mine()[...] = np.nan
+        self.status.mine()[...] = 0
         self.has_halts = False
         self._limits_for[...] = np.nan
         self.refresh()
@@ -156,8 +156,8 @@ class Latest:
         at, batch = ticks.at, ticks.batch
         self._date = trade_date(int(batch.ts_event_ms[0]))
         self.newest_ms = max(self.newest_ms, ticks.last_ms)
-        self.ts_ms.array[at] = batch.ts_event_ms
-        self.status.array[at] = batch.status
+        self.ts_ms.mine()[at] = batch.ts_event_ms
+        self.status.mine()[at] = batch.status
         if self.has_halts or ticks.halted is not None:
             self.has_halts = bool(self.halted().any())
         blank = None if ticks.live is None else _before_result(batch.ts_event_ms)
@@ -165,7 +165,20 @@ class Latest:
             new = batch.column(name)
             if blank is not None and name in _UNTIL_AUCTION_RESULT:
                 new = np.where(blank, np.nan, new)
-            column.array[at] = new
+            column.mine()[at] = new
+        self._derive(at)
+
+    def borrow(self, batch: TickBatch) -> None:
+        """Show one tick per symbol of all in order, each of them of one day, with a price and trading."""
+        self._date = trade_date(batch.span_ms[0])
+        self.newest_ms = max(self.newest_ms, batch.span_ms[1])
+        self.ts_ms.borrow(batch.ts_event_ms)
+        self.status.borrow(batch.status)
+        for name, column in self._raw.items():
+            column.borrow(batch.column(name))
+        self._derive(ALL)
+
+    def _derive(self, at: Selection) -> None:
         if self._ours:
             self._update_limits(np.arange(len(self._symbols))[at])
         for column, derive in self._derived:

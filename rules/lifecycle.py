@@ -189,10 +189,10 @@ class Ledger:
 
         episode: the number of an episode that began before (pending); None: this fire begins one.
         """
-        key = (rule.id, rule.rev, leg or "", symbol)
-        record = self.records.get(key)
+        slot = (rule.id, rule.rev, leg or "", symbol)
+        record = self.records.get(slot)
         if record is None:
-            record = self.records[key] = Record()
+            record = self.records[slot] = Record()
         if episode is None:
             episode = self._next_episode((rule.id, leg or "", symbol), moment.date)
         why = _why_not(rule, record, moment)

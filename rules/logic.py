@@ -17,8 +17,9 @@ from typing import TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from feeds.tick import IntArray
 from rules.functions.values import TruthNode
-from rules.node import Node, Selection, Truth
+from rules.node import Bits, Node, Selection, Truth
 
 BitRows: TypeAlias = NDArray[np.uint8]
 """(rows, ceil(n_symbols / 8)) uint8, one bit per symbol, most significant first (numpy's packbits)."""
@@ -72,7 +73,7 @@ class Circuit:
 
     def run(self, at: Selection, *, n_symbols: int) -> None:
         """Set `t` and `f` from the leaves' values at the selected symbols; all others become unknown."""
-        if self._masks.shape[1] != n_symbols:
+        if self._n_symbols != n_symbols:
             self._make_room(n_symbols)
         self._take_leaves(at)
         t, f = self.t, self.f
@@ -88,30 +89,36 @@ class Circuit:
                 t[own], f[own] = f.take(a, axis=0), t.take(a, axis=0)
 
     def _take_leaves(self, at: Selection) -> None:
-        """Pack the leaves' masks into the first rows of `t` and `f`."""
+        """Bring the leaves' values into the first rows of `t` and `f`."""
         truths = cast(list[Truth], [leaf.value for leaf in self.leaves])
-        masks, count = self._masks, len(truths)
-        if isinstance(at, slice):
-            for leaf, truth, lent in zip(self.leaves, truths, self._lent, strict=True):
-                if truth is not lent:
-                    np.copyto(lent.t, truth.t)
-                    np.copyto(lent.f, truth.f)
-                    if isinstance(leaf, TruthNode):
-                        leaf.lent = lent  # from the next pass on it writes here by itself
-        else:
-            masks = np.zeros_like(masks)  # what was lent stays the leaf's until the next pass
-            masks[:count, at] = [truth.t for truth in truths]
-            masks[count:, at] = [truth.f for truth in truths]
+        if not isinstance(at, slice):
+            self._pack(truths, at)
+            return
+        for leaf, truth, lent in zip(self.leaves, truths, self._lent, strict=True):
+            if truth is lent:
+                continue
+            if isinstance(truth, Bits):
+                lent.true[:], lent.false[:] = truth.true, truth.false
+            else:
+                lent.true[:], lent.false[:] = np.packbits(truth.t), np.packbits(truth.f)
+            if isinstance(truth, Bits) and isinstance(leaf, TruthNode):
+                leaf.lend(lent)  # from the next pass on it writes here by itself
+
+    def _pack(self, truths: Sequence[Truth], at: IntArray) -> None:
+        """Pack masks of some symbols; the others are unknown."""
+        count = len(truths)
+        masks = np.zeros((2 * count, self._n_symbols), np.bool_)
+        masks[:count, at] = [truth.t for truth in truths]
+        masks[count:, at] = [truth.f for truth in truths]
         bits = np.packbits(masks, axis=1)
         self.t[:count], self.f[:count] = bits[:count], bits[count:]
 
     def _make_room(self, n_symbols: int) -> None:
-        """Make masks for the leaves' `t`, then their `f`, leaf i being bit row i: signals without gates come first."""
-        count = len(self.leaves)
-        self._masks = np.zeros((2 * count, n_symbols), np.bool_)
-        self._lent = [Truth(self._masks[i], self._masks[count + i]) for i in range(count)]
+        """Make the rows; leaf i is row i, as signals without gates come first."""
+        self._n_symbols = n_symbols
         self.both: BitRows = np.zeros((2 * self._n_rows, byte_width(n_symbols)), np.uint8)
         self.t, self.f = self.both[: self._n_rows], self.both[self._n_rows :]
+        self._lent = [Bits(self.t[i], self.f[i], n_symbols) for i in range(len(self.leaves))]
 
     def _wire(self, node: Node) -> int:
         known = self._signal_of.get(id(node))

@@ -18,6 +18,7 @@ from feeds.instruments import Instrument, decode_table
 from feeds.sessions import day_ms, midnight_ms, trade_date
 from feeds.tick import BoolArray, IntArray, TickBatch
 from feeds.universe import Universe
+from rules import ordinary
 from rules.bars import (
     CLOSE_DELAY_MS,
     DAY_MINUTES,
@@ -36,7 +37,7 @@ from rules.bars import (
 )
 from rules.books import Books
 from rules.exrights import ExRights
-from rules.gaps import GAPS, LUNCH_GAP, NO_GAP, Gaps
+from rules.gaps import GAPS, LUNCH_GAP, NO_GAP, Gaps, half_began_ms
 from rules.joining import AUCTION_RESULT_MS, Joining
 from rules.latest import HALTED, Latest, is_halted
 from rules.node import ALL, Selection, is_tick
@@ -196,6 +197,27 @@ class Market:
         live = None if halted is None and self._all_priced(batch) else self._live(at, batch, halted=halted)
         return Segment(rows, at, batch, arrival, halted, live)
 
+    def take_ordinary(self, rows: IntArray, batch: TickBatch, *, arrival: IntArray) -> Segment | None:
+        """Take these ticks, which are news, at once; None, with nothing done, if something is out of the ordinary."""
+        at, (first_ms, last_ms) = self.selection(rows), batch.span_ms
+        minute = minute_at(first_ms - self.midnight_ms)
+        if (
+            not isinstance(at, slice)
+            or self.latest.has_halts
+            or self.joining.has_gaps
+            or not AUCTION_RESULT_MS <= first_ms - self.midnight_ms <= last_ms - self.midnight_ms < DAY_MS
+            or minute != minute_at(last_ms - self.midnight_ms)
+            or int(batch.status[0]) in HALTED
+        ):
+            return None
+        bars = [(one, int(self.ends(minute, period))) for period, one in self.bars.items()]
+        done = ordinary.take(
+            batch, self.latest, day=self.day, trail=self.gaps.bars, since_ms=half_began_ms(last_ms), bars=bars
+        )  # fmt: skip
+        if not done:
+            return None
+        return Segment(rows, at, batch, arrival, None, None)
+
     def _all_priced(self, batch: TickBatch) -> bool:
         """Tell whether all ticks have a price, are of one day, and come after the opening auction's result."""
         first_ms, last_ms = batch.span_ms
@@ -260,11 +282,11 @@ class Market:
             skipped &= [not self.outages.is_silent(starts[int(end)], int(end)) for end in before]
         return skipped, before
 
-    def is_late(self, minutes: int | IntArray) -> bool:
-        """Tell whether the clock has come to the close of some bar at or after one of these trading minutes."""
+    def is_late(self, ticks: Segment) -> bool:
+        """Tell whether the clock has come to the close of some bar at or after the trading minute of one of these."""
         if not self._next_due:
             return False
-        first = minutes if isinstance(minutes, int) else int(minutes.min())
+        first = minute_at(ticks.first_ms - self.midnight_ms)
         return first <= minute_at(self._due[self._next_due - 1][1] - self.midnight_ms)
 
     def overdue(self, bars: PeriodBars, rows: IntArray) -> BoolArray:

@@ -8,7 +8,10 @@ Selections: `at` is `slice(None)` (all symbols, contiguous: the fast path) or an
 the selection's length. A node may reuse its output buffer from pass to pass when `at` is `slice(None)`; nobody keeps
 a value beyond its pass without copying.
 
-Truth is three-valued as a pair of masks: `t` known true, `f` known false, neither = unknown.
+Truth is three-valued as a pair of masks: `t` known true, `f` known false, neither = unknown. A tape makes them as bits.
+
+A node that is one compiled step says so in its `recipe`: a pass then takes it with others as a tape (tape.py), and its
+`peek` is for where there was no compiler.
 """
 
 from __future__ import annotations
@@ -17,10 +20,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feeds.tick import BoolArray, FloatArray, IntArray
 from rules.language.tree import Kind
-from rules.state import StateTable
+from rules.state import Column, StateTable
 
 Selection: TypeAlias = slice | IntArray
 ALL = slice(None)
@@ -38,6 +42,46 @@ class Truth:
 
     t: BoolArray
     f: BoolArray
+
+
+class Bits(Truth):
+    """A Truth of n symbols as bits, most significant first; who reads a mask gets one made from them.
+
+    true, false: (ceil(n / 8),) uint8 each, which may be rows of something larger.
+    """
+
+    __slots__ = ("false", "n", "true")
+
+    def __init__(self, true: NDArray[np.uint8], false: NDArray[np.uint8], n: int) -> None:
+        self.true = true
+        self.false = false
+        self.n = n
+
+    @classmethod
+    def of(cls, n: int) -> Bits:
+        """Return room for n symbols."""
+        true, false = np.zeros((2, -(-n // 8)), np.uint8)
+        return cls(true, false, n)
+
+    @property
+    def t(self) -> BoolArray:  # type: ignore[override]  # nobody writes to a mask that is made for them
+        return np.unpackbits(self.true, count=self.n).view(np.bool_)
+
+    @property
+    def f(self) -> BoolArray:  # type: ignore[override]
+        return np.unpackbits(self.false, count=self.n).view(np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A compiled step that makes a node's value: its name, what it takes in its order, and a number of its own.
+
+    inputs: arguments of the node, and columns of its state.
+    """
+
+    name: str
+    inputs: tuple[Node | Column, ...]
+    number: float = 0.0
 
 
 class Node:
@@ -63,6 +107,13 @@ class Node:
     @property
     def gate(self) -> str | None:
         """Return "AND", "OR" or "NOT" if the value is just that of the args: rules/logic.py does those over bits."""
+        return None
+
+    def recipe(self) -> Step | Column | float | None:
+        """Return how the value comes about: by a compiled step, as a column that stands there, as a number.
+
+        None: by `peek` alone. Asked after `open`.
+        """
         return None
 
     def open(self, state: StateTable) -> None:

@@ -24,6 +24,7 @@ from rules.lifecycle import EdgeBits, SlotKey
 from rules.logic import BitRows, Circuit, byte_width
 from rules.meaning import measured, renamed, renamed_expr
 from rules.node import ALL, Node, Selection
+from rules.plan import Plan
 from rules.rule import Aggregate, Evaluation, Leg, Mode, OnStart, Rule, RuleSet
 from rules.rulefile import value_exprs
 from rules.selector import Held, Selector
@@ -64,6 +65,8 @@ class Fire:
 
 DENSE: Final = 4
 """From 1/DENSE of the universe on, a pass over whole columns costs less than one that gathers."""
+TOGETHER: Final = 256
+"""Up to so many nodes are evaluated for some symbols in less time than it takes to call for those of several slots."""
 Sessions: TypeAlias = tuple[Session, ...]
 Overlap: TypeAlias = Callable[[IntArray, Sessions], BoolArray | bool]
 """(times, sessions) → which of the samples are in session; for ticks by their time, for bars by any overlap."""
@@ -109,9 +112,10 @@ class Group:
         self.evaluation = slots[0].rule.evaluation
         rearms = [slot.rearm for slot in slots if slot.rearm is not None]
         self._circuit = Circuit([slot.condition for slot in slots] + rearms)
-        reported = [node for slot in slots for node in slot.values.values()]
-        self.plan = graph.plan(self._circuit.leaves, reading=reported)
-        self._passed: Selection = ALL
+        self._plan = graph.plan(self._circuit.leaves)
+        reporting = graph.plan(dict.fromkeys(node for slot in slots for node in slot.values.values()))
+        self.reporting: Plan | None = reporting if len(reporting.nodes) <= TOGETHER else None
+        """The pass for what all slots report, where one for all costs less than one for each that fires."""
         self._scope = self._watched = np.zeros((len(slots), 0), np.uint8)
         self._sessions = sorted({slot.rule.session for slot in slots})
         self.sessions = tuple(sorted({session for sessions in self._sessions for session in sessions}))
@@ -146,22 +150,17 @@ class Group:
 
     def holds(self, slot: Slot, rows: IntArray, *, n_symbols: int) -> BoolArray:
         """Tell for which of these symbols the slot's condition is true now; changes nothing."""
-        self.plan.peek(rows)
+        self._plan.peek(rows)
         self._circuit.run(rows, n_symbols=n_symbols)
         true = np.unpackbits(self._circuit.t[self._circuit.rows[self.slots.index(slot)]])
         return true[rows] > 0
-
-    def place(self, row: int) -> int:
-        """Return where a symbol stands in the values of the last sample's pass."""
-        return row if isinstance(self._passed, slice) else int(np.flatnonzero(self._passed == row)[0])
 
     def _evaluate(self, sample: Sample) -> tuple[BitRows, BitRows, BitRows]:
         """Return what is known true, known false, and enabled, (slots, bytes) each."""
         at = sample.at
         if not isinstance(at, slice) and at.size * DENSE >= sample.n_symbols:
             at = ALL  # peeking changes nothing, and who is not sampled is not enabled below
-        self._passed = at
-        self.plan.peek(at)
+        self._plan.peek(at)
         circuit = self._circuit
         circuit.run(at, n_symbols=sample.n_symbols)
         rows = circuit.rows[: len(self.slots)]

@@ -23,6 +23,17 @@ class Column:
         self.array = array
         self.fill = fill
 
+    def borrow(self, array: NDArray[Any]) -> None:
+        """Show an array of someone else's from now on: whoever changes something takes `mine` first."""
+        self.array = np.ascontiguousarray(array, self.array.dtype).view()
+        self.array.flags.writeable = False
+
+    def mine(self) -> NDArray[Any]:
+        """Return the array to write to; what was borrowed is copied before."""
+        if not self.array.flags.writeable:
+            self.array = self.array.copy()
+        return self.array
+
 
 class StateTable:
     """Named state arrays, all with the symbols as their last axis."""

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeVar
 
+import structlog
+
 if TYPE_CHECKING:
     from config.settings import Settings
     from feeds.tick import TickBatch
@@ -32,6 +34,8 @@ CHECKS: Final = {
     "clock": "monitord.checks.clock",
 }
 """Name in the report → module, in the order they run. The configuration is read before all of them."""
+
+log = structlog.get_logger(__name__)
 
 
 class Verdict(StrEnum):
@@ -87,7 +91,8 @@ async def in_thread(work: Callable[[], _Answer]) -> _Answer:
         answer, error = None, None
         try:
             answer = work()
-        except BaseException as raised:  # handed to who waits
+        except BaseException as raised:  # the top of a thread: handed to who waits
+            log.debug("check_failed", why=repr(raised))
             error = raised
         with suppress(RuntimeError):  # the loop is closed: the deadline has passed long ago
             loop.call_soon_threadsafe(tell, answer, error)

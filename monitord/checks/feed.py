@@ -22,11 +22,12 @@ ENOUGH_TICKS: Final = 5_000
 
 async def check(examined: Examined) -> Finding:
     """Open the feed, take its first ticks, and close it."""
-    from monitord.app import build_feed
+    from monitord.app import build_broker
+    from monitord.choice import build_feed
 
     name = examined.settings.feed.name
     try:
-        feed = await in_thread(lambda: build_feed(examined.settings))
+        feed = await in_thread(lambda: build_feed(examined.settings, broker_url=build_broker(examined.settings).url))
         try:
             async with asyncio.timeout(OPEN_S):
                 await feed.open()

@@ -50,10 +50,11 @@ def run(args: argparse.Namespace) -> int:
 
 async def _record(settings: Settings, folder: Path) -> Path | None:
     from feeds.errors import FeedError
-    from monitord.app import build_feed
+    from monitord.app import build_broker
+    from monitord.choice import build_feed
     from monitord.recording import Recording
 
-    feed = build_feed(settings)
+    feed = build_feed(settings, broker_url=build_broker(settings).url)
     recording = Recording(folder, source_id=feed.source_id, patient=not feed.paced)
     try:
         await recording.open()
@@ -89,11 +90,13 @@ async def _controls(feed: Feed, settings: Settings) -> Sequence[Control]:
     """Return what a replay must know besides ticks: instruments with their sectors, and ex-rights days."""
     from feeds.inputs import Control, ControlKind
     from feeds.instruments import encode_table
-    from monitord.app import load_exrights, load_sectors
+    from monitord.app import load_exrights, load_sectors, source_folder
+    from monitord.reference import Reference
     from rules.sectors import merge
 
     table = encode_table(merge(await feed.instruments(), load_sectors(settings)))
-    exrights = await asyncio.to_thread(load_exrights, settings)
+    reference = Reference(feed, folder=source_folder(settings, feed))
+    exrights = await asyncio.to_thread(lambda: load_exrights(settings, reference.calendar()))
     return [Control(ControlKind.INSTRUMENTS, table), Control(ControlKind.EXRIGHTS, exrights)]
 
 

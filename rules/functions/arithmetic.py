@@ -12,11 +12,15 @@ from rules.functions.function import Args, Builder, Constants, Function, Value, 
 from rules.functions.values import Constant, NumberNode
 from rules.functions.windows import Mean, Sum
 from rules.language.tree import Kind
-from rules.node import Node, Selection
+from rules.node import Node, Selection, Step
 
 Ufunc = Callable[..., Any]
 OPERATORS: Final[dict[str, Ufunc]] = {"+": np.add, "-": np.subtract, "*": np.multiply}
 COMMUTATIVE: Final = frozenset("+*")
+_STEPS: Final[dict[Ufunc, str]] = {
+    np.negative: "negate", np.abs: "size", columns.maximum: "maximum", columns.minimum: "minimum",
+}  # fmt: skip
+"""The compiled step of a function, where there is one."""
 
 
 def arithmetic(builder: Builder, op: str, left: Value, right: Value) -> Value:
@@ -52,6 +56,9 @@ class Operation(NumberNode):
         self.right = right
         self._ufunc = OPERATORS[op]
 
+    def recipe(self) -> Step:
+        return Step(self._ufunc.__name__, (self.left, self.right))
+
     def peek(self, at: Selection) -> None:
         out = self.room(at)
         self._ufunc(self.left.value, self.right.value, out)
@@ -68,6 +75,11 @@ class Quotient(NumberNode):
         self._dividend = a
         self._divisor = b
         self._sides = sides
+
+    def recipe(self) -> Step | None:
+        if len(self._sides) > 1:
+            return None
+        return Step("divide_near" if self._sides else "divide", (self._dividend, self._divisor, *self._sides))
 
     def peek(self, at: Selection) -> None:
         out, a, b = self.room(at), self._dividend.value, self._divisor.value
@@ -91,6 +103,10 @@ class Unary(NumberNode):
         self._ufunc = ufunc
         self._checked = checked
 
+    def recipe(self) -> Step | None:
+        step = _STEPS.get(self._ufunc)
+        return None if step is None else Step(step, (self._operand,))
+
     def peek(self, at: Selection) -> None:
         out = self.room(at)
         self._ufunc(self._operand.value, out=out)
@@ -110,6 +126,10 @@ class Pair(NumberNode):
         self._right = right
         self._ufunc = ufunc
         self._checked = checked
+
+    def recipe(self) -> Step | None:
+        step = _STEPS.get(self._ufunc)
+        return None if step is None else Step(step, (self._left, self._right))
 
     def peek(self, at: Selection) -> None:
         out = self.room(at)
@@ -177,8 +197,8 @@ def _pair(name: str, ufunc: Ufunc, meaning: str, *, checked: bool = False, commu
 
 
 ARITHMETIC: Final = (
-    _pair("MAX", np.maximum, "the larger of A and B", commutes=True),
-    _pair("MIN", np.minimum, "the smaller of A and B", commutes=True),
+    _pair("MAX", columns.maximum, "the larger of A and B", commutes=True),
+    _pair("MIN", columns.minimum, "the smaller of A and B", commutes=True),
     _pair("POW", np.power, "A to the power of B", checked=True),
     _pair("MOD", np.fmod, "remainder of A / B, with the sign of A", checked=True),
     _unary("ABS", np.abs, "absolute value"),

@@ -25,7 +25,7 @@ from rules.functions.function import (
 from rules.functions.values import Constant, NumberNode, holes
 from rules.functions.windows import Weighted, build_window, folded, mean
 from rules.language.tree import Kind
-from rules.node import Selection
+from rules.node import Selection, Step
 from rules.state import StateTable
 
 _LN_1E9: Final = 20.8
@@ -48,6 +48,9 @@ class Smoothed(NumberNode):
         super().open(state)
         self._y = self.claim("y")
         self._rest = self.claim("rest")
+
+    def recipe(self) -> Step:
+        return Step("smooth", (self._x, self._rest, self._y), self._weight)
 
     def peek(self, at: Selection) -> None:
         out = self.room(at)

@@ -18,7 +18,7 @@ from rules.functions.function import Args, Builder, Constants, Function, Value, 
 from rules.functions.truths import invert, logic
 from rules.functions.values import Constant, Field, NumberNode, TruthNode
 from rules.language.tree import Kind
-from rules.node import Selection
+from rules.node import Selection, Step
 
 
 def compare(builder: Builder, op: str, left: Value, right: Value) -> TruthNode:
@@ -50,6 +50,9 @@ class Shifted(NumberNode):
         self._operand = operand
         self._share = share
 
+    def recipe(self) -> Step:
+        return Step("shift", (self._operand,), self._share)
+
     def peek(self, at: Selection) -> None:
         out = self.room(at)
         columns.shift(self._share, self._operand.value, out)
@@ -64,6 +67,9 @@ class Greater(TruthNode):
     def __init__(self, key: str, edges: tuple[NumberNode, NumberNode]) -> None:
         self._a, self._b = edges
         super().__init__(key, period=self._a.period, args=edges, warmup=max(x.warmup for x in edges))
+
+    def recipe(self) -> Step:
+        return Step("compare", (self._a, self._b))
 
     def peek(self, at: Selection) -> None:
         out = self.room(at)

@@ -12,7 +12,7 @@ from rules.functions.comparing import edges
 from rules.functions.function import Args, Builder, Constants, Function, Value, call_key, numbers, window
 from rules.functions.values import NumberNode, TruthNode
 from rules.language.tree import Kind
-from rules.node import Selection, is_tick
+from rules.node import Selection, Step, is_tick
 from rules.state import Column, StateTable
 
 
@@ -34,6 +34,9 @@ class Cross(TruthNode):
     def open(self, state: StateTable) -> None:
         super().open(state)
         self._below: Column = state.claim(f"{self.period}/{self.key}/below", dtype=np.bool_, fill=False)
+
+    def recipe(self) -> Step:
+        return Step("cross", (self._a, self._b, self._below))
 
     def peek(self, at: Selection) -> None:
         out = self.room(at)

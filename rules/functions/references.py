@@ -23,7 +23,7 @@ from rules.functions.values import NumberNode, TruthNode, true_at
 from rules.functions.varying import EarlierBy
 from rules.node import Selection, is_tick
 from rules.rings import Ring
-from rules.state import StateTable
+from rules.state import Column, StateTable
 
 
 class Earlier(NumberNode):
@@ -39,6 +39,9 @@ class Earlier(NumberNode):
     def open(self, state: StateTable) -> None:
         super().open(state)
         self._was = self.claim("was")
+
+    def recipe(self) -> Column:
+        return self._was
 
     def peek(self, at: Selection) -> None:
         self.value = self._was.array[at]  # a view for all symbols

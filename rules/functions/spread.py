@@ -12,14 +12,14 @@ from typing import Final
 
 import numpy as np
 
-from feeds.tick import FloatArray, IntArray
+from feeds.tick import IntArray
 from rules.functions import columns
 from rules.functions.columns import TOLERANCE
 from rules.functions.function import Args, Builder, Constants, Function, Param, Value, call_key, window
 from rules.functions.values import NumberNode
 from rules.functions.windows import ordered_sum
 from rules.language.tree import Kind
-from rules.node import Selection
+from rules.node import Selection, Step
 from rules.rings import Ring
 from rules.state import StateTable
 
@@ -30,7 +30,7 @@ class Deviations(NumberNode):
     State: mean of the closed N−1; their M2 over the divisor; and the value up to which x and they are ties.
     """
 
-    __slots__ = ("_divisor", "_floor", "_m2", "_mean", "_n", "_rooted", "_weight", "_x")
+    __slots__ = ("_divisor", "_floor", "_join", "_m2", "_mean", "_n", "_weight", "_x")
 
     def __init__(self, key: str, x: NumberNode, n: int, *, ring: Ring, divisor: int, rooted: bool) -> None:
         super().__init__(key, period=x.period, args=(x,), warmup=x.warmup + n - 1)
@@ -38,7 +38,7 @@ class Deviations(NumberNode):
         self._n = n
         self._divisor = float(divisor)
         self._weight = (n - 1) / n / divisor
-        self._rooted = rooted
+        self._join = columns.rooted_spread if rooted else columns.spread
         self.ring = ring
 
     def open(self, state: StateTable) -> None:
@@ -47,18 +47,18 @@ class Deviations(NumberNode):
         self._m2 = self.claim("m2")
         self._floor = self.claim("floor")
 
+    def recipe(self) -> Step | None:
+        if self._n == 1:
+            return None
+        return Step(self._join.__name__, (self._x, self._mean, self._m2, self._floor), self._weight)
+
     def peek(self, at: Selection) -> None:
         out, x = self.room(at), self._x.value
         if self._n == 1:
             np.multiply(x, 0.0, out)
         else:
-            self._join(out, x, at)
+            self._join(self._weight, x, self._mean.array[at], self._m2.array[at], self._floor.array[at], out)
         self.value = out
-
-    def _join(self, out: FloatArray, x: FloatArray, at: Selection) -> None:
-        columns.spread(self._weight, x, self._mean.array[at], self._m2.array[at], self._floor.array[at], out)
-        if self._rooted:
-            np.sqrt(out, out)
 
     def commit(self, at: IntArray) -> None:
         if self._n == 1:

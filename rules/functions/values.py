@@ -10,7 +10,7 @@ import numpy as np
 
 from feeds.tick import BoolArray, FloatArray, IntArray
 from rules.language.tree import Kind
-from rules.node import Node, Selection, Truth
+from rules.node import Bits, Node, Selection, Truth
 from rules.rings import Ring
 from rules.state import Column, StateTable
 
@@ -48,15 +48,16 @@ class NumberNode(Node):
 class TruthNode(Node):
     """A node whose value is a `Truth`.
 
-    lent: where a pass over all symbols writes, two (n,) masks; its own, or those of whoever reads them together.
+    lent: where a pass over all symbols writes bits; its own, or those of whoever reads them together.
     """
 
-    __slots__ = ("_state", "lent", "ring")
+    __slots__ = ("_masks", "_state", "lent", "ring")
     value: Truth
 
     def __init__(self, key: str, *, period: str, args: tuple[Node, ...] = (), warmup: int = 0) -> None:
         super().__init__(key, period=period, kind=Kind.TRUTH, args=args, warmup=warmup)
-        self.lent = Truth(np.empty(0, np.bool_), np.empty(0, np.bool_))
+        self._masks = Truth(np.empty(0, np.bool_), np.empty(0, np.bool_))
+        self.lent = Bits.of(0)
         self.ring: Ring | None = None
 
     def open(self, state: StateTable) -> None:
@@ -73,12 +74,16 @@ class TruthNode(Node):
     def room(self, at: Selection) -> Truth:
         """Return an uninitialised Truth for the selection."""
         n = self._state.n if isinstance(at, slice) else at.size
-        if isinstance(at, slice) and self.lent.t.size == n:
-            return self.lent
+        if isinstance(at, slice) and self._masks.t.size == n:
+            return self._masks
         fresh = Truth(np.empty(n, np.bool_), np.empty(n, np.bool_))
         if isinstance(at, slice):
-            self.lent = fresh
+            self._masks = fresh
         return fresh
+
+    def lend(self, bits: Bits) -> None:
+        """Let passes over all symbols write there, where the values of the latest stand already."""
+        self.value = self.lent = bits
 
 
 class Constant(NumberNode):
@@ -91,6 +96,9 @@ class Constant(NumberNode):
         self.number = number
         self.dense = False
         self._wide: FloatArray = np.empty(0)
+
+    def recipe(self) -> float:
+        return float(self.number)
 
     def peek(self, at: Selection) -> None:
         n = self._state.n if isinstance(at, slice) else at.size
@@ -109,6 +117,9 @@ class Field(NumberNode):
     def __init__(self, key: str, column: Column, *, period: str) -> None:
         super().__init__(key, period=period)
         self.column = column
+
+    def recipe(self) -> Column:
+        return self.column
 
     def peek(self, at: Selection) -> None:
         self.value = self.column.array[at]

@@ -17,7 +17,7 @@ from rules.functions.function import Args, Builder, Constants, Function, Param, 
 from rules.functions.values import NumberNode, TruthNode, holes
 from rules.functions.varying import Folded, FoldedAge
 from rules.language.tree import Kind
-from rules.node import Selection
+from rules.node import Selection, Step
 from rules.rings import Ring
 from rules.state import StateTable
 
@@ -64,6 +64,9 @@ class Sum(Window):
     __slots__ = ()
     EMPTY = 0.0
 
+    def recipe(self) -> Step:
+        return Step("add", (self._base, self.x))
+
     def extend(self, base: FloatArray, x: FloatArray, out: FloatArray) -> FloatArray:
         return np.add(base, x, out)
 
@@ -80,6 +83,9 @@ class Mean(Window):
     def __init__(self, key: str, x: NumberNode, n: int, *, ring: Ring, warmup: int) -> None:
         super().__init__(key, x, n, ring=ring, warmup=warmup)
         self._share = 1.0 / n
+
+    def recipe(self) -> Step:
+        return Step("add_share", (self.x, self._base), self._share)
 
     def extend(self, base: FloatArray, x: FloatArray, out: FloatArray) -> FloatArray:
         columns.add_share(self._share, x, base, out)
@@ -116,6 +122,9 @@ class Extreme(Window):
         super().__init__(key, x, n, ring=ring, warmup=x.warmup)
         self._pick = pick
         self._join = columns.higher if pick is np.fmax else columns.lower
+
+    def recipe(self) -> Step:
+        return Step(self._join.__name__, (self._base, self.x))
 
     def extend(self, base: FloatArray, x: FloatArray, out: FloatArray) -> FloatArray:
         return self._join(base, x, out)

@@ -35,26 +35,28 @@ class LiveMarket(SimulatedFeed):
 
     async def open(self, *, after: int = -1) -> None:
         del after
+        await super().open(after=self._told() - 1)
+
+    def _told(self) -> int:
+        """Return how many moments the market has told by now."""
         passed_ms = (time.time() - float(os.environ[BEGAN_AT])) * 1000 * self._speed
         moments = [moment.clock_ms - self._start_ms for moment in make_timetable(self._interval_ms)]
-        await super().open(after=sum(0 <= since_start_ms <= passed_ms for since_start_ms in moments) - 1)
+        return sum(0 <= since_start_ms <= passed_ms for since_start_ms in moments)
 
     async def __aiter__(self) -> AsyncIterator[FeedInput]:
         market = self._market
         assert market is not None
-        began = False
+        market.skip_to(self._start_place + self._told())  # what was told while the market was made is gone
         while market.place < len(market.timetable):
             since_start_ms = market.timetable[market.place].clock_ms - self._start_ms
             wait_s = float(os.environ[BEGAN_AT]) + since_start_ms / 1000 / self._speed - time.time()
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(wait_s, 0)):
                     await self._closed.wait()
-            if self._closed.is_set():
-                return
             value = market.next(whole=market.place == self._start_place)
-            began = began or wait_s > 0
-            if began and value is not None:  # what was told while the market was made is gone
-                yield FeedInput(-1, value)
+            if self._closed.is_set() or value is None:
+                return
+            yield FeedInput(-1, value)
 
     async def close(self) -> None:
         self._closed.set()

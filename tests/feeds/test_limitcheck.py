@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from feeds.instruments import Board, Limits, decode_table, encode_table, instrument_of
+from feeds.instruments import Board, Instrument, Limits, decode_table, encode_table, instrument_of
 from feeds.limitcheck import EXAMPLES, LimitCheck, compare_limits
 from feeds.sessions import Calendar
 
 DAY = 20260707
 
 
-def told(symbol: str, up: float, down: float, before: float, *, name: str = "浦发银行", date: int | None = DAY):
-    from dataclasses import replace
-
-    return replace(instrument_of(symbol, name=name, list_date=20000101), limits=Limits(up, down, before, date))
+def told(
+    symbol: str, up: float, down: float, before: float, *, name: str = "浦发银行", date: int | None = DAY
+) -> Instrument:
+    listed = DAY if name.startswith("N") else 20000101
+    return replace(instrument_of(symbol, name=name, list_date=listed), limits=Limits(up, down, before, date))
 
 
 def test_limits_as_the_tables_have_them_agree() -> None:
@@ -39,8 +41,8 @@ def test_limits_as_the_tables_have_them_agree() -> None:
         (told("600000.SH", 11.55, 9.45, 10.5, name="N新股"), "600000.SH N新股: 9.45..11.55, ours none"),
     ],
 )
-def test_a_disagreement_names_both(one: object, says: str) -> None:
-    assert compare_limits([one], date=DAY) == LimitCheck(1, 0, 1, (says,))  # type: ignore[list-item]
+def test_a_disagreement_names_both(one: Instrument, says: str) -> None:
+    assert compare_limits([one], date=DAY) == LimitCheck(1, 0, 1, (says,))
 
 
 def test_a_few_examples_are_enough() -> None:

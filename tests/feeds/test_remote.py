@@ -342,3 +342,11 @@ def test_it_is_read_where_the_broker_is_unless_told_otherwise() -> None:
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "here"
+
+
+def test_without_any_address_it_says_which_settings_to_give() -> None:
+    from config.settings import Settings
+    from monitord.choice import build_feed
+
+    with pytest.raises(FeedError, match=r"feed\.redis\.url is not set, and neither is broker\.url"):
+        build_feed(Settings(feed={"name": "redis"}))  # type: ignore[arg-type]

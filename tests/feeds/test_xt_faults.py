@@ -10,6 +10,7 @@ import asyncio
 import gc
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -432,26 +433,25 @@ async def test_whole_markets_never_stall_the_loop_for_50_ms(desk: Callable[..., 
     interval_s = sys.getswitchinterval()
     sys.setswitchinterval(0.0002)
     try:
-        stalls = [await longest_stall_s(one, encoded)]
-        while min(stalls) >= 0.05 and len(stalls) < 10:
-            stalls.append(await longest_stall_s(one, encoded))
+        stalls = [await longest_stall_s(one, encoded) for _ in range(3)]
     finally:
         sys.setswitchinterval(interval_s)
         gc.unfreeze()
-    # The machine may be busy with other things; the loop is to blame only if it is held up every time.
     assert min(stalls) < 0.05, stalls
 
 
 async def longest_stall_s(one: Desk, encoded: bytes) -> float:
-    """Push a whole market five times from a thread of the terminal; return the longest the loop was held up."""
-    loop = asyncio.get_running_loop()
+    """Push a whole market five times from a thread of the terminal; return the longest the loop was held up.
+
+    Counted in CPU time of this process: what holds the loop up spends it, and other programs of a busy machine do not.
+    """
     thread = threading.Thread(target=lambda: [one.terminal.push(encoded) for _ in range(5)])
     thread.start()
     longest_s = 0.0
     while thread.is_alive() or one.feed._inbox._queue:
-        began_s = loop.time()
+        began_s = time.process_time()
         await asyncio.sleep(0.002)
-        longest_s = max(longest_s, loop.time() - began_s - 0.002)
+        longest_s = max(longest_s, time.process_time() - began_s)
         one.feed._on_second()
         one.feed._beat_timer.cancel()
         one.got.clear()  # nobody keeps the markets that were: the collector would look through all of them

@@ -50,6 +50,17 @@ def is_alive(pid: int) -> bool:
     return bool(found.stdout.strip()) and not found.stdout.startswith("Z")
 
 
+async def test_a_start_ends_when_what_was_kept_is_loaded(broker: EmbeddedBroker) -> None:
+    for first in range(1, 400_001, 50_000):
+        await ask(broker, "EVAL", f"for i = {first}, {first + 49_999} do redis.call('SET', i, i) end", 0)
+    for _ in range(3):
+        assert broker.pid is not None
+        os.kill(broker.pid, signal.SIGKILL)
+        await broker._until_unlocked()
+        await broker.start()
+        assert await ask(broker, "GET", "400000") == b"400000"
+
+
 async def test_the_server_keeps_what_it_was_told_over_a_restart(broker: EmbeddedBroker) -> None:
     assert await ask(broker, "SET", "kept", "yes") is True
     first = broker.pid

@@ -28,7 +28,9 @@ STEPS: dict[str, tuple[Any, ...]] = {
     "shift": (SHARE, COLUMN), "compare": (COLUMN, COLUMN), "cross": (COLUMN, COLUMN, MASK),
     "add_share": (SHARE, COLUMN, COLUMN), "smooth": (SHARE, COLUMN, COLUMN, COLUMN), "divide": (COLUMN, COLUMN),
     "higher": (COLUMN, COLUMN), "lower": (COLUMN, COLUMN),
+    "maximum": (COLUMN, COLUMN), "minimum": (COLUMN, COLUMN),
     "divide_near": (COLUMN, COLUMN, COLUMN), "spread": (SHARE, COLUMN, COLUMN, COLUMN, COLUMN),
+    "rooted_spread": (SHARE, COLUMN, COLUMN, COLUMN, COLUMN),
 }  # fmt: skip
 TELLS = ("compare", "cross")
 
@@ -67,9 +69,28 @@ def test_the_compiled_way_is_there_wherever_there_is_a_compiler() -> None:
     assert columns.COMPILED is not None or shutil.which(compiler) is None
 
 
+ON_TAPES: dict[str, tuple[Any, ...]] = {
+    "add": (np.add, 2), "subtract": (np.subtract, 2), "multiply": (np.multiply, 2), "negate": (np.negative, 1),
+    "size": (np.abs, 1),
+}  # fmt: skip
+"""What numpy does in one pass itself, and only a tape has a step for."""
+
+
 def test_every_compiled_step_is_tested() -> None:
     if columns.COMPILED is not None:
-        assert {name for name in vars(columns.COMPILED) if not name.startswith("_")} == STEPS.keys()
+        assert columns.COMPILED.STEPS.keys() == STEPS.keys() | ON_TAPES.keys()
+
+
+@needs_compiled
+@pytest.mark.parametrize("step", ON_TAPES)
+@given(given_=st.lists(COLUMN, min_size=2, max_size=2))
+def test_steps_of_tapes_alone_give_the_bits_of_numpy(step: str, given_: list[np.ndarray]) -> None:
+    assert columns.COMPILED is not None
+    ufunc, count = ON_TAPES[step]
+    out = np.full(N, 7.0)
+    assert columns.COMPILED.take(step, 0.0, *given_[:count], out)
+    with np.errstate(all="ignore"):
+        assert same_bits([out], [ufunc(*given_[:count])])
 
 
 @needs_compiled
@@ -108,11 +129,13 @@ def test_columns_that_do_not_fit_are_refused_before_anything_is_written() -> Non
     assert compiled is not None
     out = np.full(N, 7.0)
     with pytest.raises(ValueError, match="column 2 "):
-        compiled.divide(np.ones(N), np.ones(N + 1), out)
-    with pytest.raises(TypeError, match="3 arguments, not 2"):
-        compiled.divide(np.ones(N), out)
+        compiled.take("divide", 0.0, np.ones(N), np.ones(N + 1), out)
+    with pytest.raises(TypeError, match="divide takes 3 columns, not 2"):
+        compiled.take("divide", 0.0, np.ones(N), out)
     with pytest.raises((ValueError, BufferError)):
-        compiled.divide(np.ones(N), np.ones(N), np.broadcast_to(np.float64(1.0), (N,)))
+        compiled.take("divide", 0.0, np.ones(N), np.ones(N), np.broadcast_to(np.float64(1.0), (N,)))
+    with pytest.raises(ValueError, match="there is no step 'root'"):
+        compiled.take("root", 0.0, np.ones(N), out)
     assert (out == 7.0).all()
 
 

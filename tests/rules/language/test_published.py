@@ -120,3 +120,35 @@ def test_a_formula_cut_off_by_a_comma_of_yaml_is_to_be_quoted() -> None:
     with pytest.raises(RuleFileError) as error:
         load({"r.yaml": text})
     assert error.value.findings[0].hint == "quote the formula: inside { } a comma ends it"
+
+
+@pytest.mark.parametrize("formula", ["{金叉} CROSS(C,MA(C,5))", "%C>5", "'ST'=C AND 1", "A: MA(C,5)"])
+def test_a_formula_that_is_no_yaml_belongs_into_a_block(formula: str) -> None:
+    text = f"version: 1\ngroups:\n- name: g\n  rules:\n  - id: a\n    select: all\n    when: {formula}\n"
+    with pytest.raises(RuleFileError) as error:
+        load({"r.yaml": text})
+    assert error.value.findings[0].line == 7
+    assert error.value.findings[0].hint == (
+        "write the formula below when: | and indent it: there YAML leaves { % # ' and : alone"
+    )
+
+
+def test_a_script_of_a_forum_is_taken_as_it_stands() -> None:
+    script = """\
+      {老鸭头选股 通达信}
+      ＭＡ５：＝ＭＡ（ＣＬＯＳＥ，５）；
+      MA10:=MA(CLOSE,10);MA60:=MA(CLOSE,60);
+      均量:=MA(VOL,5),COLORYELLOW,LINETHICK2; // 五日均量
+      放量:VOL>1.5*REF(均量,1);
+      STICKLINE(放量,0,1,3,0),COLORRED;
+      DRAWTEXT(放量,LOW*0.98,'起爆'),COLORRED;
+      选股:CROSS(MA5,MA10) AND C>MA60 AND 放量 AND UPNDAY(C,2),NODRAW;
+"""
+    rule = "  - id: 老鸭头\n    select: all\n    period: 1d\n    cooldown: 10m\n    when: |\n"
+    text = f"version: 1\ngroups:\n- name: 论坛\n  rules:\n{rule}{script}"
+    found = load({"r.yaml": text})
+    assert found.warnings == ()
+    (leg,) = found.rules[0].legs
+    assert [one.written for one in leg.when.outputs] == ["放量", "选股"]
+    condition = leg.when.statements[leg.when.condition].expr
+    assert normal(condition) == "CROSS(MA5,MA10) AND C>MA60 AND 放量 AND EVERY(C>REF(C,1),2)"

@@ -1,0 +1,141 @@
+"""Batches taken in one compiled pass leave the same state and tell the same events as batches taken step by step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feeds.tick import CORE, TickBatch
+from rules import ordinary
+from rules.engine import Engine
+from tests.rules.ticks import ms, rules
+
+pytestmark = pytest.mark.skipif(ordinary.COMPILED is None, reason="there was no compiler at installation")
+
+SYMBOLS = tuple(f"{600_000 + i}.SH" for i in range(11))
+RULES = (
+    "id: high, select: all, period: 1m, freq: always, when: 'CROSS(C, REF(H,1)) OR H > 10.4'",
+    "id: five, select: all, period: 5m, eval: bar_close, freq: always, when: 'C > MA(C,3) AND V > 5'",
+    "id: price, select: all, freq: always, when: 'CROSS(LAST, 10.1)', rearm: 'LAST < 10'",
+    "id: limit, select: all, mode: state, freq: always, when: 'LIMITUP > 10 AND PCT > 1'",
+)
+CLOCKS = (
+    "09:24:57", "09:25:00", "09:30:00", "09:30:03", "09:30:06", "09:31:00", "09:31:03", "09:33:00", "09:35:03",
+    "11:29:57", "11:30:00", "11:30:09", "13:00:00", "13:00:03", "13:00:06", "14:56:57", "14:57:03", "15:00:00",
+    "15:00:03", "15:00:06",
+)  # fmt: skip
+ODD = ("none", "none", "none", "no price", "halted", "some", "early", "again")
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> list[TickBatch]:
+    """Two days of snapshots of a small market: mostly whole and ordinary, some with one thing out of the ordinary."""
+    rng = np.random.default_rng(draw(st.integers(0, 1 << 30)))
+    made = []
+    for day in (20230201, 20230202):
+        last, volume = np.full(len(SYMBOLS), 10.0), np.zeros(len(SYMBOLS))
+        high, low = last.copy(), last.copy()
+        for clock in CLOCKS:
+            odd = draw(st.sampled_from(ODD))
+            last = np.round(last + rng.choice([-0.05, 0, 0, 0.05], len(SYMBOLS)), 2)
+            spread = rng.choice([0, 0, 0.02], len(SYMBOLS))
+            high, low = np.maximum(high, np.round(last + spread, 2)), np.minimum(low, np.round(last - spread, 2))
+            volume = volume + rng.integers(0, 9, len(SYMBOLS))
+            shown = last.copy()
+            status = np.full(len(SYMBOLS), 13, np.int16)
+            ts_ms = np.full(len(SYMBOLS), ms(clock, day), np.int64)
+            victim = int(rng.integers(len(SYMBOLS)))
+            shown[victim] = np.nan if odd == "no price" else shown[victim]
+            status[victim] = 1 if odd == "halted" else 13
+            ts_ms[victim] -= 60_000 if odd == "early" else 0
+            shows = (shown, last, high, low, np.full_like(last, 10.0), volume, volume * 1000)
+            columns = {name: column.copy() for name, column in zip(CORE, shows, strict=True)}
+            whole = TickBatch(SYMBOLS, ts_ms, columns=columns, status=status)
+            made.append(whole.take(slice(victim, None)) if odd == "some" else whole)
+            made += [whole] * (odd == "again")
+    return made
+
+
+def lived(some: list[TickBatch]) -> tuple[list[bytes], list[tuple[dict[str, bytes], bytes]]]:
+    """Events, and the whole state after each batch."""
+    engine = Engine()
+    engine.step(rules(*RULES))
+    events, states = [], []
+    for one in some:
+        events += [event.to_json() for event in engine.step(one)]
+        arrays, header = engine.checkpoint()
+        states.append(({name: plain(array) for name, array in arrays.items()}, orjson.dumps(header)))
+    return events, states
+
+
+def plain(array: np.ndarray) -> bytes:
+    return (np.where(np.isnan(array), np.nan, array) if array.dtype == np.float64 else array).tobytes()
+
+
+@given(batches())
+@settings(max_examples=15, deadline=None)
+def test_both_ways_leave_the_same_state_and_tell_the_same_events(some: list[TickBatch]) -> None:
+    at_once = lived(some)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ordinary, "COMPILED", None)
+        in_steps = lived(some)
+    assert at_once[0] == in_steps[0]
+    for mine, theirs in zip(at_once[1], in_steps[1], strict=True):
+        assert mine == theirs
+
+
+def whole(clock: str, **changed: Any) -> TickBatch:
+    n = len(SYMBOLS)
+    columns = {name: np.full(n, 10.0) for name in CORE} | changed
+    return TickBatch(SYMBOLS, np.full(n, ms(clock), np.int64), columns=columns, status=np.full(n, 13, np.int16))
+
+
+def warm() -> Engine:
+    engine = Engine()
+    engine.step(rules(RULES[0]))
+    for clock in ("09:30:00", "09:30:03"):
+        engine.step(whole(clock))
+    return engine
+
+
+def test_what_a_batch_shows_is_borrowed_and_never_written_to() -> None:
+    engine = warm()
+    first = whole("09:30:06")
+    engine.step(first)
+    last = engine.market.latest.raw("last")
+    assert np.shares_memory(last, first.column("last"))
+    assert not last.flags.writeable
+    engine.step(whole("09:30:09").take(slice(0, 3)))
+    engine.step(whole("09:31:00", last=np.full(len(SYMBOLS), 11.0)))
+    assert (first.column("last") == 10.0).all()
+    assert (engine.market.latest.raw("last") == 11.0).all()
+
+
+def test_a_batch_of_another_layout_is_taken_in_steps() -> None:
+    engine = warm()
+    engine.step(whole("09:30:06", high=np.arange(20.0, 42.0)[::2]))
+    assert engine.market.latest.raw("high").tolist() == np.arange(20.0, 42.0)[::2].tolist()
+    assert engine.market.latest.raw("high").flags.writeable
+
+
+def test_a_restored_engine_writes_to_arrays_of_its_own() -> None:
+    engine = warm()
+    engine.step(whole("09:30:06"))
+    again = Engine.restore(*engine.checkpoint())
+    again.step(whole("09:30:09").take(slice(0, 3)))
+    assert again.market.latest.raw("last").tolist() == [10.0] * len(SYMBOLS)
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_columns_that_do_not_fit_are_refused(place: int) -> None:
+    assert ordinary.COMPILED is not None
+    lists: list[Any] = [[np.zeros(3)] * 3, [], []]
+    lists[place] = [np.zeros(4)] * 3 if place == 0 else [np.zeros(3)] * 2 if place == 1 else [1] * 9
+    ticks = [np.zeros(3, np.int64), *[np.zeros(3)] * 5, np.zeros(3, np.int16)]
+    with pytest.raises((ValueError, TypeError)):
+        ordinary.COMPILED.take(3, 0, ticks, *lists)

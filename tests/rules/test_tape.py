@@ -1,0 +1,151 @@
+"""Tapes: a pass over all symbols with them gives the bits of one that calls node by node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rules.functions import columns
+from rules.graph import Graph
+from rules.language.parser import parse
+from rules.node import ALL, Bits, Node, Truth
+from rules.state import StateTable
+from tests.rules.w1 import CONDITIONS, INDICATORS, Columns, walk
+
+pytestmark = pytest.mark.skipif(columns.COMPILED is None, reason="there was no compiler at installation")
+BLOCK = 512
+
+FORMULAS = (
+    "CROSS(MA(C,5),MA(C,3)) AND COUNT(C>O,3)>=2",
+    "MAX(C,O)-MIN(H,-L)*2 > ABS(C-O)/(H-L)",
+    "STD(C,4)/VAR(C,4) < 5 OR C/0.0 > 1",
+    "EMA(IF(C>REF(C,1),C,O),3)*(C-3) <> SUM(V,3)/((C-O)*(H-L))",
+    "BARSLAST(CROSS(C,O)) < 3 AND NOT HHV(C,3) > LLV(C,2) + 0.5",
+    "SMA(BARSLAST(C>O)+C,3,1) > 12 AND C > 12",
+)
+
+
+def bars(n: int, k: int, *, seed: int) -> dict[str, np.ndarray]:
+    """Random bars with holes."""
+    made = walk(n, k, seed=seed)
+    rng = np.random.default_rng(seed)
+    for field in made.values():
+        field[rng.random(field.shape) < 0.05] = np.nan
+    return made
+
+
+def plain(node: Node) -> list[bytes]:
+    value = node.value
+    if isinstance(value, Truth):
+        return [value.t.tobytes(), value.f.tobytes()]
+    return [np.where(np.isnan(value), np.nan, value).tobytes()]
+
+
+def lived(n: int, k: int, *, seed: int, make: Any) -> list[list[list[bytes]]]:
+    """Values of what `make` puts into a graph, at each of k bars, forming first and then closed."""
+    state = StateTable(n)
+    source = Columns(state)
+    graph = Graph(state, source)
+    nodes = make(graph)
+    plan = graph.plan(nodes)
+    seen = []
+    walked = bars(n, k, seed=seed)
+    for bar in range(k):
+        source.set("1m", ALL, **{name: field[bar] for name, field in walked.items()})
+        plan.peek(ALL)
+        seen.append([plain(node) for node in nodes])
+        graph.commit("1m", np.arange(n))
+        seen.append([plain(node) for node in nodes])
+    return seen
+
+
+def of_w1(graph: Graph) -> list[Node]:
+    return [graph.add(expr, period="1m") for expr in (*INDICATORS.values(), *CONDITIONS)]
+
+
+def of_formulas(graph: Graph) -> list[Node]:
+    return [graph.add_formula(parse(text), period="1m")[0] for text in FORMULAS]
+
+
+@pytest.mark.parametrize("make", [of_w1, of_formulas])
+@pytest.mark.parametrize("n", [1, 7, 64, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5])
+def test_a_tape_gives_the_bits_of_calls(make: Any, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    taped = lived(n, 12, seed=n, make=make)
+    monkeypatch.setattr(columns, "COMPILED", None)
+    assert taped == lived(n, 12, seed=n, make=make)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    some=st.lists(st.integers(0, 39), min_size=1, max_size=5, unique=True),
+)
+@settings(max_examples=25)
+def test_passes_over_some_symbols_and_a_growing_universe_change_nothing(sizes: list[int], some: list[int]) -> None:
+    state = StateTable(0)
+    source = Columns(state)
+    graph = Graph(state, source)
+    condition = graph.add_formula(parse(FORMULAS[0]), period="1m")[0]
+    plan = graph.plan([condition])
+    for n in np.cumsum(sizes).tolist():
+        state.grow(n)
+        for name, field in bars(n, 1, seed=n).items():
+            source.set("1m", ALL, **{name: field[0]})
+        plan.peek(ALL)
+        whole = [mask.copy() for mask in (condition.value.t, condition.value.f)]
+        at = np.array([row for row in some if row < n], np.int64)
+        plan.peek(at)
+        assert [m.tolist() for m in (condition.value.t, condition.value.f)] == [m[at].tolist() for m in whole]
+        plan.peek(ALL)
+        assert [m.tolist() for m in (condition.value.t, condition.value.f)] == [m.tolist() for m in whole]
+        graph.commit("1m", np.arange(n))
+
+
+def test_bits_are_read_as_masks() -> None:
+    t, f = np.array([1, 0, 0, 1, 0, 0, 0, 0, 1], bool), np.array([0, 1, 0, 0, 1, 1, 1, 1, 0], bool)
+    bits = Bits(np.packbits(t), np.packbits(f), 9)
+    assert bits.t.tolist() == t.tolist()
+    assert bits.f.tolist() == f.tolist()
+
+
+@pytest.mark.parametrize(
+    ("tape", "numbers", "given_", "message"),
+    [
+        ([99, 0, 0, 0, 0, 0, 0, 0], [0.0], [np.ones(9)], "step 0 of the tape is none"),
+        ([0, 0, 5, 0, 0, 0, 0, 0], [0.0], [np.ones(9)], "names a column that is not there"),
+        ([0, 0, 1, 0, 0, 0, 0, 0], [0.0], [np.ones(9), np.ones(8)], "cannot take a column it names"),
+        ([0, 0, 1, 0, 0, 0, 0, 0], [0.0], [np.ones(9), np.ones(9, bool)], "cannot take a column it names"),
+        ([0, -1, 0, 0, 0, 0, 0, 0], [0.0], [np.ones(9)], "names a column that is not there"),
+        ([0, 0, 1, 0, 0, 0, 0, 0], [0.0], [np.ones(9), np.ones((9, 1))], "a column has one dimension"),
+        ([0, 0, 1, 0, 0, 0, 0, 0], [], [np.ones(9), np.ones(9)], "needs a number for each step"),
+    ],
+)
+def test_a_tape_that_does_not_fit_is_refused(tape: Any, numbers: Any, given_: Any, message: str) -> None:
+    assert columns.COMPILED is not None
+    with pytest.raises(ValueError, match=message):
+        columns.COMPILED.play(np.array(tape, np.int16).tobytes(), np.array(numbers).tobytes(), [], given_, 9, None)
+
+
+def test_of_columns_that_stand_for_all_symbols_only_the_rows_that_are_there_can_be_chosen() -> None:
+    assert columns.COMPILED is not None
+    tape, out = np.array([0, -1, 0, 0, 0, 0, 0, 0], np.int16).tobytes(), np.empty(2)
+    columns.COMPILED.play(tape, np.array([0.5]).tobytes(), [np.arange(2.0, 9.0)], [out], 2, np.array([6, 0]))
+    assert out.tolist() == [12.0, 3.0]
+    for rows in ([0, 7], [0, -1]):
+        with pytest.raises(IndexError, match="there is no row"):
+            columns.COMPILED.play(tape, bytes(8), [np.arange(2.0, 9.0)], [out], 2, np.array(rows))
+    with pytest.raises(ValueError, match="rows are as many int64"):
+        columns.COMPILED.play(tape, bytes(8), [np.arange(2.0, 9.0)], [out], 2, np.array([1]))
+
+
+def test_a_tape_writes_to_nothing_read_only() -> None:
+    assert columns.COMPILED is not None
+    fixed = np.ones(9)
+    fixed.flags.writeable = False
+    with pytest.raises(ValueError, match="cannot take a column it names"):
+        columns.COMPILED.play(
+            np.array([0, 0, 1, 0, 0, 0, 0, 0], np.int16).tobytes(), bytes(8), [], [np.ones(9), fixed], 9, None
+        )
