@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "replay": "monitord.commands.replay",
     "record": "monitord.commands.record",
     "eval": "monitord.commands.eval",
+    "warmup": "monitord.commands.warmup",
     "receivers": "monitord.commands.receivers",
     "deliveries": "monitord.commands.deliveries",
     "silence": "monitord.commands.silence",
