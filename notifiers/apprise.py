@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
+import structlog
+
 from notifiers.chat import WrittenOptions
 from notifiers.egress import EgressRefused, Network, is_allowed, parse_networks
 from notifiers.errors import DeliveryError
@@ -23,6 +25,8 @@ from notifiers.pacing import Pacing
 from notifiers.retry import CHAT_SCHEDULE, CHAT_STALE_AFTER_S
 from notifiers.wording import Markup, TooLong, Wording, compose
 from rules.alert import Alert
+
+log = structlog.get_logger()
 
 REFUSED: Final = {
     "dingtalk": "dingtalk", "feishu": "feishu", "lark": "feishu", "wecombot": "wecom", "wecom": "pushplus",
@@ -112,8 +116,10 @@ class AppriseNotifier:
         _guard.allow, _guard.refused = self._allow, False
         try:
             told = bool(self._service.notify(body=wording.text, title=wording.title))
-        except Exception:
-            told = False  # the top of a foreign part; its text may hold the URL, and a failure is all there is to say
+        except Exception as error:
+            # The top of a foreign part. The error's text stays out of the log, it may hold the URL.
+            log.warning("apprise_failed", receiver=self.options.name, error=type(error).__name__)
+            told = False
         self._busy.clear()
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             calling.get_loop().call_soon_threadsafe(_settle, calling, (_guard.refused, told))
