@@ -3,101 +3,50 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from config.origins import PREFIX
+from config.receivers import (
+    AppriseService,
+    Bark,
+    DingTalk,
+    Email,
+    Feishu,
+    PushPlus,
+    Receiver,
+    RedisList,
+    ServerChan,
+    Tdx,
+    Telegram,
+    Webhook,
+    WeCom,
+)
+from config.values import (
+    BoardName,
+    Events,
+    PlainAddress,
+    Port,
+    Seconds,
+    Section,
+    Speed,
+    Symbols,
+    Words,
+    check_scheme,
+    complaint,
+    listed,
+    tables,
+)
 
 SHIPPED = "shipped:"
 """Prefix of a rule file pattern that is looked up among the rule files installed with the program."""
 SHIPPED_RULES = Path(__file__).resolve().parent / "rules"
-EventName: TypeAlias = Literal[
-    "pending", "fire", "resolve", "suppressed", "confirmed", "withdrawn", "nodata", "flapping", "expired"
-]
-BoardName: TypeAlias = Literal["main", "chinext", "star", "bse", "index", "b_share", "etf", "bond"]
-TOLD: tuple[EventName, ...] = ("fire", "resolve", "confirmed", "withdrawn", "nodata", "flapping", "expired")
-"""What a receiver gets unless told otherwise; pending and suppressed are stored and streamed only."""
-
-
-def _listed(value: Any) -> Any:
-    """Read the text of an environment variable, credential or --set as a list: JSON, or words with commas between."""
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
-    if not text.startswith("["):
-        return [word.strip() for word in text.split(",") if word.strip()]
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"is no JSON list ({error.msg} at character {error.pos + 1})") from None
-
-
-def _tables(value: Any) -> Any:
-    """As `_listed`, for lists of tables, which only JSON can write in one line."""
-    if isinstance(value, str) and not value.strip().startswith("["):
-        raise ValueError('is a list of tables; write it as JSON: [{"name": …}]')
-    return _listed(value)
-
-
-def _symbol(text: str) -> str:
-    if re.fullmatch(r"\d{6}\.(SH|SZ|BJ)", text):
-        return text
-    if re.fullmatch(r"\d{6}", text):
-        raise ValueError(f"{text!r} has no exchange: write {text}.SH, {text}.SZ or {text}.BJ")
-    raise ValueError(f"{text!r} is no symbol such as 600519.SH")
-
-
-def _web_address(secret: SecretStr) -> SecretStr:
-    if not re.match(r"https?://[^/\s]+", secret.get_secret_value()):
-        raise ValueError("is no address that starts with http:// or https://")
-    return secret
-
-
-def _plain_address(text: str) -> str:
-    if text and not re.match(r"https?://[^/\s@]+(/|$)", text):
-        raise ValueError("is no address that starts with http:// or https:// (and holds no password)")
-    return text
-
-
-def _network(text: str) -> str:
-    try:
-        return str(ipaddress.ip_network(text, strict=False))
-    except ValueError:
-        raise ValueError(f"{text!r} is no network such as 10.0.0.0/8") from None
-
-
-def _complaint(setting: str, wrong: str, hint: str) -> PydanticCustomError:
-    """Make an error of a whole section point at the setting in it that is wrong."""
-    return PydanticCustomError("setting", "{wrong}", {"setting": setting, "wrong": wrong, "hint": hint})
-
-
-def _check_scheme(url: SecretStr | None) -> None:
-    if url is not None and not re.match(r"(rediss?|unix)://", url.get_secret_value()):
-        raise _complaint("url", "is no redis://, rediss:// or unix:// address", "redis://127.0.0.1:6379/0")
-
-
-Words: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-Symbols: TypeAlias = Annotated[tuple[Annotated[str, AfterValidator(_symbol)], ...], BeforeValidator(_listed)]
-Events: TypeAlias = Annotated[tuple[EventName, ...], BeforeValidator(_listed)]
-PlainAddress: TypeAlias = Annotated[str, AfterValidator(_plain_address)]
-"""An address that is no secret: whoever has one to keep is refused."""
-Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
-Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Speed: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-"""Multiple of real time; 0 = as fast as the ticks are taken."""
-
-
-class Section(BaseModel):
-    """A frozen group of settings; an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class SimulatedSection(Section):
@@ -124,9 +73,9 @@ class XtSection(Section):
     """xtquant (miniQMT, or the vendor's quote service with a token), Windows only."""
 
     symbols: Symbols = ()  # watch only these, () = whole markets
-    markets: Annotated[tuple[Literal["SH", "SZ", "BJ"], ...], BeforeValidator(_listed)] = ()  # () = all three
+    markets: Annotated[tuple[Literal["SH", "SZ", "BJ"], ...], BeforeValidator(listed)] = ()  # () = all three
     # what of the markets is kept: main, chinext, star, bse, index, b_share, etf, bond; () = shares and indices
-    boards: Annotated[tuple[BoardName, ...], BeforeValidator(_listed)] = ()
+    boards: Annotated[tuple[BoardName, ...], BeforeValidator(listed)] = ()
     address: str = ""  # machine of the terminal, "" = this one
     port: Annotated[int, Field(ge=1, le=65535)] | None = None  # of the terminal, unset = it is looked for
     token: SecretStr | None = None  # no terminal: log in at the vendor's quote servers with this
@@ -145,15 +94,15 @@ class XtSection(Section):
     @model_validator(mode="after")
     def _one_way(self) -> XtSection:
         if self.symbols and self.markets:
-            raise _complaint("markets", "stands beside symbols", "a market's push holds its symbols already: name one")
+            raise complaint("markets", "stands beside symbols", "a market's push holds its symbols already: name one")
         if self.address and self.port is None:
-            raise _complaint("address", "names a machine without a port", "set feed.xt.port as well, 58610 as a rule")
+            raise complaint("address", "names a machine without a port", "set feed.xt.port as well, 58610 as a rule")
         if self.address and self.token is not None:
-            raise _complaint("token", "stands beside address", "a token needs no terminal: leave one of them out")
+            raise complaint("token", "stands beside address", "a token needs no terminal: leave one of them out")
         if self.silent_s > self.renew_s:
-            raise _complaint("silent_s", "is more than renew_s", "silence is told first, and mended later")
+            raise complaint("silent_s", "is more than renew_s", "silence is told first, and mended later")
         if self.reconnect_first_s > self.reconnect_longest_s:
-            raise _complaint("reconnect_first_s", "is more than reconnect_longest_s", "the first delay is the shortest")
+            raise complaint("reconnect_first_s", "is more than reconnect_longest_s", "the first delay is the shortest")
         return self
 
 
@@ -181,7 +130,7 @@ class RedisSection(Section):
 
     @model_validator(mode="after")
     def _known_scheme(self) -> RedisSection:
-        _check_scheme(self.url)
+        check_scheme(self.url)
         return self
 
 
@@ -213,7 +162,7 @@ class FeedSection(Section):
     @model_validator(mode="after")
     def _has_inputs(self) -> FeedSection:
         if self.name == "replay" and not self.replay.inputs:
-            raise _complaint(
+            raise complaint(
                 "replay.inputs", "is empty", "name the recorded session: --set feed.replay.inputs=day.parquet"
             )
         return self
@@ -344,7 +293,7 @@ class BrokerSection(Section):
 
     @model_validator(mode="after")
     def _known_scheme(self) -> BrokerSection:
-        _check_scheme(self.url)
+        check_scheme(self.url)
         return self
 
 
@@ -363,7 +312,7 @@ class BridgeSection(Section):
 
     @model_validator(mode="after")
     def _known_scheme(self) -> BridgeSection:
-        _check_scheme(self.url)
+        check_scheme(self.url)
         return self
 
 
@@ -380,14 +329,14 @@ class GatewaySection(Section):
 
     host: str = Field(default="127.0.0.1", min_length=1)  # address to listen on
     port: Port = 8710  # TCP port, 0 = any free one
-    tokens: Annotated[tuple[Token, ...], BeforeValidator(_tables)] = ()  # who may read what
+    tokens: Annotated[tuple[Token, ...], BeforeValidator(tables)] = ()  # who may read what
     allow_loopback_without_token: bool = False  # let this machine in without a token
     allowed_origins: Words = ()  # web origins that may connect, besides the gateway's own page
 
     @model_validator(mode="after")
     def _guarded(self) -> GatewaySection:
         if not _is_loopback(self.host) and not self.tokens:
-            raise _complaint(
+            raise complaint(
                 "host",
                 f"{self.host} can be reached from other machines, and there is no token",
                 "add one under [[gateway.tokens]], or listen on 127.0.0.1",
@@ -395,7 +344,7 @@ class GatewaySection(Section):
         names = [token.name for token in self.tokens]
         for name in names:
             if names.count(name) > 1:
-                raise _complaint("tokens", f"two tokens are named {name!r}", "give each its own name")
+                raise complaint("tokens", f"two tokens are named {name!r}", "give each its own name")
         return self
 
 
@@ -406,33 +355,109 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Webhook(Section):
-    """One receiver of alerts over HTTP; its address is a secret, as many receivers put their key there."""
+class Match(Section):
+    """Which alerts: each condition that is given has to hold, and any of its entries will do."""
 
-    name: str = Field(min_length=1)
-    url: Annotated[SecretStr, AfterValidator(_web_address)]
-    secrets: Annotated[tuple[SecretStr, ...], BeforeValidator(_listed)] = ()
-    """Signing secrets, newest first; every one signs, so that a receiver can change over."""
-    events: Events = TOLD
-    rules: Words = ()
-    symbols: Symbols = ()
+    rules: Words = ()  # globs, as symbols and severities
+    symbols: Words = ()
+    boards: Words = ()
+    sectors: Words = ()
     severities: Words = ()
-    allow_networks: Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_listed)] = ()
-    """Networks a receiver may be in although they are not public."""
+    events: Events = ()
+    labels: dict[str, str] = Field(default_factory=dict)  # name → glob, all of them
+    include: Words = ()  # the message has one of these texts in it
+    exclude: Words = ()  # and none of these
+
+
+class RouteSection(Match):
+    """Where alerts that match go. A route inside has what it does not say itself from the one around it."""
+
+    name: str = Field(default="", max_length=64)
+    receivers: Words | None = None
+    goes_on: bool = Field(default=False, alias="continue")  # try the later routes too
+    group_by: Words | None = None  # one message for those with the same words; [] = each by itself
+    group_wait_s: Annotated[float, Field(ge=0, le=3)] | None = None  # from a group's first alert to its message
+    group_interval_s: Annotated[float, Field(ge=0, le=86_400)] | None = None  # between two messages of a group
+    active: Words | None = None  # told only in these sessions and times of trading days, [] = always
+    quiet: Words | None = None  # and not in these
+    quiet_then: Literal["digest", "drop"] | None = None  # what becomes of those that come while it is quiet
+    routes: tuple[RouteSection, ...] = ()
+
+
+class InhibitSection(Section):
+    """While an alert of source lasts, those of target with the same words are withheld."""
+
+    name: str = Field(min_length=1, max_length=64)
+    source: Match
+    target: Match
+    equal: Words = ("symbol",)
+    hold_s: Annotated[float, Field(gt=0, le=86_400)] = 3_600.0  # at most so long after the source's fire
+
+
+RULES_OF_TELLING = frozenset({"routes", "inhibits"})
+"""What of the section is no list of receivers."""
 
 
 class NotifySection(Section):
-    """Who is told."""
+    """Who is told: a list of receivers for each kind, and who of them of what."""
 
-    webhooks: Annotated[tuple[Webhook, ...], BeforeValidator(_tables)] = ()  # receivers over HTTP
+    webhooks: Annotated[tuple[Webhook, ...], BeforeValidator(tables)] = ()  # receivers over HTTP
+    dingtalk: Annotated[tuple[DingTalk, ...], BeforeValidator(tables)] = ()  # robots of DingTalk groups
+    feishu: Annotated[tuple[Feishu, ...], BeforeValidator(tables)] = ()  # bots of Feishu or Lark groups
+    wecom: Annotated[tuple[WeCom, ...], BeforeValidator(tables)] = ()  # robots of WeCom groups
+    telegram: Annotated[tuple[Telegram, ...], BeforeValidator(tables)] = ()  # Telegram chats
+    bark: Annotated[tuple[Bark, ...], BeforeValidator(tables)] = ()  # iPhones
+    pushplus: Annotated[tuple[PushPlus, ...], BeforeValidator(tables)] = ()  # WeChat by PushPlus
+    serverchan: Annotated[tuple[ServerChan, ...], BeforeValidator(tables)] = ()  # WeChat or app by ServerChan
+    email: Annotated[tuple[Email, ...], BeforeValidator(tables)] = ()  # mail by SMTP
+    redis: Annotated[tuple[RedisList, ...], BeforeValidator(tables)] = ()  # lists in a Redis
+    tdx: Annotated[tuple[Tdx, ...], BeforeValidator(tables)] = ()  # files that TDX shows
+    apprise: Annotated[tuple[AppriseService, ...], BeforeValidator(tables)] = ()  # services by Apprise
+    routes: Annotated[tuple[RouteSection, ...], BeforeValidator(tables)] = ()  # who is told of what, first match
+    inhibits: Annotated[tuple[InhibitSection, ...], BeforeValidator(tables)] = ()  # which alerts make others needless
+
+    def lists(self) -> dict[str, tuple[Receiver, ...]]:
+        """Return each kind's list of receivers by its key."""
+        lists = {key: getattr(self, key) for key in type(self).model_fields}
+        return {key: found for key, found in lists.items() if key not in RULES_OF_TELLING}
+
+    def receivers(self) -> tuple[Receiver, ...]:
+        """Return the receivers of all kinds, in order of kind."""
+        return tuple(one for receivers in self.lists().values() for one in receivers)
+
+    @property
+    def receiver_names(self) -> tuple[str, ...]:
+        """The names of all receivers, of whatever kind."""
+        return tuple(one.name for one in self.receivers())
+
+    @model_validator(mode="after")
+    def _routes_lead_to_receivers(self) -> NotifySection:
+        names = self.receiver_names
+        for place, route in _numbered(self.routes):
+            for receiver in route.receivers or ():
+                if receiver not in names:
+                    hint = f"there are {', '.join(names)}" if names else "there is none; add one, such as a webhook"
+                    raise complaint("routes", f"{place} names a receiver {receiver!r} that there is not", hint)
+        return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> NotifySection:
-        names = [webhook.name for webhook in self.webhooks]
-        for name in names:
-            if names.count(name) > 1:
-                raise _complaint("webhooks", f"two webhooks are named {name!r}", "give each its own name")
+        first: dict[str, str] = {}
+        for key, receivers in self.lists().items():
+            for one in receivers:
+                if one.name in first:
+                    other = f"two {key} are" if first[one.name] == key else f"{key} and {first[one.name]} have one"
+                    raise complaint(key, f"{other} named {one.name!r}", "give each its own name")
+                first[one.name] = key
         return self
+
+
+def _numbered(routes: tuple[RouteSection, ...], outer: str = "") -> Iterator[tuple[str, RouteSection]]:
+    """Yield each route, those inside too, with a name for people: its own, else its number such as 2.1."""
+    for number, route in enumerate(routes, 1):
+        place = f"{outer}{number}"
+        yield (f"route {route.name!r}" if route.name else f"route {place}"), route
+        yield from _numbered(route.routes, f"{place}.")
 
 
 class LogSection(Section):

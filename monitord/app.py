@@ -16,21 +16,24 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
-from config.settings import Settings, Webhook
+from config.receivers import Receiver
+from config.settings import Settings
 from feeds.barcache import BarCache
 from feeds.errors import FeedError
 from feeds.exrights import HOLIDAYS_SINCE, closed_weekdays, encode_exrights
 from feeds.feed import Feed
+from feeds.instruments import Instrument
 from feeds.journal import Journal
 from feeds.sessions import Calendar
 from monitord.broker import Broker, EmbeddedBroker, ExternalBroker
 from monitord.checkpoint import CheckpointFolder
 from monitord.choice import build_feed
 from monitord.console import Console
+from monitord.desk import Desk
 from monitord.errors import DaemonError
 from monitord.gateway.auth import Token
 from monitord.gateway.options import GatewayOptions
@@ -45,6 +48,7 @@ from monitord.pump import Pump
 from monitord.recording import Recording
 from monitord.reference import Reference
 from monitord.retention import Retention
+from monitord.routing import build_routing
 from monitord.store import Store
 from monitord.systemd import notify
 from monitord.warmup import Warmup
@@ -53,6 +57,8 @@ from notifiers.delivery import Delivery
 from notifiers.errors import DeliveryError
 from notifiers.group import AlertConsumer, consumer_client
 from notifiers.notifier import build_notifier
+from notifiers.routing import Router, Routing
+from notifiers.silences import Silences
 from rules import exrightfile, positions, rulefile, sectors
 from rules.alert import Alert, identity
 from rules.errors import RuleError
@@ -162,7 +168,13 @@ class App:
         self._metrics.watch_engine(lambda: pipeline.engine.market.dropped, counters=pipeline.counters)
         pump = Pump(store, channel, on_published=lambda epoch, alerts: gateway.hub.hear(epoch, alerts))
         retention = Retention(store, keep_days=settings.history.keep_days)
-        deliveries = tuple(self._delivery(webhook, broker, store) for webhook in settings.notify.webhooks)
+        silences = Silences()
+        routing = await asyncio.to_thread(build_routing, settings.notify)
+        routers = await self._routers(routing, store, silences, pipeline)
+        deliveries = tuple(self._delivery(one, broker, store, routers[one.name]) for one in settings.notify.receivers())
+        desk = Desk(deliveries, stored=store.deliveries, silences=silences, kept=store.silences)
+        await desk.load_silences()
+        self._metrics.watch_receivers(desk.counters, statuses=desk.statuses)
         health = Health(
             feed, pipeline, store=store, pump=pump, deliveries=deliveries, reference=reference, recording=recording
         )
@@ -174,6 +186,7 @@ class App:
             quotes=quotes,
             health=health,
             metrics=self._metrics.render,
+            desk=desk,
         )
         cleanup.push_async_callback(gateway.stop)
         cleanup.callback(self._console.stop)
@@ -221,11 +234,31 @@ class App:
             keeping=build_keeping(settings, feed),
         )
 
-    def _delivery(self, webhook: Webhook, broker: Broker, store: Store) -> Delivery:
+    async def _routers(
+        self, routing: Routing, store: Store, silences: Silences, pipeline: Pipeline
+    ) -> dict[str, Router]:
+        """Make each receiver's router; what inhibits now, those of before the start know from the store."""
+
+        def known(symbol: str) -> Instrument | None:
+            return pipeline.engine.market.instruments.get(symbol)
+
+        routers = {
+            name: Router(name, routing, silences=silences, known=known) for name in self._settings.notify.receiver_names
+        }
+        longest_ms = max((router.inhibitor.longest_ms for router in routers.values()), default=0)
+        if longest_ms:
+            records = await store.recent(within_ms=longest_ms)
+            alerts = [Alert.from_json(record) for record in records]
+            for router in routers.values():
+                router.inhibitor.note_all(alerts)
+        return routers
+
+    def _delivery(self, receiver: Receiver, broker: Broker, store: Store, router: Router) -> Delivery:
         share = self._settings.engine.share
         name = f"monitord:{share}" if share else "monitord"
-        consumer = AlertConsumer(consumer_client(broker.url), webhook.name, consumer=name)
-        return Delivery(build_notifier("webhook", **webhook_options(webhook)), consumer, store.deliveries)
+        consumer = AlertConsumer(consumer_client(broker.url), receiver.name, consumer=name)
+        notifier = build_notifier(receiver.kind, **receiver.options())
+        return Delivery(notifier, consumer, store.deliveries, router=router)
 
     # ── running ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -475,14 +508,6 @@ def build_broker(settings: Settings) -> Broker:
         password=None if section.password is None else section.password.get_secret_value(),
         bridge_password=None if section.bridge_password is None else section.bridge_password.get_secret_value(),
     )
-
-
-def webhook_options(webhook: Webhook) -> dict[str, Any]:
-    """Turn a receiver's settings into its options, secrets in plain text."""
-    options = {name: getattr(webhook, name) for name in type(webhook).model_fields}
-    options["url"] = webhook.url.get_secret_value()
-    options["secrets"] = tuple(secret.get_secret_value() for secret in webhook.secrets)
-    return options
 
 
 def gateway_options(settings: Settings) -> GatewayOptions:

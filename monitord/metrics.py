@@ -18,6 +18,8 @@ from prometheus_client import (
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from notifiers.retry import ReceiverStatus
+
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside every counter that nobody reads
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 STEP_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -37,12 +39,6 @@ class Metrics:
         self.loop_lag = Gauge("monitord_loop_lag_seconds", "How late the event loop woke last", registry=registry)
         self.outbox = Gauge("monitord_outbox_rows", "Events stored and not yet published", registry=registry)
         self.clients = Gauge("monitord_ws_clients", "Connected WebSocket clients", registry=registry)
-        self.deliveries = Counter(
-            "monitord_deliveries",
-            "Attempts to deliver, by receiver and result",
-            ["receiver", "result"],
-            registry=registry,
-        )
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
 
@@ -56,6 +52,15 @@ class Metrics:
         """Show the engine's own counts: dropped ticks by reason, and as monitord_engine_total{count=…} the others."""
         self.registry.register(_Counts("monitord_ticks_dropped", "Ticks dropped, by reason", "reason", dropped))
         self.registry.register(_Counts("monitord_engine", "What the engine could not use", "count", counters))
+
+    def watch_receivers(
+        self,
+        counters: Callable[[], Mapping[str, Mapping[str, int]]],
+        *,
+        statuses: Callable[[], Mapping[str, str]],
+    ) -> None:
+        """Show receivers: monitord_deliveries_total{receiver,result}, monitord_receiver_state{receiver,state}."""
+        self.registry.register(_Receivers(counters, statuses))
 
     def watch_reference(self, counters: Callable[[], Mapping[str, int]]) -> None:
         """Show what is known of instruments, and where feed and tables disagree, as monitord_reference{what=…}."""
@@ -77,6 +82,30 @@ class _Counts(Collector):
         for name, count in dict(self._counters()).items():
             family.add_metric([name], count)
         yield family
+
+
+class _Receivers(Collector):
+    """Counts and states of receivers; in every state but its own a receiver is 0."""
+
+    def __init__(
+        self, counters: Callable[[], Mapping[str, Mapping[str, int]]], statuses: Callable[[], Mapping[str, str]]
+    ) -> None:
+        self._counters, self._statuses = counters, statuses
+
+    def collect(self) -> Iterable[Metric]:
+        deliveries = CounterMetricFamily(
+            "monitord_deliveries", "What became of alerts and attempts", labels=["receiver", "result"]
+        )
+        for receiver, counts in self._counters().items():
+            for result, count in counts.items():
+                if result != "in_flight":
+                    deliveries.add_metric([receiver, result], count)
+        yield deliveries
+        states = GaugeMetricFamily("monitord_receiver_state", "1 in the state it is in", labels=["receiver", "state"])
+        for receiver, status in self._statuses().items():
+            for state in ReceiverStatus:
+                states.add_metric([receiver, str(state)], float(state == status))
+        yield states
 
 
 class _ReferenceCounts(Collector):

@@ -102,7 +102,77 @@ _VERSION_3: Final = """
 CREATE INDEX deliveries_settled ON deliveries (created_ms) WHERE state <> 'pending';
 """
 
-MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3)
+_VERSION_4: Final = """
+CREATE TABLE deliveries_4 (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,    -- the order of sending
+    receiver   TEXT NOT NULL,
+    alert_id   TEXT NOT NULL,                        -- of a bundle its own id
+    record     BLOB NOT NULL,                        -- of a bundle the JSON list of its alerts' ids
+    state      TEXT NOT NULL CHECK (state IN ('pending', 'delivered', 'dead', 'withheld')),
+    failures   INTEGER NOT NULL DEFAULT 0,           -- since it was recorded or replayed
+    due_ms     INTEGER,                              -- NULL unless pending
+    reason     TEXT,                                 -- why it is dead or withheld
+    created_ms INTEGER NOT NULL,
+    since_ms   INTEGER NOT NULL,                     -- when it was due first, since it was recorded or replayed
+    route      TEXT NOT NULL DEFAULT '',
+    bucket     TEXT,                                 -- where it waits for others
+    kind       TEXT CHECK (kind IN ('group', 'digest')),            -- NULL: an alert, else a bundle of alerts
+    bundle     INTEGER REFERENCES deliveries_4 (id) ON DELETE SET NULL,  -- the bundle that delivers it
+    UNIQUE (receiver, alert_id)
+) STRICT;
+INSERT INTO deliveries_4 (id, receiver, alert_id, record, state, failures, due_ms, reason, created_ms, since_ms)
+    SELECT id, receiver, alert_id, record, state, failures, due_ms, reason, created_ms, created_ms FROM deliveries;
+UPDATE sqlite_sequence SET seq = (SELECT seq FROM sqlite_sequence WHERE name = 'deliveries')
+    WHERE name = 'deliveries_4';
+
+CREATE TABLE attempts_4 (
+    delivery_id INTEGER NOT NULL REFERENCES deliveries_4 (id) ON DELETE CASCADE,
+    n           INTEGER NOT NULL,
+    at_ms       INTEGER NOT NULL,
+    latency_ms  INTEGER NOT NULL,
+    verdict     TEXT NOT NULL,
+    code        INTEGER,
+    text        TEXT NOT NULL,
+    PRIMARY KEY (delivery_id, n)
+) STRICT, WITHOUT ROWID;
+INSERT INTO attempts_4 SELECT * FROM attempts;
+DROP TABLE attempts;                                 -- first: else they would go with what they refer to
+DROP TABLE deliveries;
+ALTER TABLE deliveries_4 RENAME TO deliveries;       -- references follow
+ALTER TABLE attempts_4 RENAME TO attempts;
+
+CREATE INDEX deliveries_due ON deliveries (receiver, due_ms) WHERE state = 'pending' AND bundle IS NULL;
+CREATE INDEX deliveries_bucket ON deliveries (receiver, bucket) WHERE bucket IS NOT NULL;
+CREATE INDEX deliveries_bundle ON deliveries (bundle) WHERE bundle IS NOT NULL;
+CREATE INDEX deliveries_by_alert ON deliveries (alert_id);
+CREATE INDEX deliveries_by_state ON deliveries (state, id);
+CREATE INDEX deliveries_settled ON deliveries (created_ms) WHERE state <> 'pending';
+CREATE INDEX attempts_by_time ON attempts (at_ms);
+
+CREATE TABLE buckets (                               -- when a group was told last
+    receiver TEXT NOT NULL,
+    bucket   TEXT NOT NULL,
+    told_ms  INTEGER NOT NULL,
+    PRIMARY KEY (receiver, bucket)
+) STRICT, WITHOUT ROWID;
+
+ALTER TABLE receivers ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE receivers ADD COLUMN alarms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE receivers ADD COLUMN alarmed INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE silences (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    matcher    TEXT NOT NULL,                        -- JSON
+    start_ms   INTEGER NOT NULL,
+    end_ms     INTEGER NOT NULL,
+    author     TEXT NOT NULL,
+    comment    TEXT NOT NULL,
+    created_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX silences_by_end ON silences (end_ms);
+"""
+
+MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 """Script n makes version n + 1 of version n."""
 
 

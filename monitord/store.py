@@ -23,6 +23,8 @@ from monitord.errors import StoreError
 from monitord.paging import Page, check_page
 from monitord.positions import ApiPositions
 from monitord.schema import migrate
+from monitord.silences import StoredSilences
+from notifiers.routing import DELIVERY_RULE
 from rules.alert import Alert
 
 REDRIVE_MS: Final = 24 * 3_600_000
@@ -128,7 +130,8 @@ class Store:
         self.committed = asyncio.Event()
         self.lag_rows = 0
         self.duplicates = 0
-        self.deliveries = Deliveries(self._run, clock_ms=clock_ms)
+        self.deliveries = Deliveries(self._run, clock_ms=clock_ms, tell=self._tell, on_told=self._on_told)
+        self.silences = StoredSilences(self._run, clock_ms=clock_ms)
         self.held = ApiPositions(self._run)
         self._clock_ms = clock_ms
         self._unchecked_rows = 0
@@ -220,7 +223,7 @@ class Store:
         return waiting
 
     async def prune(self, *, before_ms: int) -> tuple[int, int]:
-        """Delete events sent and deliveries recorded before that time; return how many of each.
+        """Delete events sent, deliveries recorded, silences ended before then; return how many of the first two.
 
         Nothing a redrive may need goes: no event, and no delivery by which it is known to have arrived. In many short
         transactions, so that a commit waits for one of them at most; cancelling ends it after one.
@@ -231,6 +234,7 @@ class Store:
             events += some
         while some := await self.deliveries.prune(created_before_ms=limit_ms, at_once=PRUNED_AT_ONCE):
             deliveries += some
+        await self.silences.prune(ended_before_ms=limit_ms)
         return events, deliveries
 
     async def history(self, wanted: HistoryFilter, *, page: int = 1, page_size: int = 100) -> Page[StoredAlert]:
@@ -256,6 +260,17 @@ class Store:
         """Return the event of this id, None if there is none."""
         row = await self._one("SELECT seq, id, record, epoch, off FROM events WHERE id = ?", alert_id)
         return None if row is None else StoredAlert(*row)
+
+    async def recent(self, *, within_ms: int) -> list[bytes]:
+        """Return the records of the market's events of so long before the newest of them, in store order.
+
+        By their own time: a simulated or replayed market's is not ours, which receivers' events have.
+        """
+        newest = "SELECT max(ts_event_ms) FROM events WHERE rule <> ?"
+        rows = await self._all(
+            f"SELECT record FROM events WHERE ts_event_ms >= ({newest}) - ? ORDER BY seq", DELIVERY_RULE, within_ms
+        )
+        return [row[0] for row in rows]
 
     async def counters(self, trade_date: str) -> list[EpisodeCounter]:
         """Return what that trade date ("2023-02-01") has seen, per (rule, rev, leg, symbol or group)."""
@@ -358,6 +373,16 @@ class Store:
         source_id: str,
         stamps: Mapping[str, int],
     ) -> _Committed:
+        added = self._insert(db, alerts, stamps)
+        db.execute(
+            "INSERT INTO inputs VALUES (?, ?) "
+            "ON CONFLICT (source_id) DO UPDATE SET offset = max(offset, excluded.offset)",
+            (source_id, offset),
+        )
+        return _Committed(added, _look(db, HANDED_ON) if added else None)
+
+    def _insert(self, db: sqlite3.Connection, alerts: Sequence[Alert], stamps: Mapping[str, int]) -> int:
+        """Put events into the outbox; return how many were new."""
         now_ms = self._clock_ms()
         added = db.executemany(
             "INSERT INTO events (id, event, rule, rev, leg, symbol, \"group\", severity, trade_date, episode, "
@@ -370,13 +395,17 @@ class Store:
                 for alert in alerts
             ),
         ).rowcount  # fmt: skip
-        db.execute(
-            "INSERT INTO inputs VALUES (?, ?) "
-            "ON CONFLICT (source_id) DO UPDATE SET offset = max(offset, excluded.offset)",
-            (source_id, offset),
-        )
-        added = max(added, 0)  # -1 for no alert at all
-        return _Committed(added, _look(db, HANDED_ON) if added else None)
+        return max(added, 0)  # -1 for no alert at all
+
+    def _tell(self, db: sqlite3.Connection, alert: Alert) -> int:
+        """Put an event that no input decided into the outbox."""
+        return self._insert(db, [alert], {"evaluated_ms": alert.ts_event_ms})
+
+    def _on_told(self, new: int) -> None:
+        """Count such events and tell the pump. What a commit found before lacks them: the outbox is asked again."""
+        self._waiting = None
+        self.lag_rows += new
+        self.committed.set()
 
     def _count(self, committed: asyncio.Future[_Committed], alerts: int) -> None:
         """Count what a commit brought and tell the pump, whatever has become of the task that waited for it.

@@ -7,15 +7,18 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
+from notifiers.alarm import with_alarm
 from notifiers.consumer import BLOCK_MS, MAX_DELIVERIES, GroupEntry, GroupReader
 from notifiers.errors import BrokerUnavailable
-from notifiers.notifier import Notification, Notifier, Outcome, Verdict
-from notifiers.retry import HEALTHY, RETRY_AFTER_LIMIT_S, ReceiverState, after_failure, after_success
+from notifiers.notifier import Bundle, Notification, Notifier, Outcome, Verdict
+from notifiers.pacing import by_themselves, next_slot_ms, recent, slots
+from notifiers.recorded import Arrival, Attempt, DeliveryState, DeliveryStore, PendingDelivery
+from notifiers.retry import HEALTHY, RETRY_AFTER_LIMIT_S, ReceiverState, after_failure, after_success, cured
+from notifiers.routing import Router
 from rules.alert import Alert
 
 log = structlog.get_logger()
@@ -30,100 +33,16 @@ AWAY_MAX_MS: Final = 5_000
 COUNTERS: Final = (
     "received",
     "filtered",
+    "withheld",
     "duplicates",
     "trimmed",
     "sent",
+    "bundles",
     "retried",
     "dead",
     "in_flight",
     "broker_failures",
 )
-
-
-class DeliveryState(StrEnum):
-    """Where a delivery stands in the store."""
-
-    PENDING = "pending"
-    DELIVERED = "delivered"
-    DEAD = "dead"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
-    """An alert read from the stream for one receiver, not recorded yet.
-
-    record  the alert's bytes.
-    dead    why it is to be recorded as a dead letter from the start, None for a delivery to be made.
-    """
-
-    alert_id: str
-    record: bytes
-    dead: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PendingDelivery:
-    """A delivery that is due.
-
-    failures  attempts failed since it was recorded or replayed.
-    """
-
-    id: int
-    alert_id: str
-    record: bytes
-    failures: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """One try, as the store keeps it.
-
-    at_ms       Unix ms of its start; latency_ms its duration.
-    code, text  as in Outcome: redacted.
-    """
-
-    at_ms: int
-    latency_ms: int
-    verdict: Verdict
-    code: int | None
-    text: str
-
-
-class DeliveryStore(Protocol):
-    """What delivery needs from the store. Each call is one transaction, durable when it returns; event-loop thread.
-
-    A delivery is unique by (receiver, alert_id). Its id grows in the order of recording: it is the order of sending.
-    """
-
-    async def begin(self, receiver: str, arrivals: Sequence[Arrival]) -> int:
-        """Record arrivals in order as pending and due at once (or dead, with the reason); return how many were new.
-
-        An alert id already known for this receiver, also twice within `arrivals`, is ignored.
-        """
-
-    async def due(self, receiver: str, now_ms: int, *, limit: int) -> Sequence[PendingDelivery]:
-        """Return up to `limit` pending deliveries whose time has come (due_ms ≤ now_ms), lowest id first."""
-
-    async def next_due_ms(self, receiver: str) -> int | None:
-        """Return the earliest due_ms of the pending deliveries, None if there are none."""
-
-    async def settle(
-        self, delivery_id: int, attempt: Attempt, *, state: DeliveryState, due_ms: int | None = None
-    ) -> None:
-        """Append the attempt and set the delivery's new state.
-
-        PENDING takes due_ms (Unix ms of the next attempt) and adds one to `failures`; DEAD keeps the attempt's text
-        as its reason.
-        """
-
-    async def replay(self, receiver: str, delivery_ids: Sequence[int] | None = None) -> int:
-        """Make dead letters (these, or all of the receiver's) pending again, due at once, no failures; count them."""
-
-    async def receiver_state(self, receiver: str) -> ReceiverState | None:
-        """Return the receiver's kept health, None for one never seen."""
-
-    async def set_receiver_state(self, receiver: str, state: ReceiverState) -> None:
-        """Keep the receiver's health."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +71,16 @@ class Delivery:
         reader: GroupReader,
         store: DeliveryStore,
         *,
+        router: Router | None = None,
         clock: Clock = SYSTEM_CLOCK,
         random: Callable[[], float] = random.random,
     ) -> None:
-        """random returns a uniform number in [0, 1)."""
+        """Make ready. router: of this receiver, None = told of all it wants; random: a uniform number in [0, 1)."""
         self.name = notifier.options.name
+        self._router = router or Router(self.name)
+        self._pacing = notifier.pacing.slowed(notifier.options.per_minute)
+        self._sent_ms: list[int] = []
+        """When attempts ended, as far back as the rates look."""
         self._notifier = notifier
         self._filter = notifier.options.filter
         self._reader = reader
@@ -232,7 +156,7 @@ class Delivery:
     async def enable(self) -> None:
         """Switch the receiver on, its failures forgotten."""
         await self._restore()
-        await self._keep(HEALTHY)
+        await self._keep(cured(self._state))
 
     async def disable(self, reason: str) -> None:
         """Switch the receiver off: alerts become dead letters with this reason, pending deliveries wait."""
@@ -244,10 +168,14 @@ class Delivery:
         return await self._store.replay(self.name, delivery_ids)
 
     async def _restore(self) -> None:
-        """Take up the health that the store kept, once."""
+        """Take up what the store kept, once: the receiver's health, and how much of its rates is used."""
         if self._known is None:
             state = await self._store.receiver_state(self.name)
             self._state = state or HEALTHY
+            now_ms = self._clock.now_ms()
+            if self._pacing.rates and state is not None:
+                # The attempt that a kill cut off is recorded nowhere, and counts at the receiver all the same.
+                self._sent_ms = [*await self._store.sent_since(self.name, now_ms - self._pacing.longest_ms), now_ms]
             self._known = state is not None
 
     async def _cycle(self) -> bool:
@@ -295,7 +223,7 @@ class Delivery:
         if due_ms is None or self._state.disabled is not None:
             return BLOCK_MS
         now_ms = self._clock.now_ms()
-        return min(max(due_ms - now_ms, self._hold_ms(now_ms), 0), BLOCK_MS)
+        return min(max(due_ms - now_ms, self._hold_ms(now_ms), self._slot_ms(now_ms) - now_ms, 0), BLOCK_MS)
 
     def _note_away(self, text: str) -> None:
         """Count the broker's failure and leave it alone for a while, longer each time."""
@@ -322,14 +250,19 @@ class Delivery:
         alert = read_alert(entry.record)
         if alert is None:
             return self._dead_arrival(f"entry {entry.id}", entry.record, "not a readable alert record")
-        if not self._filter.passes(alert):
+        self._router.inhibitor.note(alert)
+        place = self._router.place(alert, self._clock.now_ms()) if self._filter.passes(alert) else None
+        if place is None:
             self._counts["filtered"] += 1
             return None
         if entry.deliveries > MAX_DELIVERIES:
             return self._dead_arrival(alert.id, entry.record, f"handed out {entry.deliveries} times, never recorded")
+        if place.withheld is not None:
+            self._counts["withheld"] += 1
+            return Arrival(alert_id=alert.id, record=entry.record, route=place.route, withheld=place.withheld)
         if self._state.disabled is not None:
             return self._dead_arrival(alert.id, entry.record, f"receiver is off: {self._state.disabled}")
-        return Arrival(alert_id=alert.id, record=entry.record)
+        return Arrival(alert_id=alert.id, record=entry.record, route=place.route, bucket=place.bucket)
 
     def _dead_arrival(self, alert_id: str, record: bytes, why: str) -> Arrival:
         self._counts["dead"] += 1
@@ -345,12 +278,57 @@ class Delivery:
         if self._resting(now_ms):
             return 0
         attempts = 0
-        for delivery in await self._store.due(self.name, now_ms, limit=SEND_BATCH):
+        for delivery in await self._next_messages(now_ms):
             await self._send(delivery)
             attempts += 1
             if self._resting(self._clock.now_ms()):
                 break
         return attempts
+
+    async def _next_messages(self, now_ms: int) -> Sequence[PendingDelivery]:
+        """Return what may be sent now, in order; where rates leave no room for all, digests of what there is."""
+        pacing, limit = self._pacing, SEND_BATCH
+        if not pacing.rates and pacing.stale_after_s is None:
+            await self._store.empty_buckets(self.name, now_ms, limit=pacing.bundle_alerts)
+            return await self._store.due(self.name, now_ms, limit=limit)
+        if self._slot_ms(now_ms) > now_ms:
+            return ()
+        stale_ms = -1 if pacing.stale_after_s is None else now_ms - round(pacing.stale_after_s * 1000)
+        waiting = await self._store.waiting(self.name, now_ms, stale_before_ms=stale_ms)
+        if waiting.stale:
+            return await self._digest(now_ms, stale_before_ms=stale_ms)
+        if pacing.rates:
+            sent_ms = self._recent(now_ms)
+            free = slots(pacing.rates, sent_ms, now_ms)
+            singles = by_themselves(waiting.messages, free, bundle_alerts=pacing.bundle_alerts)
+            if waiting.messages and not singles:
+                return await self._digest_unless_overtaking(now_ms)
+            limit = min(limit, singles, slots(pacing.rates, sent_ms, now_ms, within_ms=0))
+        await self._store.empty_buckets(self.name, now_ms, limit=pacing.bundle_alerts)
+        return await self._store.due(self.name, now_ms, limit=limit)
+
+    async def _digest_unless_overtaking(self, now_ms: int) -> Sequence[PendingDelivery]:
+        """Return a digest of what is due; but a bundle that is older comes first, else it might never."""
+        first = await self._store.due(self.name, now_ms, limit=1)
+        if first and first[0].bundle is not None:
+            return first
+        return await self._digest(now_ms) or first
+
+    async def _digest(self, now_ms: int, *, stale_before_ms: int | None = None) -> Sequence[PendingDelivery]:
+        digest = await self._store.digest(
+            self.name, now_ms, limit=self._pacing.bundle_alerts, stale_before_ms=stale_before_ms
+        )
+        return () if digest is None else (digest,)
+
+    def _recent(self, now_ms: int) -> list[int]:
+        """Return when attempts ended, as far as rates care; later than now: the wall clock was set back."""
+        self._sent_ms = [at_ms for at_ms in recent(self._sent_ms, now_ms - self._pacing.longest_ms) if at_ms <= now_ms]
+        return self._sent_ms
+
+    def _slot_ms(self, now_ms: int) -> int:
+        """Return when the rates allow the next message."""
+        rates = self._pacing.rates
+        return next_slot_ms(rates, self._recent(now_ms), now_ms) if rates else now_ms
 
     def _resting(self, now_ms: int) -> bool:
         return self._state.disabled is not None or self._hold_ms(now_ms) > 0
@@ -367,6 +345,8 @@ class Delivery:
         finally:
             self._counts["in_flight"] = 0
         now_ms = self._clock.now_ms()
+        if self._pacing.rates:  # the end: by then it has surely reached who counts
+            self._sent_ms.append(now_ms)
         attempt = Attempt(
             at_ms=at_ms,
             latency_ms=max(0, now_ms - at_ms),
@@ -379,11 +359,19 @@ class Delivery:
 
     async def _attempt(self, delivery: PendingDelivery, now_ms: int) -> Outcome:
         """Return the notifier's outcome; a defect in it fails this attempt, not the whole program."""
-        alert = read_alert(delivery.record)
-        if alert is None:
+        records = [delivery.record] if delivery.bundle is None else await self._store.records(delivery.id)
+        alerts = [alert for record in records if (alert := read_alert(record)) is not None]
+        if not alerts or len(alerts) < len(records):
             return Outcome(verdict=Verdict.PERMANENT, text="not a readable alert record")
         try:
-            return await self._notifier.send(Notification(alert=alert, record=delivery.record, now_ms=now_ms))
+            if delivery.bundle is None:
+                return await self._notifier.send(Notification(alert=alerts[0], record=records[0], now_ms=now_ms))
+            return await self._notifier.send_bundle(
+                Bundle(
+                    id=delivery.alert_id, kind=delivery.bundle, alerts=tuple(alerts), records=tuple(records),
+                    now_ms=now_ms,
+                )
+            )  # fmt: skip
         except Exception as error:
             # The top of a foreign part: were it let through, one receiver's defect would restart and in the end stop
             # the monitor. The error's text stays out of the log, it may hold the URL.
@@ -403,6 +391,7 @@ class Delivery:
         if attempt.verdict is Verdict.OK:
             await self._store.settle(delivery.id, attempt, state=DeliveryState.DELIVERED)
             self._counts["sent"] += 1
+            self._counts["bundles"] += delivery.bundle is not None
         elif delay_s is not None:
             due_ms = self._clock.now_ms() + round(delay_s * 1000)
             await self._store.settle(delivery.id, attempt, state=DeliveryState.PENDING, due_ms=due_ms)
@@ -424,17 +413,23 @@ class Delivery:
         if outcome.verdict is Verdict.OK:
             state = after_success(self._state)
         else:
-            state = after_failure(self._state, now_ms=now_ms, pause_s=outcome.retry_after_s)
+            refused = outcome.verdict is Verdict.PERMANENT
+            state = after_failure(self._state, now_ms=now_ms, pause_s=outcome.retry_after_s, refused=refused)
         if outcome.verdict is Verdict.DISABLE:
             state = replace(state, disabled=f"the receiver answered {outcome.code}: gone for good")
-        await self._keep(state)
+        await self._keep(state, why=outcome.text)
 
-    async def _keep(self, state: ReceiverState) -> None:
-        """Store the receiver's health if it changed, and log what an operator has to know."""
-        old, self._state = self._state, state
+    async def _keep(self, state: ReceiverState, *, why: str = "") -> None:
+        """Store the receiver's health if it changed, with the alert that it may be; log what an operator has to know.
+
+        Stored before it is known: an alarm whose storing failed is raised once more, with the same id.
+        """
+        state, alarm = with_alarm(self.name, state, now_ms=self._clock.now_ms(), why=why[:TEXT_CHARACTERS])
+        old = self._state
         if state == old:
             return
-        await self._store.set_receiver_state(self.name, state)
+        await self._store.set_receiver_state(self.name, state, alarm=alarm)
+        self._state = state
         if state.disabled is not None and old.disabled is None:
             log.error("receiver_disabled", receiver=self.name, why=state.disabled)
         if state.tripped != old.tripped:

@@ -6,11 +6,12 @@ else the next time, and an address literal (also as 0x7f000001 or 017700000001) 
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import socket
 from asyncio import timeout
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 from urllib.parse import quote, quote_plus, unquote
 
@@ -107,6 +108,33 @@ def guarded_session(
     )
 
 
+async def guarded_socket(host: str, port: int, *, allow: Sequence[Network]) -> socket.socket:
+    """Return a non-blocking socket connected to the first address of the host that may and can be connected to.
+
+    Raises EgressRefused where no address may be, else the last OSError. Cancelling closes the socket in the making; it
+    has no limit in time of its own.
+    """
+    loop = asyncio.get_running_loop()
+    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    error: OSError = EgressRefused()
+    for family, kind, protocol, _, sockaddr in addresses:
+        if not is_allowed(str(sockaddr[0]), allow):
+            continue
+        connecting = socket.socket(family, kind, protocol)
+        connecting.setblocking(False)
+        try:
+            await loop.sock_connect(connecting, sockaddr)
+        except OSError as refused:
+            connecting.close()
+            error = refused
+        except BaseException:
+            connecting.close()
+            raise
+        else:
+            return connecting
+    raise error
+
+
 async def read_limited(response: aiohttp.ClientResponse) -> bytes:
     """Return at most READ_LIMIT_BYTES of the body, and what came within BODY_WAIT_S; never raises for a broken body.
 
@@ -128,12 +156,15 @@ async def read_limited(response: aiohttp.ClientResponse) -> bytes:
 
 
 class Redactor:
-    """Takes a receiver's URL and secrets out of texts that others wrote (a receiver may echo them)."""
+    """Takes a receiver's URL and secrets out of texts that others wrote (a receiver may echo them).
 
-    def __init__(self, url: URL, secrets: Iterable[str] = ()) -> None:
+    public: parts of the URL that are the same for everybody, such as "send": an answer's words stay readable.
+    """
+
+    def __init__(self, url: URL, secrets: Iterable[str] = (), *, public: Collection[str] = ()) -> None:
         parts = {str(url), url.path_qs, url.raw_path_qs, url.query_string, url.raw_query_string, url.path, url.raw_path}
         parts |= {part for part in (url.user, url.password) if part}
-        parts |= {*url.parts, *url.raw_parts, *url.query.keys(), *url.query.values()}
+        parts |= {*url.parts, *url.raw_parts, *url.query.keys(), *url.query.values()} - set(public)
         parts |= set(secrets) | {secret.removeprefix("whsec_") for secret in secrets}
         parts |= {spell(part) for part in tuple(parts) for spell in (unquote, quote, quote_plus)}
         self._parts = sorted((part for part in parts if len(part) >= 4), key=len, reverse=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from rules.alert import Alert, Event
@@ -24,13 +24,16 @@ DEFAULT_EVENTS: Final = (
 class AlertSource:
     """What alerts come from: one that is there, or a rule and all that may come of it.
 
-    events: those it may have; concerns: tells whether a symbol may be what it is about, never true of a group.
+    events: those it may have; concerns: tells whether a symbol may be what it is about, never true of a group;
+    has_symbols: whether any may be.
     """
 
     rule: str
     severity: str
     events: Collection[Event]
     concerns: Callable[[str], bool]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    has_symbols: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

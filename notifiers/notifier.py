@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from notifiers.errors import DeliveryError
 from notifiers.filters import DEFAULT_EVENTS, AlertFilter
+from notifiers.pacing import Pacing
 from notifiers.retry import RetrySchedule
 from rules.alert import Alert, Event
 
@@ -58,12 +59,38 @@ class Notification:
     now_ms: int
 
 
+class BundleKind(StrEnum):
+    """Why alerts come together in one message."""
+
+    GROUP = "group"
+    """A route groups them."""
+    DIGEST = "digest"
+    """They could not be told one by one: a rate, quiet hours, or a receiver that was away."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """Several alerts on their way to one receiver as one message, at least two and in the stream's order.
+
+    id       of the message, the same in each attempt; no alert's.
+    records  each alert's bytes as they were published, in the order of alerts.
+    now_ms   wall clock at the attempt, Unix ms.
+    """
+
+    id: str
+    kind: BundleKind
+    alerts: tuple[Alert, ...]
+    records: tuple[bytes, ...]
+    now_ms: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotifierOptions:
     """What every receiver's section has. Raises DeliveryError when a value is unusable.
 
     name            identity of the receiver: its Redis group is `notify:<name>`, its deliveries are stored under it.
     events, rules, symbols, severities   what it is told of, as AlertFilter says.
+    per_minute      so many messages a minute at most, besides the limits of its kind; 0 = no other limit.
     allow_networks  networks such as "10.0.0.0/8" that may be connected to although they are not public.
     connect_timeout_s, total_timeout_s   limits of one attempt.
     """
@@ -73,6 +100,7 @@ class NotifierOptions:
     rules: tuple[str, ...] = ()
     symbols: tuple[str, ...] = ()
     severities: tuple[str, ...] = ()
+    per_minute: int = 0
     allow_networks: tuple[str, ...] = ()
     connect_timeout_s: float = 3.0
     total_timeout_s: float = 10.0
@@ -82,6 +110,8 @@ class NotifierOptions:
             raise DeliveryError(f"receiver name {self.name!r}: use 1 to 64 letters, digits, '_', '-' or '.'")
         if not 0 < self.connect_timeout_s <= self.total_timeout_s <= 60:
             raise DeliveryError(f"receiver {self.name}: timeouts need 0 < connect_timeout_s ≤ total_timeout_s ≤ 60")
+        if self.per_minute < 0:
+            raise DeliveryError(f"receiver {self.name}: per_minute is a number of messages, 0 = no limit")
 
     @property
     def filter(self) -> AlertFilter:
@@ -92,14 +122,16 @@ class NotifierOptions:
 
 
 class Notifier(Protocol):
-    """One receiver. Used by one task at a time; `send` is never called concurrently.
+    """One receiver. Used by one task at a time; `send` and `send_bundle` are never called concurrently.
 
     options   its frozen options.
     schedule  the delays of its attempts.
+    pacing    how fast it may be told, and how many alerts one message can carry.
     """
 
     options: NotifierOptions
     schedule: RetrySchedule
+    pacing: Pacing
 
     async def open(self) -> None:
         """Make ready to send; may be called again after `close`."""
@@ -111,12 +143,29 @@ class Notifier(Protocol):
         the receiver has the alert. Neither the outcome nor a log may hold the receiver's URL or secrets.
         """
 
+    async def send_bundle(self, bundle: Bundle) -> Outcome:
+        """Make one attempt to tell up to `pacing.bundle_alerts` alerts in one message that names each alert's id.
+
+        Else as `send`.
+        """
+
     async def close(self) -> None:
         """Release connections. Idempotent; safe before `open`."""
 
 
 NOTIFIERS: dict[str, str] = {
     "webhook": "notifiers.webhook:WebhookNotifier",
+    "dingtalk": "notifiers.dingtalk:DingTalkNotifier",
+    "feishu": "notifiers.feishu:FeishuNotifier",
+    "wecom": "notifiers.wecom:WeComNotifier",
+    "telegram": "notifiers.telegram:TelegramNotifier",
+    "bark": "notifiers.bark:BarkNotifier",
+    "pushplus": "notifiers.pushplus:PushPlusNotifier",
+    "serverchan": "notifiers.serverchan:ServerChanNotifier",
+    "email": "notifiers.email:EmailNotifier",
+    "redis": "notifiers.redis_list:RedisListNotifier",
+    "tdx": "notifiers.tdx:TdxNotifier",
+    "apprise": "notifiers.apprise:AppriseNotifier",
 }
 """Kind in the settings → `module:class`, imported when chosen.
 

@@ -1,4 +1,4 @@
-"""Warnings about who is told: rules whose alerts reach no receiver, and filters of receivers that no rule can reach."""
+"""Warnings about who is told: rules that reach no receiver, filters and routes that no rule can reach."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Final
 
 from feeds.instruments import Instrument
 from notifiers.filters import AlertFilter, AlertSource
+from notifiers.matching import Reach
+from notifiers.routing import DELIVERY_RULE, NO_ROUTING, Route, Routing
 from rules.alert import Event
 from rules.errors import Finding
 from rules.language.syntax import did_you_mean
@@ -19,8 +21,10 @@ from rules.rule import Rule, RuleSet, events_of
 _NO_NEWS: Final = frozenset({Event.SUPPRESSED, Event.NODATA, Event.FLAPPING, Event.EXPIRED})
 """Events that don't say what the rule watches for: who gets these alone is not told of it."""
 _OF_FEED: Final = AlertSource(
-    rule=FEED_RULE, severity="warning", events=(Event.NODATA, Event.RESOLVE), concerns=lambda symbol: False
-)
+    rule=FEED_RULE, severity="warning", events=(Event.NODATA, Event.RESOLVE), concerns=lambda symbol: False,
+    has_symbols=False,
+)  # fmt: skip
+_OF_RECEIVERS: Final = replace(_OF_FEED, rule=DELIVERY_RULE, events=(Event.FIRE, Event.RESOLVE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,20 +38,36 @@ class Unreached:
     hint: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreachable:
+    """A route that no alert takes; number: of the outermost route around it, from 0."""
+
+    route: str
+    number: int
+    message: str
+    hint: str
+
+
 def unheard(
-    rules: RuleSet, filters: Mapping[str, AlertFilter], *, instruments: Sequence[Instrument] = ()
+    rules: RuleSet,
+    filters: Mapping[str, AlertFilter],
+    *,
+    routing: Routing = NO_ROUTING,
+    instruments: Sequence[Instrument] = (),
 ) -> list[Finding]:
     """Return a warning for each rule of which no receiver (name → filter) is told; none where there is no receiver.
 
     instruments: those there are, () = not known; a name or sector nobody knows may be any.
     """
     known = {instrument.symbol: instrument for instrument in instruments}
-    deaf = [rule for rule in rules.rules if not _is_heard(_source(rule, known), filters)] if filters else []
+    deaf = [rule for rule in rules.rules if not _is_heard(_source(rule, known), filters, routing)] if filters else []
     places = places_of(rules) if deaf else {}
+    or_route = " or a route" if routing.routes else ""
+    through = "no route and no receiver's filters let" if routing.routes else "no receiver's filters let"
     return [
         places[rule.id].warning(
-            "id", "no receiver's filters let its alerts through",
-            hint=f"loosen a filter of {', '.join(filters)}; clients of the gateway are told all the same",
+            "id", f"{through} its alerts through",
+            hint=f"loosen a filter of {', '.join(filters)}{or_route}; clients of the gateway are told all the same",
         )
         for rule in deaf
     ]  # fmt: skip
@@ -58,14 +78,66 @@ def unreached(
 ) -> list[Unreached]:
     """Return what is wrong with the receivers' filters, given all the rules that run."""
     known = {instrument.symbol: instrument for instrument in instruments}
-    sources = [_OF_FEED, *(_source(rule, known) for rule in rules)]
+    sources = [_OF_FEED, _OF_RECEIVERS, *(_source(rule, known) for rule in rules)]
     return [found for name, one in filters.items() for found in _of_receiver(name, one, sources)]
+
+
+def unreachable(
+    rules: Sequence[Rule], routing: Routing, *, instruments: Sequence[Instrument] = ()
+) -> list[Unreachable]:
+    """Return the routes that no alert of these rules, of the feed or of receivers can take, the outermost only."""
+    known = {instrument.symbol: instrument for instrument in instruments}
+    sources = [_OF_FEED, _OF_RECEIVERS, *(_source(rule, known) for rule in rules)]
+    moments = [(source, event) for source in sources for event in source.events]
+    reached = {id(route) for source, event in moments for route in reachable(routing.routes, source, event)[0]}
+    return [
+        found for number, route in enumerate(routing.routes) for found in _unreachable(route, number, moments, reached)
+    ]
+
+
+def reachable(routes: Sequence[Route], source: AlertSource, event: Event) -> tuple[list[Route], bool]:
+    """Return the routes by which such an event may go, and whether one of these routes surely matches it."""
+    found: list[Route] = []
+    surely = False
+    for route in routes:
+        reach = route.matcher.reach(source, event)
+        if reach is Reach.NEVER:
+            continue
+        inside, taken_inside = reachable(route.routes, source, event)
+        found += inside if taken_inside else [*inside, route]
+        if reach is Reach.ALWAYS:
+            surely = True
+            if not route.goes_on:
+                break
+    return found, surely
+
+
+def _unreachable(
+    route: Route, number: int, moments: Sequence[tuple[AlertSource, Event]], reached: set[int]
+) -> Iterator[Unreachable]:
+    """Yield what is wrong; moments: the events that get as far as the route around it."""
+    matching = [(source, event) for source, event in moments if route.matcher.reach(source, event) is not Reach.NEVER]
+    if _is_reached(route, reached):
+        for one in route.routes:
+            yield from _unreachable(one, number, matching, reached)
+        return
+    if matching:
+        message = "routes before it take all of its alerts"
+        hint = "put it before them, or let them say continue = true"
+    else:
+        message, hint = "no rule has alerts that match it", "loosen what it asks for, or remove it"
+    yield Unreachable(route=route.name, number=number, message=message, hint=hint)
+
+
+def _is_reached(route: Route, reached: set[int]) -> bool:
+    return id(route) in reached or any(_is_reached(one, reached) for one in route.routes)
 
 
 def _source(rule: Rule, known: Mapping[str, Instrument]) -> AlertSource:
     return AlertSource(
-        rule=rule.id, severity=rule.severity, events=events_of(rule), concerns=partial(_may_watch, rule, known)
-    )
+        rule=rule.id, severity=rule.severity, events=events_of(rule), concerns=partial(_may_watch, rule, known),
+        labels=dict(rule.labels), has_symbols=rule.over is None,
+    )  # fmt: skip
 
 
 def _may_watch(rule: Rule, known: Mapping[str, Instrument], symbol: str) -> bool:
@@ -77,9 +149,20 @@ def _may_watch(rule: Rule, known: Mapping[str, Instrument], symbol: str) -> bool
     return select.book is not None or select.covers(instrument)
 
 
-def _is_heard(source: AlertSource, filters: Mapping[str, AlertFilter]) -> bool:
-    news = replace(source, events=[event for event in source.events if event not in _NO_NEWS])
-    return any(one.may_pass(news) for one in filters.values())
+def _is_heard(source: AlertSource, filters: Mapping[str, AlertFilter], routing: Routing) -> bool:
+    return any(
+        filters[name].may_pass(replace(source, events=(event,)))
+        for event in source.events
+        if event not in _NO_NEWS
+        for name in _led_to(source, event, filters, routing)
+    )
+
+
+def _led_to(source: AlertSource, event: Event, filters: Mapping[str, AlertFilter], routing: Routing) -> Iterator[str]:
+    """Yield the receivers that routes may lead to, and those that none names."""
+    named = routing.named
+    led = {name for route in reachable(routing.routes, source, event)[0] for name in route.receivers}
+    yield from (name for name in filters if name not in named or name in led)
 
 
 def _of_receiver(name: str, wanted: AlertFilter, sources: Sequence[AlertSource]) -> Iterator[Unreached]:

@@ -8,24 +8,23 @@ import binascii
 import hashlib
 import hmac
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import ClassVar, Final
 
 import aiohttp
 import orjson
 from aiohttp.abc import AbstractResolver
-from yarl import URL
 
-from notifiers.egress import EgressRefused, Redactor, describe, guarded_session, parse_networks, read_limited
+from notifiers.answer import judge, parse_url, refused_or_retry
+from notifiers.egress import Redactor, guarded_session, parse_networks, read_limited
 from notifiers.errors import DeliveryError
-from notifiers.notifier import Notification, NotifierOptions, Outcome, Verdict
-from notifiers.retry import RETRY_AFTER_LIMIT_S, WEBHOOK_SCHEDULE
+from notifiers.notifier import Bundle, Notification, NotifierOptions, Outcome, Verdict
+from notifiers.pacing import NO_LIMIT
+from notifiers.retry import WEBHOOK_SCHEDULE
 from rules.alert import shanghai_iso
 
 SECRET_PREFIX: Final = "whsec_"
 SECRET_BYTES_MIN: Final = 24
 """The specification asks for 24 to 64 random bytes."""
-RETRIED_4XX: Final = frozenset({408, 425, 429})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +48,7 @@ class WebhookNotifier:
         """Check the options; raises DeliveryError. resolver is for tests."""
         self.options: NotifierOptions = options
         self.schedule = WEBHOOK_SCHEDULE
+        self.pacing = NO_LIMIT
         self._url = parse_url(options.name, options.url)
         self._keys = tuple(parse_secret(options.name, secret) for secret in options.secrets)
         self._allow = parse_networks(options.allow_networks)
@@ -76,11 +76,23 @@ class WebhookNotifier:
             await session.close()
 
     async def send(self, notification: Notification) -> Outcome:
-        if self._session is None:
-            raise DeliveryError(f"receiver {self.options.name} is not open")
         alert = notification.alert
         body = envelope(alert.type, shanghai_iso(alert.ts_event_ms), notification.record)
-        headers = signed_headers(alert.id, notification.now_ms // 1000, body, self._keys)
+        return await self._post(alert.id, body, now_ms=notification.now_ms)
+
+    async def send_bundle(self, bundle: Bundle) -> Outcome:
+        """Post one envelope whose data holds the ids, and the records unchanged; its type is alerts.group or digest."""
+        ids = orjson.dumps([alert.id for alert in bundle.alerts])
+        data = b'{"id":%b,"ids":%b,"alerts":[%b]}' % (orjson.dumps(bundle.id), ids, b",".join(bundle.records))
+        newest_ms = max(alert.ts_event_ms for alert in bundle.alerts)
+        body = envelope(f"alerts.{bundle.kind}", shanghai_iso(newest_ms), data)
+        return await self._post(bundle.id, body, now_ms=bundle.now_ms)
+
+    async def _post(self, message_id: str, body: bytes, *, now_ms: int) -> Outcome:
+        """Make one signed request."""
+        if self._session is None:
+            raise DeliveryError(f"receiver {self.options.name} is not open")
+        headers = signed_headers(message_id, now_ms // 1000, body, self._keys)
         try:
             # The session's own limits cover the request; this one covers it with the closing of a broken connection.
             async with (
@@ -90,23 +102,12 @@ class WebhookNotifier:
                 body_read = await read_limited(response)
                 encoded = "Content-Encoding" in response.headers
                 excerpt = "" if encoded else self._redact(body_read.decode("utf-8", "replace"))
-                return judge(response.status, response.headers.get("Retry-After"), excerpt, notification.now_ms)
+                return judge(response.status, response.headers.get("Retry-After"), excerpt, now_ms)
         except TimeoutError:
             return Outcome(verdict=Verdict.RETRY, text=f"no answer from {self.host} in time")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # ValueError: an answer or host name that the HTTP library cannot parse.
             return refused_or_retry(error, self.host)
-
-
-def parse_url(name: str, url: str) -> URL:
-    """Return the parsed URL; raises DeliveryError, without the URL in it, unless it is http(s) with a host."""
-    try:
-        parsed = URL(url)
-    except ValueError:
-        raise DeliveryError(f"receiver {name}: url cannot be parsed; write https://host/path") from None
-    if parsed.scheme not in {"http", "https"} or not parsed.host:
-        raise DeliveryError(f"receiver {name}: url needs http:// or https:// and a host")
-    return parsed
 
 
 def parse_secret(name: str, secret: str) -> bytes:
@@ -144,42 +145,3 @@ def signed_headers(message_id: str, timestamp_s: int, body: bytes, keys: tuple[b
     if keys:
         headers["webhook-signature"] = " ".join(signature(key, message_id, timestamp_s, body) for key in keys)
     return headers
-
-
-def judge(status: int, retry_after: str | None, excerpt: str, now_ms: int) -> Outcome:
-    """Return what an HTTP answer means for the delivery."""
-    if 200 <= status < 300:
-        return Outcome(verdict=Verdict.OK, code=status)
-    if status == 410:
-        return Outcome(verdict=Verdict.DISABLE, code=status, text=excerpt)
-    if 400 <= status < 500 and status not in RETRIED_4XX:
-        return Outcome(verdict=Verdict.PERMANENT, code=status, text=excerpt)
-    pause_s = parse_retry_after(retry_after, now_ms) if status in {429, 503} else None
-    return Outcome(verdict=Verdict.RETRY, code=status, text=excerpt, retry_after_s=pause_s)
-
-
-def parse_retry_after(text: str | None, now_ms: int) -> float | None:
-    """Return the pause in seconds, 0 to RETRY_AFTER_LIMIT_S; None where there is none or it cannot be read.
-
-    Both forms are read: a count of seconds and an HTTP date.
-    """
-    if text is None:
-        return None
-    text = text.strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text[:9]), RETRY_AFTER_LIMIT_S)
-    try:
-        at_s = parsedate_to_datetime(text).timestamp()
-    except (ValueError, OverflowError):
-        return None
-    return min(max(0.0, at_s - now_ms / 1000), RETRY_AFTER_LIMIT_S)
-
-
-def refused_or_retry(error: Exception, host: str) -> Outcome:
-    """Return the outcome of a request without an answer: an address refused or unusable is final, all else retried."""
-    if isinstance(getattr(error, "os_error", error), EgressRefused):
-        text = f"{host} is not a public address; add its network to allow_networks to permit it"
-        return Outcome(verdict=Verdict.PERMANENT, text=text)
-    if isinstance(error, aiohttp.InvalidURL):
-        return Outcome(verdict=Verdict.PERMANENT, text=f"{host} is not a host name or address that can be used")
-    return Outcome(verdict=Verdict.RETRY, text=f"{host}: {describe(error)}")

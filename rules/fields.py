@@ -23,6 +23,8 @@ from rules.selector import Selector
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
 
+RESERVED: Final = {"feed": "the events of the feed's health", "delivery": "the events of the receivers' health"}
+"""Ids that no rule may have, and who has them."""
 MAX_DURATION_MS: Final = 31 * 86_400_000
 _YES_NO = re.compile(r"y|n|yes|no|on|off", re.IGNORECASE)
 _TRUE_FALSE = re.compile(r"true|false", re.IGNORECASE)
@@ -229,13 +231,13 @@ def is_id(name: str) -> bool:
 
 
 def rule_id(document: Document, value: Value) -> str:
-    """Read a rule's id: letters, digits, `.`, `_` and `-`, at most 64; `feed` is taken by health events."""
+    """Read a rule's id: letters, digits, `.`, `_` and `-`, at most 64, and none of RESERVED."""
     found = text(document, value)
     if not _ID.fullmatch(found):
         hint = "letters, digits, '.', '_' and '-', at most 64, beginning with a letter or digit"
         raise document.refuse(value, f"{_what(value)} is no id", hint=hint)
-    if found == "feed":
-        raise document.refuse(value, "the id 'feed' is taken by the events of the feed's health", hint="choose another")
+    if found in RESERVED:
+        raise document.refuse(value, f"the id {found!r} is taken by {RESERVED[found]}", hint="choose another")
     return found
 
 

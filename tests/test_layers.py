@@ -19,6 +19,7 @@ ONLY_IN = {
         "feeds/tickstream.py",
         "notifiers/channel.py",
         "notifiers/group.py",
+        "notifiers/redis_list.py",
         "monitord/broker.py",
     },
     "xtquant": {"feeds/xt.py"},
@@ -28,6 +29,7 @@ ONLY_IN = {
         "monitord/schema.py",
         "monitord/deliveries.py",
         "monitord/positions.py",
+        "monitord/silences.py",
     },
     "pydantic_settings": {"config/settings.py", "config/loading.py"},
 }

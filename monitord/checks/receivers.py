@@ -11,18 +11,18 @@ DEADLINE_S: Final = 5.0
 
 async def check(examined: Examined) -> Finding:
     """Build each receiver; its address and keys are secrets, so that only names are told."""
-    from monitord.app import webhook_options
     from notifiers.errors import DeliveryError
     from notifiers.notifier import build_notifier
 
     names = []
-    for webhook in examined.settings.notify.webhooks:
-        names.append(webhook.name)
-        try:
-            build_notifier("webhook", **webhook_options(webhook))
-        except DeliveryError as error:
-            return Finding(Verdict.FAIL, str(error), f"mend the receiver {webhook.name!r} under [[notify.webhooks]]")
+    for key, receivers in examined.settings.notify.lists().items():
+        for receiver in receivers:
+            names.append(receiver.name)
+            try:
+                build_notifier(receiver.kind, **receiver.options())
+            except DeliveryError as error:
+                return Finding(Verdict.FAIL, str(error), f"mend the receiver {receiver.name!r} under [[notify.{key}]]")
     if not names:
-        todo = "add a receiver under [[notify.webhooks]], unless reading the gateway or Redis is enough"
+        todo = "add a receiver (docs/receivers.md), unless reading the gateway or Redis is enough"
         return Finding(Verdict.WARN, "no receiver is configured", todo)
     return Finding(Verdict.OK, f"{len(names)} configured: {', '.join(names)}")

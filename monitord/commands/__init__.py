@@ -21,8 +21,12 @@ COMMANDS: Final = {
     "record": "monitord.commands.record",
     "eval": "monitord.commands.eval",
     "warmup": "monitord.commands.warmup",
+    "receivers": "monitord.commands.receivers",
+    "deliveries": "monitord.commands.deliveries",
+    "silence": "monitord.commands.silence",
     "doctor": "monitord.commands.doctor",
     "config": "monitord.commands.config",
+    "notify": "monitord.commands.notify",
 }
 """Name on the command line → module."""
 

@@ -50,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check all files together, as ids must differ among them, and report."""
-    from monitord.commands.receivers import receiver_lints
+    from monitord.commands.reach import receiver_lints
     from rules.errors import RuleFileError
     from rules.lints import market_lints
     from rules.rulefile import load

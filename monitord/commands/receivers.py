@@ -1,65 +1,70 @@
-"""What `check` warns of about receivers: rules that none is told of, and filters that no rule can reach."""
+"""`monitord receivers`: how each receiver is, and switching it on and off."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import argparse
+from typing import Any
+from urllib.parse import quote
 
-from config.loading import Loaded, text_of
-from config.origins import origin_of
-from config.places import place_in_table
-from feeds.instruments import Instrument
-from notifiers.filters import AlertFilter
-from notifiers.reach import Unreached, unheard, unreached
-from rules.alert import Event
-from rules.errors import Finding, RuleError
-from rules.rule import Rule, RuleSet
-from rules.rulefile import load
+from monitord.commands import FINDINGS, GOOD
+from monitord.commands.asking import add_gateway, ask, moment, print_json
 
-_PATH = ("notify", "webhooks")
+HELP = "how each receiver is; switch one on or off"
 
 
-def receiver_lints(rules: RuleSet, loaded: Loaded, instruments: Sequence[Instrument]) -> list[Finding]:
-    """Return the warnings about these rules and the receivers of the settings.
-
-    A receiver's filters are judged by these rules and those of the settings together: it is no mistake to check but one
-    of the files. Where those of the settings can't be read, nobody can tell.
-    """
-    filters = {
-        webhook.name: AlertFilter(
-            events=tuple(map(Event, webhook.events)), rules=webhook.rules, symbols=webhook.symbols,
-            severities=webhook.severities,
-        )
-        for webhook in loaded.settings.notify.webhooks
-    }  # fmt: skip
-    if not filters:
-        return []
-    deaf = unheard(rules, filters, instruments=instruments)
-    others = _configured_rules(loaded)
-    if others is None:
-        return deaf
-    every = {rule.id: rule for rule in (*others, *rules.rules)}
-    numbers = {name: number for number, name in enumerate(filters)}
-    found = unreached(tuple(every.values()), filters, instruments=instruments)
-    return [*deaf, *(_finding(one, loaded, numbers) for one in found)]
+def configure(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="list them; exit code 1 if one is not ok")
+    add_gateway(listing)
+    listing.set_defaults(action=_list)
+    enable = actions.add_parser("enable", help="switch one on, its failures forgotten")
+    enable.add_argument("name", metavar="RECEIVER")
+    enable.add_argument("--replay", action="store_true", help="deliver its dead letters again, too")
+    add_gateway(enable)
+    enable.set_defaults(action=_enable)
+    disable = actions.add_parser("disable", help="switch one off: what comes becomes a dead letter")
+    disable.add_argument("name", metavar="RECEIVER")
+    disable.add_argument("--reason", required=True, metavar="TEXT", help="told in its dead letters")
+    add_gateway(disable)
+    disable.set_defaults(action=_disable)
 
 
-def _configured_rules(loaded: Loaded) -> tuple[Rule, ...] | None:
-    """Return the rules the daemon would run, None where it could not."""
-    try:
-        return load(loaded.settings.rules.texts()).rules
-    except (OSError, UnicodeDecodeError, RuleError):
-        return None
+def run(args: argparse.Namespace) -> int:
+    return int(args.action(args))
 
 
-def _finding(one: Unreached, loaded: Loaded, numbers: Mapping[str, int]) -> Finding:
-    """Place a complaint in the TOML file; where it is not from there, its source is all that can be named."""
-    message = f"receiver {one.receiver}: {one.message}"
-    finding = Finding(origin_of(loaded.origins, _PATH), 0, 0, message, "warning", hint=one.hint)
-    text = text_of(loaded, _PATH)
-    if text is None:
-        return finding
-    place = place_in_table(text, ".".join(_PATH), numbers[one.receiver], key=one.field, value=one.value)
-    return replace(
-        finding, file=str(loaded.file), line=place.line, column=place.column, source=place.source, width=place.width
-    )
+def _list(args: argparse.Namespace) -> int:
+    answer = ask(args, "GET", "/v1/receivers", needs="receivers")
+    if args.json:
+        print_json(answer)
+    for one in () if args.json else answer["receivers"]:
+        print(_line(one))
+    return GOOD if all(one["status"] == "ok" for one in answer["receivers"]) else FINDINGS
+
+
+def _enable(args: argparse.Namespace) -> int:
+    path = f"/v1/receivers/{quote(args.name, safe='')}/enable"
+    answer = ask(args, "POST", path, needs="receivers:write", body={"replay": args.replay})
+    if args.json:
+        print_json(answer)
+    else:
+        print(_line(answer["receiver"]))
+        print(f"{answer['replayed']} alerts are delivered again")
+    return GOOD
+
+
+def _disable(args: argparse.Namespace) -> int:
+    path = f"/v1/receivers/{quote(args.name, safe='')}/disable"
+    answer = ask(args, "POST", path, needs="receivers:write", body={"reason": args.reason})
+    if args.json:
+        print_json(answer)
+    else:
+        print(_line(answer))
+    return GOOD
+
+
+def _line(one: dict[str, Any]) -> str:
+    counts = f"{one['pending']} pending, {one['dead']} dead, {one['withheld']} withheld"
+    since = f", failing since {moment(one['failing_since_ms'])}" if one["failing_since_ms"] else ""
+    why = f": {one['why']}" if one["why"] else ""
+    return f"{one['name']:<20} {one['status']:<13} {counts}{since}{why}"

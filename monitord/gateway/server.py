@@ -34,6 +34,7 @@ from monitord.routes.openapi import document
 from monitord.routes.route import (
     ApiError,
     Ask,
+    DeskSource,
     HealthSource,
     History,
     Route,
@@ -77,6 +78,7 @@ class Gateway:
         rules: RulesControl,
         quotes: QuoteSource,
         health: HealthSource,
+        desk: DeskSource,
         metrics: Callable[[], bytes] = lambda: b"",
     ) -> None:
         """Make ready without listening. `metrics` renders the text of /metrics."""
@@ -90,7 +92,7 @@ class Gateway:
         self._health = health
         self.hub = Hub(alerts, ring_size=options.ring_size)
         self._floor = Floor(options, gate, self.hub, Conflator(quotes), self._health_json)
-        self._sources = Sources(history, rules, quotes, health, metrics, gate.issue_ticket, options.ticket_s)
+        self._sources = Sources(history, rules, quotes, health, metrics, gate.issue_ticket, options.ticket_s, desk)
         self._runner: web.AppRunner | None = None
         self._beat: asyncio.TimerHandle | None = None
         self._stopping = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitord.routes import alerts, explain, health, positions, quotes, rules, ticket
+from monitord.routes import alerts, deliveries, explain, health, positions, quotes, receivers, rules, silences, ticket
 from monitord.routes.route import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -11,6 +11,9 @@ ROUTES: tuple[Route, ...] = (
     *positions.ROUTES,
     *explain.ROUTES,
     *alerts.ROUTES,
+    *receivers.ROUTES,
+    *deliveries.ROUTES,
+    *silences.ROUTES,
     *quotes.ROUTES,
     *ticket.ROUTES,
 )

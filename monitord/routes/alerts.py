@@ -44,6 +44,14 @@ def _time_ms(text: Any) -> int:
 Moment = Annotated[int, BeforeValidator(_time_ms, json_schema_input_type=str)]
 
 
+def _number_as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+BodyMoment = Annotated[Moment, BeforeValidator(_number_as_text, json_schema_input_type=int | str)]
+"""The same in JSON, where it may be a number."""
+
+
 class AlertQuery(BaseModel):
     """since ≤ event time < until, each Unix ms or ISO 8601 (Shanghai where it says no offset)."""
 

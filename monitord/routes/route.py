@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import orjson
 from aiohttp import web
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from monitord.gateway.auth import Grant
 from monitord.gateway.quotes import QuoteSource
@@ -16,8 +16,12 @@ from monitord.paging import Page
 from monitord.store import HistoryFilter, StoredAlert
 
 if TYPE_CHECKING:
+    from monitord.deliveries import DeliveryFilter, StoredDelivery
+    from monitord.desk import ReceiverReport
     from monitord.positions import Listed
     from monitord.warmup import Progress
+    from notifiers.recorded import Attempt
+    from notifiers.silences import Silence
     from rules.explain import Explanation
     from rules.needs import Readiness
     from rules.positions import Position
@@ -73,6 +77,40 @@ class HealthSource(Protocol):
         """Return the health report, JSON-able."""
 
 
+class DeskSource(Protocol):
+    """Receivers, deliveries and silences (`monitord.desk.Desk`)."""
+
+    async def receivers(self) -> list[ReceiverReport]:
+        """Return how each receiver is."""
+
+    async def receiver(self, name: str) -> ReceiverReport | None:
+        """Return how one is, None if there is none of this name."""
+
+    async def enable(self, name: str, *, replay: bool = False) -> int:
+        """Switch it on, its failures forgotten; with `replay` return how many dead letters are delivered again."""
+
+    async def disable(self, name: str, *, reason: str) -> None:
+        """Switch it off."""
+
+    async def deliveries(self, wanted: DeliveryFilter, *, page: int, page_size: int) -> Page[StoredDelivery]:
+        """Return a page of the deliveries that pass, newest first."""
+
+    async def delivery(self, delivery_id: int) -> tuple[StoredDelivery, list[Attempt], list[str]] | None:
+        """Return a delivery, its attempts and, of a bundle, its alerts' ids; None if there is none."""
+
+    async def replay(self, wanted: DeliveryFilter) -> int:
+        """Deliver the dead letters that pass again; return how many alerts they are."""
+
+    async def silences(self) -> list[Silence]:
+        """Return the newest silences, newest first."""
+
+    async def silence(self, silence: Silence) -> Silence:
+        """Keep a silence, and let it take effect; raises SilenceError."""
+
+    async def expire(self, silence_id: int) -> Silence | None:
+        """End a silence now and return it, None if there is none of this id."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
     """What handlers may ask."""
@@ -86,6 +124,7 @@ class Sources:
     ticket: Callable[[Grant], str]
     """Makes a single-use ticket."""
     ticket_s: float
+    desk: DeskSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +140,20 @@ class Ask:
         """Raise ApiError 403 unless the token may read one of these."""
         if not any(self.grant.allows(resource) for resource in resources):
             raise ApiError(403, "permission_denied", f"this token may not read {resources[0]}")
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+async def body_of(ask: Ask, model: type[Model]) -> Model:
+    """Read the request's JSON; raises ApiError 400 that names the field."""
+    try:
+        return model.model_validate_json(await ask.request.read() or b"{}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or None
+        msg = first["msg"].removeprefix("Value error, ")
+        raise ApiError(400, "bad_request", f"{field or 'the body'}: {msg}", field=field) from None
 
 
 Reply: TypeAlias = BaseModel | web.StreamResponse

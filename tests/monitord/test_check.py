@@ -247,6 +247,61 @@ def test_receivers_of_the_command_line_have_no_line(write, capfd) -> None:  # ty
     assert "pl4nted" not in out
 
 
+ROUTES = """\
+[[notify.webhooks]]
+name = "ops"
+url = "https://example.com/pl4nted"
+
+[[notify.routes]]
+name = "all"
+receivers = ["ops"]
+
+[[notify.routes]]
+name = "rest"
+receivers = ["ops"]
+rules = ["over-*"]
+"""
+
+
+def test_routes_that_nothing_can_take_are_warned_of_at_their_place(write, capsys) -> None:  # type: ignore[no-untyped-def]
+    name = write(GOOD)
+    write(ROUTES, "monitord.toml")
+    code, out, _ = check(capsys, name, "--set", f"rules.files={name}")
+    assert code == 0
+    assert "monitord.toml:9:1: warning: route rest: routes before it take all of its alerts\n" in out
+    assert check(capsys, name, "--set", f"rules.files={name}", "--strict")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ('group_by = ["colour"]', "notify.routes: route rest: group_by: an alert has no 'colour'"),
+        ('active = ["lunch"]', "notify.routes: route rest: 'lunch' is no time such as 11:30-13:00"),
+        ('boards = ["nasdaq"]', "notify.routes: route rest: 'nasdaq' is not a valid Board"),
+        ('active = ["10:00-11:00"]\nquiet = ["09:00-12:00"]', "route rest: is quiet at all times"),
+        ('receivers2 = ["x"]', "receivers2"),
+        ("group_wait_s = 4.0", "group_wait_s"),
+        ('quiet_then = "sleep"', "quiet_then"),
+    ],
+)
+def test_a_route_that_cannot_be_is_code_2_and_named(line, complaint, write, capsys) -> None:  # type: ignore[no-untyped-def]
+    name = write(GOOD)
+    write(f"{ROUTES}{line}\n", "monitord.toml")
+    code, _, err = check(capsys, name)
+    assert code == 2
+    assert complaint in err
+
+
+def test_a_route_to_nobody_there_is_is_code_2(write, capsys) -> None:  # type: ignore[no-untyped-def]
+    name = write(GOOD)
+    write(ROUTES.replace('receivers = ["ops"]\nrules', 'receivers = ["opps"]\nrules'), "monitord.toml")
+    code, _, err = check(capsys, name)
+    assert code == 2
+    assert "route 'rest' names a receiver 'opps' that there is not" in err
+    write(ROUTES.replace('"rest"', '"all"'), "monitord.toml")
+    assert "two routes are named 'all'" in check(capsys, name)[2]
+
+
 def test_settings_that_cannot_be_used_are_code_2(write, capsys) -> None:  # type: ignore[no-untyped-def]
     name = write(GOOD)
     write("[nonsense]\n", "monitord.toml")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from monitord.deliveries import Deliveries
+from monitord.deliveries import Deliveries, DeliveryFilter
 from monitord.errors import StoreError
 from monitord.store import Store
-from notifiers.delivery import Arrival, Attempt, DeliveryState, DeliveryStore, PendingDelivery
 from notifiers.notifier import Verdict
+from notifiers.recorded import Arrival, Attempt, DeliveryState, DeliveryStore, PendingDelivery
 from notifiers.retry import ReceiverState
 
 NOW_MS = 1_700_000_000_000
@@ -72,7 +72,7 @@ async def test_a_failed_attempt_waits_for_its_time(deliveries: Deliveries) -> No
 async def test_dead_letters_keep_their_reason_and_can_be_replayed(deliveries: Deliveries) -> None:
     await deliveries.begin("ops", [arrival(1), arrival(2, dead="no such card"), arrival(3)])
     await deliveries.settle(1, attempt(Verdict.PERMANENT, text="keyword"), state=DeliveryState.DEAD)
-    dead = await deliveries.listing(state=DeliveryState.DEAD)
+    dead = await deliveries.listing(DeliveryFilter(state=DeliveryState.DEAD))
     assert [(one.alert_id, one.reason, one.due_ms, one.attempts) for one in dead.rows] == [
         ("al_2", "no such card", None, 0),
         ("al_1", "keyword", None, 1),
@@ -89,7 +89,7 @@ async def test_an_attempts_text_is_cut_at_1_kb_between_characters(deliveries: De
     await deliveries.begin("ops", [arrival(1)])
     await deliveries.settle(1, attempt(text="错" * 1000), state=DeliveryState.DEAD)
     assert (await deliveries.attempts(1))[0].text == "错" * 341
-    assert (await deliveries.listing()).rows[0].reason == "错" * 341
+    assert (await deliveries.listing(DeliveryFilter())).rows[0].reason == "错" * 341
 
 
 async def test_a_settlement_that_cannot_be_changes_nothing(deliveries: Deliveries) -> None:
@@ -106,11 +106,11 @@ async def test_a_settlement_that_cannot_be_changes_nothing(deliveries: Deliverie
 async def test_the_listing_filters_and_pages_newest_first(deliveries: Deliveries) -> None:
     await deliveries.begin("ops", [arrival(n) for n in range(7)])
     await deliveries.begin("desk", [arrival(3)])
-    assert [one.receiver for one in (await deliveries.listing(alert_id="al_3")).rows] == ["desk", "ops"]
-    page = await deliveries.listing(receiver="ops", page=2, page_size=3)
+    assert [one.receiver for one in (await deliveries.listing(DeliveryFilter(alert_id="al_3"))).rows] == ["desk", "ops"]
+    page = await deliveries.listing(DeliveryFilter(receiver="ops"), page=2, page_size=3)
     assert ([one.alert_id for one in page.rows], page.total) == (["al_3", "al_2", "al_1"], 7)
     with pytest.raises(StoreError, match="1 to 1000 rows"):
-        await deliveries.listing(page_size=1001)
+        await deliveries.listing(DeliveryFilter(), page_size=1001)
 
 
 async def test_a_receivers_health_is_kept_over_a_restart(store: Store, deliveries: Deliveries) -> None:

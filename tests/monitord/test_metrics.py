@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from monitord.metrics import CONTENT_TYPE, Metrics
+from notifiers.retry import ReceiverStatus
 
 
 def test_every_metric_is_in_the_text() -> None:
@@ -12,7 +13,9 @@ def test_every_metric_is_in_the_text() -> None:
     metrics.loop_lag.set(0.25)
     metrics.outbox.set(7)
     metrics.clients.set(3)
-    metrics.deliveries.labels(receiver="ops", result="delivered").inc()
+    metrics.watch_receivers(
+        lambda: {"ops": {"sent": 1, "in_flight": 1}}, statuses=lambda: {"ops": ReceiverStatus.PAUSED}
+    )
     lines = metrics.render().decode().splitlines()
     for line in (
         "monitord_ticks_total 5500.0",
@@ -24,7 +27,9 @@ def test_every_metric_is_in_the_text() -> None:
         "monitord_loop_lag_seconds 0.25",
         "monitord_outbox_rows 7.0",
         "monitord_ws_clients 3.0",
-        'monitord_deliveries_total{receiver="ops",result="delivered"} 1.0',
+        'monitord_deliveries_total{receiver="ops",result="sent"} 1.0',
+        'monitord_receiver_state{receiver="ops",state="ok"} 0.0',
+        'monitord_receiver_state{receiver="ops",state="paused"} 1.0',
     ):
         assert line in lines
     assert any(line.startswith("process_cpu_seconds_total") for line in lines)
@@ -48,5 +53,5 @@ def test_two_daemons_in_one_process_do_not_share_counts() -> None:
 
 def test_no_metric_has_a_symbol_as_label() -> None:
     metrics = Metrics()
-    names = {name for family in (metrics.alerts, metrics.deliveries) for name in family._labelnames}
-    assert names == {"severity", "event", "receiver", "result"}
+    names = {name for family in (metrics.alerts,) for name in family._labelnames}
+    assert names == {"severity", "event"}

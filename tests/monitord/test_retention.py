@@ -10,11 +10,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from monitord import store as store_room
+from monitord.deliveries import DeliveryFilter
 from monitord.errors import StoreError
 from monitord.retention import DAY_MS, EVERY_S, FIRST_S, Retention
 from monitord.store import REDRIVE_MS, HistoryFilter, Store
-from notifiers.delivery import Arrival, Attempt, DeliveryState
 from notifiers.notifier import Verdict
+from notifiers.recorded import Arrival, Attempt, DeliveryState
 from tests.monitord.test_store import Clock, alert
 
 
@@ -86,12 +87,12 @@ async def test_deliveries_and_their_attempts_go_too_and_none_that_is_still_to_be
     await store.deliveries.begin("ops", [Arrival(alert_id="al_9", record=b"{}", dead="off")])
     retention = Retention(store, keep_days=3, clock_ms=clock)
     await retention.prune()
-    assert (await store.deliveries.listing()).total == 7
+    assert (await store.deliveries.listing(DeliveryFilter())).total == 7
     clock.now_ms += 1
     with capture_logs() as logs:
         await retention.prune()
     assert [line["deliveries"] for line in logs] == [5]
-    listed = (await store.deliveries.listing()).rows
+    listed = (await store.deliveries.listing(DeliveryFilter())).rows
     assert [(one.alert_id, str(one.state)) for one in listed] == [("al_9", "dead"), ("al_4", "pending")]
     assert [await store.deliveries.attempts(number) for number in range(1, 5)] == [[]] * 4
 

@@ -17,6 +17,7 @@ import pytest
 
 from monitord import store as store_module
 from monitord.errors import StoreError
+from monitord.schema import MIGRATIONS
 from monitord.store import Batch, EpisodeCounter, HistoryFilter, Store
 from rules.alert import Alert, Event
 
@@ -223,7 +224,9 @@ async def test_a_newer_schema_is_refused_and_left_as_it_is(store: Store) -> None
     with sqlite3.connect(store.path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(StoreError, match="schema version 99, this program knows up to 3; it was written by a newer"):
+    with pytest.raises(
+        StoreError, match=f"schema version 99, this program knows up to {len(MIGRATIONS)}; it was written by a newer"
+    ):
         await Store.open(store.path)
     with sqlite3.connect(store.path) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (99,)

@@ -15,9 +15,11 @@ import pytest
 from aiohttp import web
 
 from notifiers.consumer import GroupEntry
-from notifiers.delivery import Arrival, Attempt, Clock, DeliveryState, PendingDelivery
+from notifiers.delivery import Clock
 from notifiers.errors import BrokerUnavailable
-from notifiers.notifier import Notification, NotifierOptions, Outcome, Verdict
+from notifiers.notifier import Bundle, Notification, NotifierOptions, Outcome, Verdict
+from notifiers.pacing import NO_LIMIT
+from notifiers.recorded import Arrival, Attempt, DeliveryState, PendingDelivery
 from notifiers.retry import WEBHOOK_SCHEDULE, ReceiverState
 from rules.alert import Alert, Event
 
@@ -64,6 +66,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.states: dict[str, ReceiverState] = {}
+        self.alarms: list[Alert] = []
         self.before: Callable[[str], None] = lambda _: None
         self.after: Callable[[str], None] = lambda _: None
 
@@ -88,6 +91,9 @@ class MemoryStore:
             PendingDelivery(id=r.id, alert_id=r.arrival.alert_id, record=r.arrival.record, failures=r.failures)
             for r in ready
         ]
+
+    async def empty_buckets(self, receiver: str, now_ms: int, *, limit: int) -> None:
+        """There are none: what groups and paces is tested over the real store."""
 
     async def next_due_ms(self, receiver: str) -> int | None:
         return min((row.due_ms for row in self._pending(receiver)), default=None)
@@ -116,9 +122,11 @@ class MemoryStore:
     async def receiver_state(self, receiver: str) -> ReceiverState | None:
         return self.states.get(receiver)
 
-    async def set_receiver_state(self, receiver: str, state: ReceiverState) -> None:
+    async def set_receiver_state(self, receiver: str, state: ReceiverState, *, alarm: Alert | None = None) -> None:
         self.before("set_receiver_state")
         self.states[receiver] = state
+        if alarm is not None:
+            self.alarms.append(alarm)
 
     def states_of(self, receiver: str = "hook") -> list[str]:
         return [str(row.state) for row in self.rows if row.receiver == receiver]
@@ -201,9 +209,11 @@ class FakeNotifier:
     def __init__(self, clock: FakeClock, **options: Any) -> None:
         self.options = NotifierOptions(**{"name": "hook", **options})
         self.schedule = WEBHOOK_SCHEDULE
+        self.pacing = NO_LIMIT
         self.clock = clock
         self.sent: list[tuple[int, str]] = []
-        self.answer: Callable[[Notification], Outcome] = lambda _: Outcome(verdict=Verdict.OK, code=200)
+        self.bundles: list[tuple[int, Bundle]] = []
+        self.answer: Callable[[Any], Outcome] = lambda _: Outcome(verdict=Verdict.OK, code=200)
         self.takes_ms = 0
 
     async def open(self) -> None:
@@ -217,6 +227,12 @@ class FakeNotifier:
         self.clock.advance(self.takes_ms)
         await asyncio.sleep(0)
         return self.answer(notification)
+
+    async def send_bundle(self, bundle: Bundle) -> Outcome:
+        self.bundles.append((self.clock.ms, bundle))
+        self.clock.advance(self.takes_ms)
+        await asyncio.sleep(0)
+        return self.answer(bundle)
 
 
 @pytest.fixture(scope="session")

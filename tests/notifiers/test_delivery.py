@@ -165,7 +165,8 @@ async def test_breaker_opens_after_ten_failures_and_probes_once_a_minute(
     assert [ms for ms in sorted(times) if ms < 170 * S] == [0, 60 * S, 120 * S]
     assert times[180 * S] > 10
     assert set(store.states_of()) == {"delivered"}
-    assert delivery.state == HEALTHY
+    assert delivery.state == replace(HEALTHY, alarms=1)
+    assert [str(one.event) for one in store.alarms] == ["fire", "resolve"]
 
 
 async def test_breaker_is_remembered_over_a_restart(

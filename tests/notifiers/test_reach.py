@@ -6,7 +6,9 @@ import pytest
 
 from feeds.instruments import instrument_of
 from notifiers.filters import AlertFilter
-from notifiers.reach import unheard, unreached
+from notifiers.matching import Matcher
+from notifiers.reach import unheard, unreachable, unreached
+from notifiers.routing import Route, Routing
 from rules.alert import Event
 from rules.rule import events_of
 from rules.rulefile import load
@@ -131,3 +133,69 @@ def test_the_events_of_a_rule_are_those_its_life_can_have() -> None:
     assert by_id["banks"] == {Event.FIRE, Event.SUPPRESSED}
     assert by_id["moutai"] == {Event.FIRE, Event.SUPPRESSED, Event.RESOLVE}
     assert by_id["crowd"] == {Event.FIRE, Event.SUPPRESSED, Event.NODATA}
+
+
+def astray(*routes: Route) -> list[tuple[str, int, str]]:
+    found = unreachable(RULES.rules, Routing(routes=routes))
+    assert all(one.hint for one in found)
+    return [(one.route, one.number, one.message) for one in found]
+
+
+TAKEN, NONE = "routes before it take all of its alerts", "no rule has alerts that match it"
+
+
+def test_a_route_behind_one_that_takes_everything_is_warned_of() -> None:
+    all_of_it, moutai = Route(name="all"), Route(name="moutai", matcher=Matcher(rules=("moutai",)))
+    assert astray(all_of_it, moutai) == [("moutai", 1, TAKEN)]
+    assert astray(moutai, all_of_it) == []
+    assert astray(Route(name="all", goes_on=True), moutai) == []
+    fires = Route(name="fires", matcher=Matcher(events=(Event.FIRE,)))
+    assert astray(fires, moutai) == []  # its resolves come through
+    perhaps = Route(name="perhaps", matcher=Matcher(include=("涨停",)))
+    assert astray(perhaps, moutai) == []
+
+
+def test_routes_that_together_take_everything_are_seen_through() -> None:
+    halves = (
+        Route(name="critical", matcher=Matcher(severities=("critical",))),
+        Route(name="others", matcher=Matcher(severities=("info", "warning"))),
+    )
+    assert astray(*halves, Route(name="rest")) == [("rest", 2, TAKEN)]
+
+
+@pytest.mark.parametrize(
+    "matcher",
+    [
+        Matcher(rules=("mooutai", "x*")),
+        Matcher(severities=("fatal",)),
+        Matcher(labels=(("team", "a"),)),
+        Matcher(rules=("crowd",), symbols=("600519.SH",)),
+        Matcher(rules=("moutai",), symbols=("000001.SZ",)),
+        Matcher(rules=("banks",), events=(Event.EXPIRED,)),
+    ],
+)
+def test_a_route_that_asks_for_what_no_rule_has_is_warned_of(matcher: Matcher) -> None:
+    assert astray(Route(name="r", matcher=matcher), Route(name="rest")) == [("r", 0, NONE)]
+
+
+def test_of_routes_inside_the_outermost_is_told() -> None:
+    inner = Route(name="inner", matcher=Matcher(rules=("moutai",)))
+    assert astray(Route(name="outer", matcher=Matcher(rules=("banks",)), routes=(inner,))) == [("inner", 0, NONE)]
+    lost = Route(name="outer", matcher=Matcher(rules=("gone",)), routes=(inner,))
+    assert astray(Route(name="first", matcher=Matcher(rules=("st",))), lost) == [("outer", 1, NONE)]
+    whole = Route(name="whole", routes=(Route(name="inside"),))
+    assert astray(whole, Route(name="behind")) == [("behind", 1, TAKEN)]  # what is inside takes it all
+
+
+def test_the_news_of_feed_and_receivers_have_routes_too() -> None:
+    assert astray(Route(name="ops", matcher=Matcher(rules=("feed", "delivery")))) == []
+
+
+def test_a_rule_whose_route_leads_to_nobody_who_wants_it_is_unheard() -> None:
+    routing = Routing(routes=(Route(name="r", matcher=Matcher(rules=("moutai",)), receivers=("ops",)),))
+    found = unheard(RULES, {"ops": AlertFilter()}, routing=routing)
+    assert [one.rule for one in found] == ["banks", "st", "held", "crowd", "rocket"]
+    assert "no route and no receiver's filters" in found[0].message
+    assert unheard(RULES, {"ops": AlertFilter(), "desk": AlertFilter()}, routing=routing) == []
+    crossed = unheard(RULES, {"ops": AlertFilter(rules=("banks",))}, routing=routing)
+    assert [one.rule for one in crossed] == ["moutai", "banks", "st", "held", "crowd", "rocket"]

@@ -15,14 +15,13 @@ import pytest
 import structlog
 from yarl import URL
 
+from notifiers.answer import judge, parse_retry_after
 from notifiers.errors import DeliveryError
 from notifiers.notifier import Notification, Outcome, Verdict
 from notifiers.webhook import (
     WebhookNotifier,
     WebhookOptions,
     envelope,
-    judge,
-    parse_retry_after,
     parse_secret,
     signature,
     signed_headers,

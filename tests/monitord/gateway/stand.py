@@ -267,7 +267,7 @@ async def until(reached: Any, *, within_s: float = 5.0) -> None:
 
 @asynccontextmanager
 async def standing(
-    *, alerts: FakeAlerts | None = None, ready: bool = True, metrics: bytes = b"", **options: Any
+    *, alerts: FakeAlerts | None = None, ready: bool = True, metrics: bytes = b"", desk: Any = None, **options: Any
 ) -> AsyncIterator[Stand]:
     """Run a gateway on a free port; without tokens in the options, loopback may do everything."""
     source = alerts or FakeAlerts()
@@ -280,6 +280,7 @@ async def standing(
         rules=rules,
         quotes=board,
         health=health,
+        desk=desk,
         metrics=lambda: metrics,
     )
     await gateway.start()

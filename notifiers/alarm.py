@@ -1,0 +1,34 @@
+"""A failing receiver is an alert itself, told by the other receivers: an episode of the rule `delivery`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from feeds.sessions import date_text
+from notifiers.retry import ReceiverState
+from notifiers.routing import DELIVERY_RULE, RECEIVER_LABEL
+from rules.alert import Alert, Event, identities
+
+
+def with_alarm(receiver: str, state: ReceiverState, *, now_ms: int, why: str) -> tuple[ReceiverState, Alert | None]:
+    """Return the state with the alarm that it asks for begun or ended, and the event of that; None if there is none.
+
+    why: what failed, for people, redacted. An episode begins once and ends once, whatever fails in between.
+    """
+    if state.is_troubled(now_ms) and not state.alarmed:
+        begun = replace(state, alarms=state.alarms + 1, alarmed=True)
+        text = state.disabled or why or "no answer"
+        return begun, _event(receiver, begun, Event.FIRE, now_ms, why=text, message=f"推送失败：{receiver}（{text}）")
+    if state.alarmed and not state.failures and state.disabled is None:
+        ended = replace(state, alarmed=False)
+        return ended, _event(receiver, ended, Event.RESOLVE, now_ms, why=None, message=f"推送恢复：{receiver}")
+    return state, None
+
+
+def _event(receiver: str, state: ReceiverState, event: Event, now_ms: int, *, why: str | None, message: str) -> Alert:
+    alert_id, episode_id = identities(DELIVERY_RULE, "", None, receiver, "", state.alarms, event=event)
+    return Alert(
+        id=alert_id, episode_id=episode_id, event=event, rule=DELIVERY_RULE, rev="", severity="warning",
+        labels={RECEIVER_LABEL: receiver}, trade_date=date_text(now_ms), episode=state.alarms, ts_event_ms=now_ms,
+        period="tick", why=why, message=message,
+    )  # fmt: skip
