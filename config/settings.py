@@ -319,9 +319,17 @@ class EngineSection(Section):
 
 
 class HistorySection(Section):
-    """Events that were sent, as the gateway lists them, and their deliveries."""
+    """What is kept of the past: sent events and their deliveries, and bars that rules warm up from."""
 
-    keep_days: int = Field(default=90, ge=0, le=36_500)  # days until they leave the store, 0 = never
+    keep_days: int = Field(default=90, ge=0, le=36_500)  # days until events leave the store, 0 = never
+    # bars of the past, Parquet or CSV, * allowed; read at a start and where a rule lacks bars
+    files: Words = ()
+    # of our own bars, how many per symbol and period stay on the disk; 0 = none are written
+    keep_bars: int = Field(default=1000, ge=0, le=100_000)
+
+    def paths(self) -> list[Path]:
+        """Return the files of bars there are now, each once; raises FileNotFoundError for a pattern without any."""
+        return _paths("history.files", self.files)
 
 
 class BrokerSection(Section):

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feeds.errors import FeedError
+from feeds.history import Bars
 from feeds.inputs import Control, Heartbeat, Input, Mark
 from feeds.tick import ABSENT, CORE, REST, TickBatch
 
@@ -50,6 +51,7 @@ class DayFile:
 
     def write(self, value: Input, *, at_ms: int) -> None:
         """Append an input's rows; a control record is dated `at_ms`. Raises FeedError when the disk refuses."""
+        assert not isinstance(value, Bars), "bars of the past are no part of a recording: they are found anew"
         piece = _ticks(value) if isinstance(value, TickBatch) else _said(value, at_ms)
         self._pieces.append(piece)
         self._rows += len(piece["ts_event"])

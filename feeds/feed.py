@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+from feeds.history import HistoryRequest, PastBars
 from feeds.inputs import FeedInput
 from feeds.instruments import Instrument
 from feeds.sessions import Calendar
@@ -80,3 +81,12 @@ def load_feed(name: str) -> Callable[..., Feed]:
     module, _, attribute = FEEDS[name].partition(":")
     feed: Callable[..., Feed] = getattr(import_module(module), attribute)
     return feed
+
+
+def history_of(feed: Feed) -> Callable[[HistoryRequest], Awaitable[PastBars]] | None:
+    """Return what a feed is asked for bars of the past by (`History`), None where it knows of none.
+
+    Most sources have no past, and their files say nothing of it.
+    """
+    ask: Callable[[HistoryRequest], Awaitable[PastBars]] | None = getattr(feed, "history", None)
+    return ask

@@ -1,4 +1,4 @@
-"""The ordered inputs of the engine: tick frames, heartbeats, feed marks and control records.
+"""The ordered inputs of the engine: tick frames, heartbeats, feed marks, control records and bars of the past.
 
 The engine's whole state is a function of one sequence of these. Whoever writes the sequence down (feeds/journal.py) can
 make the engine anew, bit for bit.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
+from feeds.history import Bars
 from feeds.tick import TickBatch
 
 
@@ -62,7 +63,7 @@ class Control:
     text: str
 
 
-Input: TypeAlias = TickBatch | Heartbeat | Mark | Control
+Input: TypeAlias = TickBatch | Heartbeat | Mark | Control | Bars
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,9 @@ from typing import Final, NamedTuple
 import orjson
 import structlog
 
-from feeds import frame
+from feeds import frame, history
 from feeds.errors import FeedError
+from feeds.history import Bars
 from feeds.inputs import Control, ControlKind, Heartbeat, Input, Mark, MarkKind
 from feeds.tick import TickBatch
 
@@ -57,13 +58,14 @@ class _Kind(IntEnum):
     MARK = 3
     CONTROL = 4
     REST = 5
+    BARS = 6
 
 
 class Record(NamedTuple):
     """One journaled input.
 
-    offset: its place in the journal, growing by one. follows: the feed offset a control record came behind (-1 = before
-    the feed's first input), OWN_OFFSETS for all records of a live feed's journal.
+    offset: its place in the journal, growing by one. follows: the feed offset that a control record, or bars, came
+    behind (-1 = before the feed's first input), OWN_OFFSETS for all records of a live feed's journal.
     """
 
     offset: int
@@ -148,10 +150,11 @@ class Journal:
         self._unfinished = None
         return True
 
-    def append_control(self, control: Control, *, follows: int) -> int:
-        """Append a control record behind the feed's input of that offset (-1 = before its first); return its offset.
+    def append_control(self, control: Control | Bars, *, follows: int) -> int:
+        """Append a control record, or bars of the past, behind the feed's input of an offset; return its own offset.
 
-        Raises FeedError if a record already here follows a later input: the run again has not reached the end.
+        follows: -1 = before the feed's first input. Raises FeedError if a record already here follows a later one:
+        the run again has not reached the end.
         """
         if follows < self._last_follows:
             raise FeedError(
@@ -384,7 +387,7 @@ def _scan(segment: _Segment, bytes_: bytes, source_id: str) -> tuple[int, int, i
     for kind, follows, payload in _walk(segment.path, bytes_):
         if kind == _Kind.HEADER:
             _check_header(segment, payload, source_id)
-        elif kind == _Kind.CONTROL and follows != OWN_OFFSETS:
+        elif kind in (_Kind.CONTROL, _Kind.BARS) and follows != OWN_OFFSETS:
             newest = follows
         good += _HEAD.size + len(payload)
         count += kind != _Kind.REST
@@ -449,6 +452,8 @@ def _encode(value: Input, *, whole: bool) -> tuple[_Kind, bytes]:
             return _Kind.MARK, orjson.dumps([value.kind, value.ts_ms, value.reason])
         case Control():
             return _Kind.CONTROL, orjson.dumps([value.kind, value.text])
+        case Bars():
+            return _Kind.BARS, history.encode(value)
 
 
 def _decode(kind: int, payload: bytes, rest: bytes | None, where: str) -> Input:
@@ -463,6 +468,8 @@ def _decode(kind: int, payload: bytes, rest: bytes | None, where: str) -> Input:
         case _Kind.CONTROL:
             name, text = orjson.loads(payload)
             return Control(ControlKind(name), text)
+        case _Kind.BARS:
+            return history.decode(payload)
     raise FeedError(f"{where}: no record kind {kind}; the journal was written by a newer program")
 
 

@@ -24,6 +24,7 @@ import structlog
 
 from feeds.dayfile import DayFile, note_of
 from feeds.errors import FeedError
+from feeds.history import Bars
 from feeds.inputs import Control, ControlKind, Heartbeat, Input, Mark, MarkKind
 from feeds.journal import Journal
 from feeds.sessions import trade_date
@@ -155,11 +156,13 @@ class Recorder:
         else:
             self._clock_ms = self._clock_after(value)
 
-    def _clock_after(self, value: TickBatch | Heartbeat | Mark) -> int:
+    def _clock_after(self, value: TickBatch | Heartbeat | Mark | Bars) -> int:
         """Return the market clock once this input is taken: it never goes back, and a mark does not move it."""
         match value:
             case TickBatch():
                 ts_ms = int(np.minimum(value.ts_event_ms, value.recv_ms + _FUTURE_MS).max())
+            case Bars():
+                ts_ms = value.until_ms
             case _:
                 ts_ms = value.ts_ms
         if self._clock_ms is None:

@@ -19,12 +19,14 @@ import structlog
 
 from feeds.decode import Decoder
 from feeds.errors import FeedError
+from feeds.history import HistoryRequest, PastBars
 from feeds.inbox import TickInbox
 from feeds.inputs import FeedInput
 from feeds.instruments import Board, Instrument, board_of
 from feeds.sessions import Calendar
 from feeds.universe import is_symbol
 from feeds.xtcenter import QuoteService
+from feeds.xthistory import XtHistory
 from feeds.xtlane import VendorLane
 from feeds.xtlink import Checked, Licence, Subscribed, Wanted, XtLink
 from feeds.xtmessages import explain
@@ -135,6 +137,7 @@ class XtFeed:
         self._calls: VendorLane | None = None
         self._queries: VendorLane | None = None
         self._beat_timer: asyncio.TimerHandle | None = None
+        self._history = XtHistory(timeout_s=timeout_s)
         self._standing: Subscribed | None = None
         self._attempt: Licence | None = None
         self._checking = False
@@ -186,12 +189,19 @@ class XtFeed:
         if self._pushes.failure is not None:
             raise self._pushes.failure
 
+    async def history(self, request: HistoryRequest) -> PastBars:
+        """Return the terminal's bars (`History`); raises FeedError where it fails or is too slow."""
+        if self._link.xtdata is None:
+            raise FeedError("xt: the feed is not open; call open() first")
+        return await self._history.ask(self._link.xtdata, request)
+
     async def close(self) -> None:
         """End the iteration behind what has arrived, unsubscribe, disconnect. Idempotent; safe at any time."""
         if self._beat_timer is not None:
             self._beat_timer.cancel()
         if self._inbox is not None:
             self._inbox.close()
+        self._history.close()
         calls, self._calls = self._calls, None
         queries, self._queries = self._queries, None
         if queries is not None:

@@ -21,6 +21,7 @@ from typing import Any, Final
 import structlog
 
 from config.settings import Settings, Webhook
+from feeds.barcache import BarCache
 from feeds.errors import FeedError
 from feeds.exrights import HOLIDAYS_SINCE, closed_weekdays, encode_exrights
 from feeds.feed import Feed
@@ -38,6 +39,7 @@ from monitord.gateway.options import GatewayOptions
 from monitord.gateway.quotes import QuoteBoard
 from monitord.gateway.server import Gateway
 from monitord.health import LONGEST_LAG_S, Health
+from monitord.keeping import Keeping
 from monitord.metrics import Metrics
 from monitord.pipeline import Outcome, Pipeline
 from monitord.positions import PositionSources
@@ -48,6 +50,7 @@ from monitord.retention import Retention
 from monitord.routing import build_routing
 from monitord.store import Store
 from monitord.systemd import notify
+from monitord.warmup import Warmup
 from notifiers.channel import AlertChannel, Fenced
 from notifiers.delivery import Delivery
 from notifiers.errors import DeliveryError
@@ -228,6 +231,8 @@ class App:
             record=None if recording is None else recording.take,
             window=settings.engine.window,
             checkpoint_s=settings.engine.checkpoint_s,
+            history=build_warmup(settings, feed, calendar=reference.calendar),
+            keeping=build_keeping(settings, feed),
         )
 
     async def _routers(
@@ -284,6 +289,8 @@ class App:
                 keep("gateway", parts.gateway.run),
                 keep("checkpoints", parts.pipeline.run_checkpoints),
                 keep("retention", parts.retention.run),
+                keep("history", parts.pipeline.run_history),
+                keep("keeping", parts.pipeline.run_keeping),
                 *([tasks.create_task(_record(parts.recording), name="recording")] if parts.recording else []),
                 keep("reference", lambda: parts.reference.run(lambda: self._renew(parts.pipeline))),
                 keep("reload", lambda: self._reload_on_signal(parts.pipeline)),
@@ -402,6 +409,7 @@ class App:
             clock_ms=market.clock_ms,
             lag_ms=parts.health.lag_s * 1000,
             alerts=self._alerts,
+            warming=parts.pipeline.warming,
         )
 
     def _count(self, outcome: Outcome) -> None:
@@ -459,6 +467,29 @@ def state_folder(settings: Settings) -> Path:
 
 async def _until(event: asyncio.Event) -> None:
     await event.wait()
+
+
+def bar_cache(settings: Settings, feed: Feed) -> BarCache:
+    """Return the cache of own bars: one for the real market, one for each that is made up or played again."""
+    is_real = settings.feed.name not in ("simulated", "replay")
+    return BarCache(settings.state_dir / "bars" / ("market" if is_real else identity(feed.source_id)))
+
+
+def build_keeping(settings: Settings, feed: Feed) -> Keeping | None:
+    """Make what writes our own bars; None where none are to be kept."""
+    bars = settings.history.keep_bars
+    return Keeping(bar_cache(settings, feed), bars=bars) if bars else None
+
+
+def build_warmup(settings: Settings, feed: Feed, *, calendar: Callable[[], Calendar]) -> Warmup:
+    """Make what finds the bars of the past."""
+    return Warmup(
+        feed,
+        cache=bar_cache(settings, feed),
+        files=settings.history.paths,
+        exrights=lambda: load_exrights(settings, calendar()),
+        calendar=calendar,
+    )
 
 
 def build_broker(settings: Settings) -> Broker:

@@ -17,12 +17,15 @@ from rich.console import Console as Screen
 from rich.live import Live
 from rich.text import Text
 
+from monitord.warmup import Progress
 from rules.alert import Alert, Event, shanghai_iso
 
 REDRAW_S: Final = 0.2
 RATE_OVER_S: Final = 6.0
 """Two rounds of a whole market: over less, the rate would jump with every batch."""
 LOG_EVERY_S: Final = 60.0
+LOG_WARMING_S: Final = 10.0
+BAR_CELLS: Final = 10
 _COLOURS: Final = {"critical": "bold white on red", "error": "bold red", "warning": "yellow", "info": "cyan"}
 _MARKS: Final = {
     Event.FIRE: ("▲", "bold red"),
@@ -48,8 +51,13 @@ class Console(Protocol):
     def alert_fired(self, alert: Alert) -> None:
         """Show one event, if it is one for people."""
 
-    def progress(self, *, ticks: int, symbols: int, clock_ms: int, lag_ms: float, alerts: int) -> None:
-        """Take the counts since start, the market clock (Unix ms, 0 = not yet) and how far behind we are (ms)."""
+    def progress(
+        self, *, ticks: int, symbols: int, clock_ms: int, lag_ms: float, alerts: int, warming: Progress | None = None
+    ) -> None:
+        """Take the counts since start, the market clock (Unix ms, 0 = not yet) and how far behind we are (ms).
+
+        warming: how far the search for bars of the past is, None where nothing is searched.
+        """
 
     def stop(self) -> None:
         """End; idempotent, and fine without a start."""
@@ -66,6 +74,7 @@ class LogConsole:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._logged_s = clock()
+        self._warming_s = clock() - LOG_WARMING_S
 
     def start(self, address: str) -> None:
         log.info("gateway_listening", listens_on=address)
@@ -84,8 +93,13 @@ class LogConsole:
             message=alert.message,
         )
 
-    def progress(self, *, ticks: int, symbols: int, clock_ms: int, lag_ms: float, alerts: int) -> None:
+    def progress(
+        self, *, ticks: int, symbols: int, clock_ms: int, lag_ms: float, alerts: int, warming: Progress | None = None
+    ) -> None:
         now_s = self._clock()
+        if warming is not None and now_s - self._warming_s >= LOG_WARMING_S:
+            self._warming_s = now_s
+            log.info("warming", done=warming.done, total=warming.total, source=warming.source, eta_s=warming.eta_s)
         if now_s - self._logged_s < LOG_EVERY_S:
             return
         self._logged_s = now_s
@@ -114,7 +128,9 @@ class LiveConsole:
             line = alert_line(alert)
             self._draw(lambda: self._screen.print(line, no_wrap=True, overflow="ellipsis", crop=True))
 
-    def progress(self, *, ticks: int, symbols: int, clock_ms: int, lag_ms: float, alerts: int) -> None:
+    def progress(
+        self, *, ticks: int, symbols: int, clock_ms: int, lag_ms: float, alerts: int, warming: Progress | None = None
+    ) -> None:
         now_s = self._clock()
         if now_s - self._drawn[-1][0] < REDRAW_S:
             return
@@ -130,6 +146,8 @@ class LiveConsole:
             lag_ms=lag_ms,
             alerts=alerts,
         )
+        if warming is not None:
+            line.append_text(warming_bar(warming))
         self._draw(lambda: self._live.update(line, refresh=True))
 
     def stop(self) -> None:
@@ -166,6 +184,18 @@ def alert_line(alert: Alert) -> Text:
         (set_cell_size(alert.rule, RULE_CELLS), _COLOURS.get(alert.severity, "cyan")),
         " ",
         alert.message or str(alert.event),
+    )
+
+
+def warming_bar(warming: Progress) -> Text:
+    """Write how far the search for bars of the past is."""
+    share = warming.done / warming.total if warming.total else 0.0
+    full = int(share * BAR_CELLS)
+    left = "" if warming.eta_s is None else f" {warming.eta_s:,.0f} s"  # short: a line that wraps is not redrawn
+    return Text.assemble(
+        " · warming ",
+        ("█" * full + "░" * (BAR_CELLS - full), "cyan"),
+        f" {share:.0%}{left}",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, Final
 
 from feeds.feed import Feed
@@ -76,6 +77,7 @@ class Health:
                 "dropped": dict(engine.market.dropped),
                 **self._pipeline.counters(),
             },
+            "history": None if (searched := self._pipeline.warming) is None else asdict(searched),
             "reference": {} if self._reference is None else dict(self._reference.report()),
             "outbox": dict(self._pump.counters()),
             "receivers": {delivery.name: dict(delivery.counters()) for delivery in self._deliveries},

@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from feeds.errors import FeedError
+from feeds.history import Bars
 from feeds.inputs import Control, Input
 from feeds.journal import Journal
 from feeds.tick import TickBatch
@@ -51,8 +52,8 @@ class InputLog:
         if not self._wait():
             self._journal.sync()
 
-    def append_control(self, control: Control, *, follows: int | None) -> int:
-        """Journal a control record, on the disk when this returns, and return its offset.
+    def append_control(self, control: Control | Bars, *, follows: int | None) -> int:
+        """Journal a control record or bars of the past, on the disk when this returns, and return its offset.
 
         follows: the feed's own offset it comes behind; None where the feed has none.
         """

@@ -22,6 +22,8 @@ import structlog
 from feeds.errors import FeedError
 from feeds.exrights import NO_EXRIGHTS
 from feeds.feed import Feed
+from feeds.history import Bars
+from feeds.history import check as check_bars
 from feeds.inputs import Control, ControlKind, FeedInput, Heartbeat, Input, Mark, MarkKind
 from feeds.instruments import Instrument, encode_table
 from feeds.journal import Journal
@@ -31,11 +33,14 @@ from monitord.checkpoint import Checkpoint, CheckpointFolder
 from monitord.errors import CheckpointError, EngineError, StoreError
 from monitord.failures import Failures, Place
 from monitord.inputlog import InputLog
+from monitord.keeping import Keeping
 from monitord.positions import Listed, PositionSources
+from monitord.warmup import Progress, Warmup
 from rules.alert import Alert
 from rules.engine import CHECKPOINT_VERSION, Engine
 from rules.errors import RuleError
 from rules.explain import Explanation, explain
+from rules.needs import Lack, Readiness
 from rules.positions import NO_POSITIONS, Position
 from rules.rule import RuleSet
 from rules.sectors import merge
@@ -117,6 +122,8 @@ class Pipeline:
         record: Callable[[Input, int], Awaitable[None]] | None = None,
         window: int = 250,
         checkpoint_s: float = 60.0,
+        history: Warmup | None = None,
+        keeping: Keeping | None = None,
     ) -> None:
         self._feed = feed
         self._journal, self._log = journal, InputLog(journal)
@@ -134,6 +141,15 @@ class Pipeline:
         self._record = record
         self._window = window
         self._checkpoint_s = checkpoint_s
+        self._history = history
+        self._keeping = keeping
+        self._met = False
+        self._met_symbols = 0
+        self._lacking = asyncio.Event()
+        """Set when rules or symbols have come whose past nobody has looked for."""
+        self._looked_for: dict[tuple[str, str], int] = {}
+        """(period, symbol) → bars that were looked for, today."""
+        self._looked_on = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._quiet_timer: asyncio.TimerHandle | None = None
         self._quiet = asyncio.Event()
@@ -146,7 +162,7 @@ class Pipeline:
         thread before it steps, taken back by the commit; whatever comes between leaves it set."""
         self._broken_off = "cancelled before its commit"
         self._engine = Engine(window=window)
-        self._controls: deque[tuple[int, Control]] = deque()
+        self._controls: deque[tuple[int, Control | Bars]] = deque()
         self._settled_at = -1
         self._settled = False
         self._journal_read = -1
@@ -205,7 +221,7 @@ class Pipeline:
 
     def _queue_controls(self) -> None:
         for record in self._journal.records(after=self._journal_read):
-            assert isinstance(record.value, Control)
+            assert isinstance(record.value, Control | Bars)
             self._controls.append((record.follows, record.value))
 
     async def _run_journal(self) -> bool:
@@ -273,6 +289,8 @@ class Pipeline:
             async with self._turn:
                 if not self._settled and given.offset > self._settled_at:
                     await self._settle(await asyncio.to_thread(self._load_rules))
+                if self._settled and isinstance(given.value, TickBatch):
+                    await self._meet(given.value)
                 await self._take(given)
 
     async def run_checkpoints(self) -> None:
@@ -333,6 +351,7 @@ class Pipeline:
             await self._take_over(ControlKind.POSITIONS, held)
             if rules.source != self._engine.rules.source:
                 await self._control(Control(ControlKind.RULES, rules.source))
+        self._lacking.set()
         log.info("rules_loaded", rules=len(rules.rules))
 
     async def renew_instruments(self) -> None:
@@ -409,6 +428,8 @@ class Pipeline:
                 log.error("checkpoint_failed", why=str(error))
         async with self._writing:
             self._closed = True
+        if self._keeping is not None and self._engine.market.date:
+            await self._keep_today()
         if self._quiet_timer is not None:
             self._quiet_timer.cancel()
         await self._in_engine(self._log.close)
@@ -422,6 +443,112 @@ class Pipeline:
                 log.warning("checkpoint_withheld", why=self._broken_off)
             else:
                 await self._store.commit((), offset=offset, source_id=self._feed.source_id)
+
+    # ── the past ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def warming(self) -> Progress | None:
+        """How far the search for bars of the past is; None while nothing is searched."""
+        return None if self._history is None else self._history.progress
+
+    async def readiness(self) -> Mapping[str, Readiness]:
+        """Return by rule how many of its symbols have their first value."""
+        return await self.ask(lambda engine: engine.readiness())
+
+    async def run_history(self) -> None:
+        """Look for the past of what has come, whenever something has, while ticks go on; the vendor is asked last."""
+        while self._history is not None:
+            await self._lacking.wait()
+            self._lacking.clear()
+            if not self._engine.market.date:
+                continue  # no tick has said what day it is; the first one looks for everything
+            if self._keeping is not None:
+                await self._keep_today()
+            sought = self._unsought(await self._lacks(await self.ask(lambda engine: engine.market.universe.symbols)))
+            async for bars in self._history.near(sought, self._engine.market.clock_ms):
+                async with self._turn:
+                    await self._take_over_bars(bars)
+            # Race: rules that have come meanwhile have set `_lacking`, and are looked for from the beginning.
+            left = [left for lack in sought for left in await self._lacks(lack.symbols) if left.period == lack.period]
+            self._note_search(sought)
+            await self._ask_vendor(self._history, left)
+
+    async def _ask_vendor(self, history: Warmup, lacks: Sequence[Lack]) -> None:
+        count = 0
+        async for bars in history.far(lacks, lambda: self._engine.market.clock_ms):
+            async with self._turn:
+                await self._take_over_bars(bars)
+            count += len(bars.ends_ms)
+        if lacks and history.asks_vendor:
+            log.info("history_asked", bars=count, lacking={lack.period: len(lack.symbols) for lack in lacks})
+
+    async def _meet(self, batch: TickBatch) -> None:
+        """Let the past of all that ticks be known before the first tick is; what is not at hand comes later.
+
+        The symbols of the first batch come first, in its order: rows in the order of a feed's batches are read as one.
+        """
+        if self._history is None:
+            return
+        if self._met:
+            if self._met_symbols != len(self._engine.market.universe):
+                self._met_symbols = len(self._engine.market.universe)
+                self._lacking.set()
+            return
+        self._met = True
+        await asyncio.to_thread(self._engine.learn_needs)
+        known = (instrument.symbol for instrument in self._of_feed)
+        lacks = await self._in_engine(lambda: self._engine.lacks(tuple(dict.fromkeys((*batch.symbols, *known)))))
+        count = 0
+        async for bars in self._history.near(lacks, batch.span_ms[1]):
+            await self._take_over_bars(bars)
+            count += len(bars.ends_ms)
+        if lacks:
+            log.info("history_read", bars=count, lacked={lack.period: len(lack.symbols) for lack in lacks})
+        self._lacking.set()
+
+    async def _lacks(self, symbols: Sequence[str]) -> list[Lack]:
+        await asyncio.to_thread(self._engine.learn_needs)  # a thousand rules would hold the ticks up for two seconds
+        return await self.ask(lambda engine: engine.lacks(symbols))
+
+    def _unsought(self, lacks: Sequence[Lack]) -> list[Lack]:
+        """Return what has not been looked for today: a new listing never has the bars that a rule needs."""
+        if self._looked_on != self._engine.market.date:
+            self._looked_on = self._engine.market.date
+            self._looked_for.clear()
+        found = []
+        for lack in lacks:
+            new = [one for one in lack.symbols if self._looked_for.get((lack.period, one), 0) < lack.bars]
+            if new:
+                found.append(Lack(lack.period, lack.bars, tuple(new)))
+        return found
+
+    def _note_search(self, lacks: Sequence[Lack]) -> None:
+        for lack in lacks:
+            self._looked_for.update(dict.fromkeys(((lack.period, symbol) for symbol in lack.symbols), lack.bars))
+
+    async def _take_over_bars(self, bars: Bars) -> None:
+        """Journal bars of the past and let them take effect; the turn is the caller's."""
+        try:
+            check_bars(bars)
+        except FeedError as error:  # before it is in the journal, which would say it at every start
+            log.error("history_refused", why=str(error))
+            return
+        with self._remembering():
+            alerts = await self._in_engine(lambda: self._take_control(bars))
+            await self._commit(alerts, self._engine.offset)
+
+    async def run_keeping(self) -> None:
+        """Write our own bars of each day into the cache."""
+        if self._keeping is not None:
+            await self._keeping.run()
+
+    async def _keep_today(self) -> None:
+        """Write what there is of today's bars into the cache."""
+        keeping = self._keeping
+        assert keeping is not None
+        async with self._turn:
+            await self._in_engine(lambda: keeping.read_today(self._engine))
+        await keeping.write()
 
     # ── one input ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -445,6 +572,8 @@ class Pipeline:
         alerts: list[Alert] = []
         self._check_stored()
         offset = given.offset if self._feed.has_offsets else self._append(given.value)
+        if self._keeping is not None:
+            self._keeping.look(self._engine, given.value)
         alerts += self._take_queued(before=given.offset)
         self._ahead = True
         alerts += self._step(given.value, Place(False, offset), offset=offset)
@@ -547,9 +676,10 @@ class Pipeline:
         if self._record is not None:
             await self._record(control, -1 if self._feed.has_offsets else self._journal_read)
 
-    def _take_control(self, control: Control) -> list[Alert]:
+    def _take_control(self, control: Control | Bars) -> list[Alert]:
         self._check_stored()
-        self._engine.check(control)  # what is refused is not journaled
+        if isinstance(control, Control):
+            self._engine.check(control)  # what is refused is not journaled
         # A trimmed stream may begin behind inputs that records here follow already.
         newest = max(self._engine.offset, self._journal.newest_follows)
         follows = newest if self._feed.has_offsets else None
@@ -557,13 +687,17 @@ class Pipeline:
         offset = self._journal_read if follows is None else -1
         self._ahead = True
         try:
-            return self._engine.step(control, offset=offset)
+            alerts = self._engine.step(control, offset=offset)
         except (FeedError, RuleError):  # a bad record: the state is as before
             self._ahead = False
             raise
         except Exception as error:
             self._note_failure(control, Place(self._feed.has_offsets, self._journal_read), error)
-            raise EngineError(f"the engine failed at new {control.kind}: {type(error).__name__}: {error}") from error
+            what = control.kind if isinstance(control, Control) else f"bars of {control.period}"
+            raise EngineError(f"the engine failed at new {what}: {type(error).__name__}: {error}") from error
+        if alerts and not self._feed.has_offsets:
+            self._log.secure()
+        return alerts
 
     async def _commit(self, alerts: Sequence[Alert], offset: int, *, stamps: Mapping[str, int] | None = None) -> None:
         now = asyncio.get_running_loop().time()

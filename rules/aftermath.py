@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from feeds.history import Bars
 from feeds.inputs import Control, Input
 from feeds.sessions import TRADING_DAY_MS, day_number, trading_clock_ms
 from feeds.tick import TickBatch
@@ -54,7 +55,7 @@ class Aftermath:
 
     def before(self, value: Input) -> None:
         """Look at the prices that are due before this input, which the engine has not taken yet."""
-        if isinstance(value, Control):
+        if isinstance(value, Control | Bars):
             return
         ts_ms = int(value.ts_event_ms.min()) if isinstance(value, TickBatch) and len(value) else _ts_ms(value)
         if not ts_ms:
@@ -94,4 +95,4 @@ class Aftermath:
 
 
 def _ts_ms(value: Input) -> int:
-    return 0 if isinstance(value, TickBatch | Control) else value.ts_ms
+    return 0 if isinstance(value, TickBatch | Control | Bars) else value.ts_ms

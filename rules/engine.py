@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feeds.exrights import decode_exrights
+from feeds.history import Bars, BarTable
+from feeds.history import check as check_bars
 from feeds.inputs import Control, ControlKind, Heartbeat, Input, Mark, MarkKind
 from feeds.instruments import decode_table
 from feeds.sessions import Session, trade_date
@@ -33,7 +35,9 @@ from rules.graph import Graph
 from rules.lifecycle import Ledger
 from rules.loaded import Loaded
 from rules.market import RESTART, Market
+from rules.needs import Lack, Needs, Readiness, bars_there, first_values
 from rules.node import is_tick
+from rules.past import Past
 from rules.plan import Plan
 from rules.program import EdgeGroup, Sample, Slot, StateGroup, layer_name, ticks_in_session
 from rules.reported import Reported
@@ -41,7 +45,7 @@ from rules.reporter import AT_TICK, BEFORE_TICK, Reporter
 from rules.rule import Evaluation, RuleSet
 from rules.segment import Segment, places
 
-CHECKPOINT_VERSION: Final = 4
+CHECKPOINT_VERSION: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ class Engine:
         self._breadth = Breadth(self.market)
         self._reporter = Reporter(self.market, self._breadth.names)
         self._adjuster = Adjuster(self._graph, self.market)
+        self._past = Past(self.market, self._graph, self._adjuster)
+        self._needs = Needs()
         self._episodes = Episodes(self.market, self._reporter, self._reported.look)
         self._loaded = Loaded(
             self.market, self._graph, breadth=self._breadth, reporter=self._reporter, reported=self._reported,
@@ -103,6 +109,8 @@ class Engine:
             self._enter(value.ts_ms)
         elif isinstance(value, Mark):
             self._take_mark(value)
+        elif isinstance(value, Bars):
+            self._take_bars(value)
         else:
             self._take_control(value)
         if offset >= 0:
@@ -341,6 +349,16 @@ class Engine:
             self._loaded.hold(control.text)
             self._flush()
 
+    def _take_bars(self, bars: Bars) -> None:
+        """Let bars of the past take the place of what is known of it; a clock of an earlier day goes on to theirs."""
+        check_bars(bars)
+        rows, grown = self.market.rows(bars.symbols)
+        if grown:
+            self._loaded.cover()
+        if trade_date(bars.until_ms) > self.market.date:
+            self._enter(bars.until_ms)
+        self._past.take(bars, rows, self._reporter.ledger)
+
     # ── events ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _value_plan(self, slot: Slot) -> Plan:
@@ -367,6 +385,49 @@ class Engine:
                 if row is not None and group.covers(slot_row, row):
                     key = slot.rule.id if slot.leg.name is None else f"{slot.rule.id}/{slot.leg.name}"
                     found[key] = self._reported.look(slot, row)
+        return found
+
+    def bars(self, period: str, date: int, *, over: bool = False) -> BarTable | None:
+        """Return our own closed bars of a period and trade date; None if none are made of that period.
+
+        over: the date is over, and so is every bar of it.
+        """
+        return self._past.bars(period, date, over=over)
+
+    def exright_factors(self, date: int) -> Mapping[str, tuple[float, float]]:
+        """Return by symbol what its prices and volumes of before a trade date were multiplied by on it."""
+        return self._past.factors(date)
+
+    def learn_needs(self) -> None:
+        """Work out what the rules in force need of the past, 2 ms a rule; alone here, from any thread."""
+        for rule in self.rules.rules:
+            self._needs.of(rule)
+
+    def lacks(self, symbols: Sequence[str]) -> list[Lack]:
+        """Return the bars of these symbols that the rules need and that are not there."""
+        return self._needs.lacking(self.rules, self.market, self._graph, symbols=symbols)
+
+    def readiness(self) -> dict[str, Readiness]:
+        """Return by rule over symbols how many of those it watches, and that have ticked, have their first value."""
+        first = first_values(self._loaded.slots)
+        there: dict[str, NDArray[Any]] = {}
+        found: dict[str, Readiness] = {}
+        ticked = self.market.latest.ts_ms.array > 0
+        for group in self._loaded.groups.values():
+            for slot_row, slot in enumerate(group.slots):
+                if slot.rule.id in found:
+                    continue
+                watched = group.watched(slot_row) & ticked
+                ready, missing = watched.copy(), []
+                for period, bars in first[slot.rule.id].items():
+                    if period not in there:
+                        there[period] = bars_there(self.market, self._graph, period) - 1
+                    short = watched & (there[period] < bars)
+                    ready &= ~short
+                    if short.any():
+                        missing.append((period, int(bars - there[period][short].min())))
+                counts = int(np.count_nonzero(watched)), int(np.count_nonzero(ready))
+                found[slot.rule.id] = Readiness(*counts, tuple(missing[::-1]))
         return found
 
     def parts(self) -> Parts:

@@ -74,6 +74,9 @@ class ExRights:
         """The symbol's last ex-rights day that we know of, 0 = none, or the feed has taken it back."""
         self._told = state.claim("exrights/told", fill=1.0)
         """What the factors come to that the feed has told on `read_date`; 1 = nothing, or all has been taken back."""
+        self.price = state.claim("exrights/price", fill=1.0)
+        self.shares = state.claim("exrights/shares", fill=1.0)
+        """What prices and volumes of before `read_date` have been multiplied by on it."""
 
     def take(self, source: str) -> None:
         """Let this table take the place of what was known; raises FeedError if it is none."""
@@ -131,20 +134,21 @@ class ExRights:
         priced = (clock[open_] >= _AUCTION_RESULT_MS) & ~np.isnan(batch.column("last")[open_])
         price, shares = np.ones(len(rows)), np.ones(len(rows))
         filed = self._read_table(rows, symbols, date=date, price=price, shares=shares)
+        told = ~filed & self._is_told(rows, prev, _ticks(symbols, instruments), symbols=symbols, date=date)
+        self._hear(rows, prev, told, price=price, date=date)
+        self.price.array[rows] *= price
+        self.shares.array[rows] *= shares
+        self._decided_date.array[rows[priced | filed]] = date
+        changed = (price != 1) | (shares != 1)
+        return Adjustment(rows[changed], price[changed], shares[changed]) if changed.any() else None
 
-        def tick_of(row: int) -> float:
-            known = instruments.get(symbols[row]) or instrument_of(symbols[row])
-            return np.inf if known.board is Board.INDEX else known.tick  # an index is of nobody's shares
-
-        told = ~filed & self._is_told(rows, prev, tick_of, symbols=symbols, date=date)
+    def _hear(self, rows: IntArray, prev: FloatArray, told: BoolArray, *, price: FloatArray, date: int) -> None:
+        """Write into `price` what the feed tells, and remember it; the last closes follow what is in `price`."""
         price[told] = prev[told] / self._close.array[rows[told]]
         self._close.array[rows] *= price
         self._told.array[rows[told]] *= price[told]
         taken_back = np.abs(self._told.array[rows[told]] - 1) <= _SAME
         self.ex_date.array[rows[told]] = np.where(taken_back, 0, date)
-        self._decided_date.array[rows[priced | filed]] = date
-        changed = (price != 1) | (shares != 1)
-        return Adjustment(rows[changed], price[changed], shares[changed]) if changed.any() else None
 
     def _read_table(
         self, rows: IntArray, symbols: Sequence[str], *, date: int, price: FloatArray, shares: FloatArray
@@ -169,9 +173,68 @@ class ExRights:
                 self._doubt(symbols[row], date, f"records up to {due[-1].date} come to a factor out of bounds")
             if since and filed[i]:
                 price[i], shares[i] = found.price, found.shares
-        self._told.array[rows[self._read_date.array[rows] != date]] = 1
+        anew = rows[self._read_date.array[rows] != date]
+        for column in (self._told, self.price, self.shares):
+            column.array[anew] = 1
         self._read_date.array[rows] = date
         return filed
+
+    # ── bars of the past ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def factors_since(self, rows: IntArray, dates: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Return what prices and volumes of these dates are to be multiplied by to be as of what has been read.
+
+        1 where nothing has been read yet, or nothing later than the date.
+        """
+        later = self._read_date.array[rows] > dates
+        return np.where(later, self.price.array[rows], 1.0), np.where(later, self.shares.array[rows], 1.0)
+
+    def factors_on(self, date: int) -> tuple[FloatArray, FloatArray]:
+        """Return what prices and volumes of before a date were multiplied by on it, (n,) each; 1 = were not."""
+        on = self._read_date.array == date
+        return np.where(on, self.price.array, 1.0), np.where(on, self.shares.array, 1.0)
+
+    def behind(self, rows: IntArray, dates: IntArray) -> BoolArray:
+        """Tell for which symbols ex-rights have been read only up to before these dates, though at some time."""
+        read = self._read_date.array[rows]
+        return np.asarray((read > 0) & (read < dates))
+
+    def catch_up(self, rows: IntArray, *, date: int, symbols: Sequence[str]) -> Adjustment | None:
+        """Return what the table tells of these symbols up to a date on which they have not been looked at."""
+        price, shares = np.ones(len(rows)), np.ones(len(rows))
+        self._read_table(rows, symbols, date=date, price=price, shares=shares)
+        self._close.array[rows] *= price
+        self._close_date.array[rows] = 0
+        self.price.array[rows] *= price
+        self.shares.array[rows] *= shares
+        changed = (price != 1) | (shares != 1)
+        return Adjustment(rows[changed], price[changed], shares[changed]) if changed.any() else None
+
+    def hear_late(
+        self, rows: IntArray, *, dates: IntArray, close: FloatArray, prev: FloatArray, symbols: Sequence[str],
+        instruments: Mapping[str, Instrument], date: int,
+    ) -> None:  # fmt: skip
+        """Decide of symbols whose ticks of this date have come before any close was known: here are the closes.
+
+        Nothing of before is known of them, so there is nothing to adjust; `factors_since` tells it for what comes.
+        """
+        late = (self._read_date.array[rows] == date) & np.isnan(self._close.array[rows]) & (dates < date)
+        if not late.any():
+            return
+        rows, prev = rows[late], prev[late]
+        self._close.array[rows], self._close_date.array[rows] = close[late], dates[late]
+        price = np.ones(len(rows))
+        told = self._is_told(rows, prev, _ticks(symbols, instruments), symbols=symbols, date=date)
+        self._hear(rows, prev, told, price=price, date=date)
+        self.price.array[rows] *= price
+
+    def begin(self, rows: IntArray, *, dates: IntArray, close: FloatArray) -> None:
+        """Take these for the closes of those dates, of symbols never looked at: the next day is measured by them."""
+        new = self._read_date.array[rows] == 0
+        rows, dates, close = rows[new], dates[new], close[new]
+        self._read_date.array[rows] = dates
+        self._close.array[rows] = close
+        self._close_date.array[rows] = dates
 
     def _is_told(
         self,
@@ -199,3 +262,13 @@ class ExRights:
 
     def _doubt(self, symbol: str, date: int, why: str) -> None:
         self.unbelieved.setdefault((symbol, date), why)
+
+
+def _ticks(symbols: Sequence[str], instruments: Mapping[str, Instrument]) -> Callable[[int], float]:
+    """Return what tells a row's price tick; that of an index is endless, as it is of nobody's shares."""
+
+    def tick_of(row: int) -> float:
+        known = instruments.get(symbols[row]) or instrument_of(symbols[row])
+        return np.inf if known.board is Board.INDEX else known.tick
+
+    return tick_of

@@ -19,7 +19,7 @@ from feeds.tick import BoolArray, FloatArray, IntArray
 from rules.compiler import Compiler, Reading, names_used
 from rules.errors import RuleError
 from rules.functions import arithmetic, comparing, truths
-from rules.functions.across import set_blind
+from rules.functions.across import BarEnd, set_blind
 from rules.functions.function import Value, number_key
 from rules.functions.values import Constant, Field, NumberNode, TruthField, TruthNode
 from rules.functions.varying import DEFAULT_CAP
@@ -33,6 +33,8 @@ from rules.slots import SLOT_LAYER, next_slot_ms, slots_passed, stretch_begins_m
 from rules.state import Column, StateTable
 
 BAR_FIELDS: Final = ("C", "O", "H", "L", "V", "AMO")
+END: Final = "END"
+"""The word for a bar's end, Unix ms as float64: kept beside the fields, so that a kept bar can be placed in time."""
 _BAR_PERIODS: Final = frozenset(PERIODS.values())
 LONGEST_KEY: Final = 400
 """Characters from which on a key is replaced by its hash: names that use names twice double a key at each step."""
@@ -74,6 +76,8 @@ class Layer:
         self.history: dict[str, Ring] = {}
         if period in _BAR_PERIODS:
             self.history = {word: self.rings.make(self.word(word), window) for word in BAR_FIELDS}
+            end = self.share(BarEnd(END, source.column(period, END), period=period))
+            self.history[END] = self.rings.make(end, window)
 
     def share(self, node: Value) -> Value:
         """Return the node of the same key if there is one, else take this one in and open it."""
@@ -175,29 +179,46 @@ class Layer:
 
     def live_again(self, bars: Mapping[str, FloatArray], *, made: Collection[str], at: Selection = ALL) -> None:
         """Make these state arrays anew for symbols `at` from bars (k, n) as `warm` has them; leave all else alone."""
-        if not made:
-            return
-        mine = self._state.columns(f"{self.period}/")
-        market = {id(f.column): f.column for f in self.nodes.values() if isinstance(f, (Field, TruthField))}
-        kept = {name: column.array[..., at].copy() for name, column in mine.items()}
-        seen = {key: column.array for key, column in market.items()}
-        for column in mine.values():
-            column.array[..., at] = column.fill
-        for column in market.values():
-            column.array = np.full_like(column.array, np.nan)
-        there = np.zeros(bars["C"].shape, np.bool_)
-        there[:, at] = ~np.isnan(bars["C"][:, at])
-        self.rings.counts.array[at] = kept[f"{self.period}/bars/count"] - there.sum(axis=0)[at]
+        if made:
+            self._relive({word: column[:, at] for word, column in bars.items()}, made=made, at=at)
+
+    def begin_anew(self, bars: Mapping[str, FloatArray], at: IntArray) -> None:
+        """Let symbols `at` have lived through these bars, and no others: (k, at.size), else as `warm` has them."""
+        counts = f"{self.period}/bars/count"
+        self.rings.counts.array[at] = (~np.isnan(bars["C"])).sum(axis=0)
+        self._relive(bars, made=self._state.columns(f"{self.period}/").keys() - {counts}, at=at)
+
+    def _relive(self, bars: Mapping[str, FloatArray], *, made: Collection[str], at: Selection) -> None:
+        """Run bars (k, of the selection) through the whole period; only what is `made` keeps what comes of it.
+
+        Meanwhile the columns are as long as the selection, in its order: a pass over all of them costs a third of one
+        that gathers, and what is not made stays where it is.
+        """
+        state, mine = self._state, self._state.columns(f"{self.period}/")
+        lent = {id(f.column): f.column for f in self.nodes.values() if isinstance(f, (Field, TruthField))}
+        end = self.nodes.get(END)
+        seeing = [end] if isinstance(end, BarEnd) and END in bars else []
+        lent |= {id(one.column): one.column for one in seeing}
+        counts = self.rings.counts.array[at]
+        columns = [*mine.values(), *lent.values()]
+        there, n, whole = ~np.isnan(bars["C"]), state.n, [column.array for column in columns]
+        state.n, state.lender = len(counts), None
+        for column in columns:
+            column.array = np.full((*column.array.shape[:-1], state.n), column.fill, column.array.dtype)
+        self.rings.counts.array[:] = counts - there.sum(axis=0)
         self._see_only_this_period(True)
-        for row in np.flatnonzero(there.any(axis=1)):
-            self._lay(bars, int(row))
-            self.commit(np.flatnonzero(there[row]))
+        set_blind(list(seeing), blind=False)
+        for number in np.flatnonzero(there.any(axis=1)):
+            closing = np.flatnonzero(there[number])
+            self._lay({word: column[number, closing] for word, column in bars.items()}, closing)
+            self.commit(closing, values=False)
         self._see_only_this_period(False)
-        for name, array in kept.items():
-            if name not in made:
-                mine[name].array[..., at] = array
-        for key, array in seen.items():
-            market[key].array = array
+        lived = {name: column.array for name, column in mine.items() if name in made}
+        for column, array in zip(columns, whole, strict=True):
+            column.array = array
+        state.n, state.lender = n, None
+        for name, array in lived.items():
+            mine[name].array[..., at] = array
 
     def state(self) -> dict[str, dict[str, Column]]:
         """Return the columns that nodes carry, rings among them, by the node's key and their own name."""
@@ -214,12 +235,14 @@ class Layer:
         self._plan = None
         set_blind(list(self.nodes.values()), blind=warming)
 
-    def _lay(self, bars: Mapping[str, FloatArray], row: int) -> None:
-        """Put one row of bars into the market's columns; of the now words bars give LAST alone."""
+    def _lay(self, bar: Mapping[str, FloatArray], at: IntArray) -> None:
+        """Put a bar of these symbols into the market's columns; of the now words bars give LAST alone."""
         for field in self.nodes.values():
             word = "C" if field.key == "LAST" else field.key
-            if isinstance(field, Field) and word in bars:
-                field.column.array[:] = bars[word][row]
+            sees = isinstance(field, Field) or (isinstance(field, BarEnd) and not field.blind)
+            if sees and word in bar:
+                assert isinstance(field, (Field, BarEnd))
+                field.column.array[at] = bar[word]
 
     def keep(self, nodes: set[Node]) -> None:
         """Drop every node but these, their state and their rings; the history of bar fields stays."""
@@ -409,7 +432,7 @@ class Graph:
             layer.warm(bars if bars is not None else self.history(period) if layer.history else {})
 
     def history(self, period: str) -> dict[str, FloatArray]:
-        """Return the kept bars of a period by field, each (window, n) oldest first, NaN where there was no bar."""
+        """Return the kept bars of a period by field and END, each (window, n) oldest first, NaN where is none."""
         layer = self._layers[period]
         return {word: np.stack(list(ring.rows(ALL, ring.depth))) for word, ring in layer.history.items()}
 

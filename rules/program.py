@@ -117,6 +117,7 @@ class Group:
         self.reporting: Plan | None = reporting if len(reporting.nodes) <= TOGETHER else None
         """The pass for what all slots report, where one for all costs less than one for each that fires."""
         self._scope = self._watched = np.zeros((len(slots), 0), np.uint8)
+        self._scope_n = 0
         self._sessions = sorted({slot.rule.session for slot in slots})
         self.sessions = tuple(sorted({session for sessions in self._sessions for session in sessions}))
         self._session_of = np.array([self._sessions.index(slot.rule.session) for slot in slots])
@@ -138,6 +139,7 @@ class Group:
     def watch(self, scope: BoolArray) -> None:
         """Watch what is set in (slots, n) `scope`."""
         self._scope = self._watched = np.packbits(scope, axis=1)
+        self._scope_n = scope.shape[1]
         self.bits.grow(scope.shape[1])
 
     def admit(self, now: BoolArray) -> None:
@@ -147,6 +149,10 @@ class Group:
     def covers(self, slot_row: int, row: int) -> bool:
         """Tell whether this slot watches the symbol of this row."""
         return bool(self._scope[slot_row, row >> 3] & (128 >> (row & 7)))
+
+    def watched(self, slot_row: int) -> BoolArray:
+        """Return (n,) which symbols this slot watches."""
+        return np.unpackbits(self._watched[slot_row])[: self._scope_n].astype(np.bool_)
 
     def holds(self, slot: Slot, rows: IntArray, *, n_symbols: int) -> BoolArray:
         """Tell for which of these symbols the slot's condition is true now; changes nothing."""

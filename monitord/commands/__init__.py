@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "receivers": "monitord.commands.receivers",
     "deliveries": "monitord.commands.deliveries",
     "silence": "monitord.commands.silence",
+    "warmup": "monitord.commands.warmup",
     "doctor": "monitord.commands.doctor",
     "config": "monitord.commands.config",
 }

@@ -119,12 +119,13 @@ def _end_ms(args: argparse.Namespace) -> int:
 
 
 def _ts_ms(value: Input) -> int:
+    from feeds.history import Bars
     from feeds.inputs import Control
     from feeds.tick import TickBatch
 
     if isinstance(value, TickBatch):
         return int(value.ts_event_ms.min())
-    return 0 if isinstance(value, Control) else value.ts_ms
+    return 0 if isinstance(value, Control | Bars) else value.ts_ms
 
 
 # ── from a daemon ─────────────────────────────────────────────────────────────────────────────────────────────────

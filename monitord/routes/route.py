@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from monitord.deliveries import DeliveryFilter, StoredDelivery
     from monitord.desk import ReceiverReport
     from monitord.positions import Listed
+    from monitord.warmup import Progress
     from notifiers.recorded import Attempt
     from notifiers.silences import Silence
     from rules.explain import Explanation
+    from rules.needs import Readiness
     from rules.positions import Position
     from rules.rule import RuleSet
 
@@ -47,6 +49,13 @@ class RulesControl(Protocol):
 
     async def explain(self, rule: str, symbol: str) -> Explanation:
         """Return why the rule fires for the symbol or not; raises RuleError if there is no such rule."""
+
+    async def readiness(self) -> Mapping[str, Readiness]:
+        """Return rule id → how many of the symbols it watches have their first value; rules over groups are not in."""
+
+    @property
+    def warming(self) -> Progress | None:
+        """How far the search for bars of the past is; None while nothing is searched."""
 
     async def positions(self) -> Sequence[Listed]:
         """Return the positions of files and API as they are now; raises RuleError or OSError for a bad file."""

@@ -12,16 +12,16 @@ from rules.state import Column
 class BarEnd(NumberNode):
     """The end of the forming bar, Unix ms; 0 where there is none yet today."""
 
-    __slots__ = ("_column", "blind")
+    __slots__ = ("blind", "column")
 
     def __init__(self, key: str, column: Column, *, period: str) -> None:
         super().__init__(key, period=period)
-        self._column = column
+        self.column = column
         self.blind = False
 
     def peek(self, at: Selection) -> None:
         out = self.room(at)
-        np.copyto(out, np.nan if self.blind else self._column.array[at], casting="same_kind")
+        np.copyto(out, np.nan if self.blind else self.column.array[at], casting="same_kind")
         self.value = out
 
 

@@ -70,6 +70,11 @@ class Terminal:
         self.status_callback: Callable[[bytes], None] | None = None
         self.sectors: dict[str, list[str]] = {}
         self.details: dict[str, Mapping[str, Any]] = {}
+        self.bars: dict[tuple[str, str], dict[str, Any]] = {}
+        """(code, period) → columns of K-lines as the client gives them."""
+        self.dividends: dict[str, dict[str, dict[str, float]]] = {}
+        self.hangs = threading.Event()
+        """While set, a download never comes to its end."""
         self.trading_days: list[int] = []
         self.holidays: list[int] = []
         self.hanging: set[str] = set()
@@ -214,6 +219,20 @@ class Client:
         self.terminal.take_call("get_stock_list_in_sector", sector)
         return self.terminal.sectors.get(sector, [])
 
+    def get_market_data3(self, fields: list[str], codes: list[str], period: str, *rest: Any) -> list[Any]:
+        start, end, count, dividend_type, fill = rest[:5]
+        self.terminal.calls.append(("get_market_data3", tuple(codes), period, start, end, count, dividend_type, fill))
+        found = []
+        for code in codes:
+            columns = self.terminal.bars.get((code, period))
+            if columns is not None:
+                packed = [(f, columns[f].dtype.str, columns[f].tobytes()) for f in fields if f in columns]
+                found.append((code, [str(number) for number in columns["time"]], packed))
+        return found
+
+    def get_divid_factors(self, code: str, start: str, end: str) -> dict[str, dict[str, float]]:
+        return self.terminal.dividends.get(code, {})
+
     def get_instrument_detail(self, code: str) -> bytes | None:
         self.terminal.take_call("get_instrument_detail", code)
         detail = self.terminal.details.get(code)
@@ -230,6 +249,8 @@ class Client:
         self, codes: list[str], period: Any, start: str, end: str, parameters: bytes, progress: Callable[..., Any]
     ) -> bool:
         self.terminal.take_call("supply_history_data2", codes)
+        if self.terminal.hangs.is_set():
+            return True
         progress({"finished": 1, "total": 1, "message": ""})
         return True
 

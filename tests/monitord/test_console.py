@@ -10,6 +10,7 @@ from rich.console import Console as Screen
 from monitord import log
 from monitord.console import (
     LOG_EVERY_S,
+    LOG_WARMING_S,
     RATE_OVER_S,
     REDRAW_S,
     LiveConsole,
@@ -18,6 +19,7 @@ from monitord.console import (
     make_console,
     status_line,
 )
+from monitord.warmup import Progress
 from rules.alert import Alert, Event
 from tests.monitord.test_log import Stdout, logging_as_before, stdout  # noqa: F401  # fixtures
 
@@ -144,6 +146,26 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
         console.progress(ticks=ticks, **COUNTS)  # type: ignore[arg-type]
     console.stop()
     assert stream.getvalue().rstrip().split("·")[-3].strip() == f"{600 / RATE_OVER_S:.0f}/s"
+
+
+def test_a_search_for_bars_is_a_bar_with_the_time_left() -> None:
+    console, stream, clock = live()
+    console.start("http://127.0.0.1:8710")
+    clock.now_s += REDRAW_S
+    console.progress(ticks=1, **COUNTS, warming=Progress(50, 200, "the vendor's history", 31.4))  # type: ignore[arg-type]
+    console.stop()
+    assert "warming \x1b[36m██░░░░░░░░\x1b[0m 25% 31 s\n" in stream.getvalue()
+
+
+def test_without_a_terminal_a_search_is_logged_every_ten_seconds(stdout: Stdout) -> None:  # noqa: F811
+    log.configure()
+    clock = Clock()
+    console = LogConsole(clock=clock)
+    for _ in range(4):
+        console.progress(ticks=10, **COUNTS, warming=Progress(1, 4, "cache and files, 1d"))  # type: ignore[arg-type]
+        clock.now_s += LOG_WARMING_S / 2
+    told = [json.loads(line) for line in stdout.getvalue().splitlines()]
+    assert [(one["event"], one["done"], one["total"]) for one in told] == [("warming", 1, 4)] * 2
 
 
 def test_start_shows_the_address_and_stop_may_come_twice_or_first() -> None:

@@ -19,11 +19,13 @@ from monitord.gateway.quotes import QuoteBoard
 from monitord.gateway.server import Gateway
 from monitord.paging import Page
 from monitord.store import HistoryFilter, StoredAlert
+from monitord.warmup import Progress
 from notifiers.channel import Envelope, Position
 from notifiers.errors import DeliveryError
 from rules.alert import Alert, Event
 from rules.engine import Engine
 from rules.explain import Explanation, explain
+from rules.needs import Readiness
 
 EPOCH = "k3f9"
 SECRET = "s3cret-of-the-desk"
@@ -150,6 +152,7 @@ class FakeRules:
     in_force: tuple[Any, ...] = ()
     values: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     engine: Engine = field(default_factory=Engine)
+    search: Progress | None = None
 
     def rules(self) -> Any:
         return SimpleNamespace(rules=self.in_force, source="")
@@ -158,6 +161,13 @@ class FakeRules:
         self.reloads += 1
         if self.failure is not None:
             raise self.failure
+
+    async def readiness(self) -> Mapping[str, Readiness]:
+        return self.engine.readiness()
+
+    @property
+    def warming(self) -> Progress | None:
+        return self.search
 
     async def explain(self, rule: str, symbol: str) -> Explanation:
         return explain(self.engine, rule, symbol)

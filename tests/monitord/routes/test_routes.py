@@ -14,9 +14,11 @@ from monitord.routes.alerts import AlertQuery
 from monitord.routes.openapi import document
 from monitord.routes.route import ApiError
 from monitord.store import HistoryFilter
+from monitord.warmup import Progress
 from rules.errors import Finding, RuleError
 from tests.monitord.gateway.stand import EPOCH, Stand, bearer, standing, token
 from tests.monitord.gateway.test_quotes import batch
+from tests.rules import ticks
 
 
 async def get(stand: Stand, path: str, *, method: str = "GET", **kwargs: Any) -> tuple[int, Any]:
@@ -64,6 +66,22 @@ async def test_the_rules_in_force_are_listed_with_their_formulas() -> None:
         assert (status, body["total"], [listed["id"] for listed in body["rules"]]) == (200, 2, ["r1", "r2"])
         assert body["rules"][0]["legs"] == [{"name": None, "when": "CLOSE > 10", "rearm": None}]
         assert (body["rules"][0]["max_per_day"], body["rules"][0]["cooldown_ms"]) == (3, None)
+
+
+async def test_a_rule_says_how_warm_it_is_and_when_it_will_be_ready() -> None:
+    async with standing() as stand:
+        stand.rules.engine.step(ticks.rules("id: ma, select: all, period: 5m, when: 'C > MA(C,20)'"))
+        stand.rules.in_force = stand.rules.engine.rules.rules
+
+        async def warmth() -> Any:
+            return (await get(stand, "/v1/rules"))[1]["rules"][0]["warmth"]
+
+        assert (await warmth())["state"] == "waiting"
+        stand.rules.engine.step(ticks.batch(ticks.tick("10:00:03", 10.0)))
+        lacks_19 = {"symbols": 1, "ready": 0, "missing": [{"period": "5m", "bars": 19}]}
+        assert await warmth() == {"state": "warming", **lacks_19, "eta_s": 19 * 300.0}
+        stand.rules.search = Progress(50, 100, "the vendor's history", 12.5)
+        assert await warmth() == {"state": "warming", **lacks_19, "eta_s": 12.5}
 
 
 async def test_a_reload_answers_with_what_is_in_force() -> None:

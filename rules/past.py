@@ -1,0 +1,244 @@
+"""`Past`: how bars of before the first tick come into the engine, and how its own bars are read out again.
+
+Bars of a period take the place of all that the engine knows of their symbols on that period up to a time; bars of its
+own behind that time stay. The newest bar of the clock's day is not committed but held as a closed one: a tick of that
+very bar then finds it there, and the next bar commits it as it does any other.
+
+What is still forming (a week, or the minutes of a day that we come late to) is put where ticks will widen it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from feeds.history import COLUMNS, Bars, BarTable
+from feeds.sessions import midnight_ms, unix_ms
+from feeds.tick import BoolArray, FloatArray, IntArray
+from rules.adjuster import Adjuster
+from rules.bars import DAY_MS, FINAL, LONG_PERIODS, OPEN, PeriodBars
+from rules.gaps import NO_GAP
+from rules.graph import END, Graph, Layer
+from rules.joining import OPENING_MS
+from rules.lifecycle import Ledger
+from rules.market import Market
+
+WORDS: Final = {"open": "O", "high": "H", "low": "L", "close": "C", "volume_lots": "V", "amount_cny": "AMO"}
+_SHARED: Final = ("V", "AMO")
+
+
+class Past:
+    """Takes bars in and reads them out. The engine owns it; see there for its one thread."""
+
+    def __init__(self, market: Market, graph: Graph, adjuster: Adjuster) -> None:
+        self._market = market
+        self._graph = graph
+        self._adjuster = adjuster
+
+    def take(self, bars: Bars, rows: IntArray, ledger: Ledger) -> None:
+        """Let these bars be the past of the symbols of `rows`; the market clock has reached their day."""
+        there = bars.counts > 0
+        self._read_exrights(bars, rows[there], bars.as_of[there], ledger)
+        past = _Columns.of(bars, rows, *self._market.exrights.factors_since(rows, bars.as_of))
+        self._begin(bars, past)
+        if bars.period == "1d":
+            self._begin_day(past, bars.until_ms)
+        layer, held = self._graph.layers.get(bars.period), self._market.bars.get(bars.period)
+        if layer is None or held is None:
+            return
+        midnight = self._market.midnight_ms
+        forming = past.last & (past.ends_ms > bars.until_ms) & (past.ends_ms >= midnight)
+        own = self._own(layer, rows[there], after_ms=bars.until_ms)
+        longer = self._is_longer(layer, past, ~forming, own)
+        newest = past.last & ~forming & longer & (held.end_ms.array[past.rows] == 0) & (past.ends_ms >= midnight)
+        self._commit(layer, past, ~forming & ~newest & longer, own)
+        self._hold(held, past, newest)
+        self._show(held, past, past.last & ~forming & ~newest & longer)
+        self._form(held, bars, past, forming)
+
+    def _is_longer(self, layer: Layer, past: _Columns, over: BoolArray, own: _Columns) -> BoolArray:
+        """Tell of each bar whether its symbol's past does not become shorter by them: else what is there stays."""
+        counts = np.bincount(past.rows[over], minlength=self._market.state.n)
+        counts += np.bincount(own.rows, minlength=self._market.state.n)
+        return np.asarray((counts >= layer.rings.counts.array)[past.rows])
+
+    # ── ex-rights ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _read_exrights(self, bars: Bars, rows: IntArray, dates: IntArray, ledger: Ledger) -> None:
+        """Let what is known follow the table up to the date that the bars' prices are of."""
+        exrights = self._market.exrights
+        late = exrights.behind(rows, dates)
+        for date in np.unique(dates[late]):
+            those = rows[late & (dates == date)]
+            found = exrights.catch_up(those, date=int(date), symbols=self._market.universe.symbols)
+            if found is not None:
+                self._adjuster.apply(found, ledger)
+        market = self._market
+        lasts = np.cumsum(bars.counts)[bars.counts > 0] - 1
+        exrights.hear_late(
+            rows, dates=dates, close=bars.close[lasts], prev=market.latest.raw("prev_close")[rows],
+            symbols=market.universe.symbols, instruments=market.instruments, date=market.date,
+        )  # fmt: skip
+
+    def _begin(self, bars: Bars, past: _Columns) -> None:
+        """Let symbols that have never ticked be measured by their last close, and by when it was."""
+        last = past.last
+        rows, ends_ms = past.rows[last], past.ends_ms[last]
+        self._market.exrights.begin(rows, dates=past.as_of[last], close=past.fields["C"][last])
+        sampled_ms = self._market.gaps.bars.sampled_ms.array
+        unseen = self._market.latest.ts_ms.array[rows] == 0
+        seen_ms = np.minimum(ends_ms[unseen], bars.until_ms)
+        sampled_ms[rows[unseen]] = np.maximum(sampled_ms[rows[unseen]], seen_ms)
+
+    def _begin_day(self, past: _Columns, until_ms: int) -> None:
+        """Let the day be known up to `until_ms`, of symbols that have not ticked yet: volume counts on from there."""
+        day, midnight = self._market.day, self._market.midnight_ms
+        if midnight_ms(until_ms) != midnight:
+            return
+        today = past.last & (past.ends_ms >= midnight) & (day.first_ms.array[past.rows] == 0)
+        rows = past.rows[today]
+        day.first_ms.array[rows] = midnight + OPENING_MS
+        for column, word in ((day.volume, "V"), (day.amount, "AMO"), (day.high, "H"), (day.low, "L")):
+            column.array[rows] = past.fields[word][today]
+
+    # ── bars that are over ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _commit(self, layer: Layer, past: _Columns, over: BoolArray, own: _Columns) -> None:
+        """Begin the layer anew with the bars that are over, and behind them with its own of after them."""
+        rows = np.unique(past.rows[over])
+        if not rows.size:
+            return
+        behind = np.isin(own.rows, rows)
+        columns = {**past.fields, END: past.ends_ms.astype(np.float64)}
+        parts = [{word: column[over] for word, column in columns.items()}]
+        later = {**own.fields, END: own.ends_ms.astype(np.float64)}
+        parts.append({word: column[behind] for word, column in later.items()})
+        code = np.searchsorted(rows, np.concatenate([past.rows[over], own.rows[behind]]))
+        order = np.argsort(code, kind="stable")  # a symbol's own bars come behind the others
+        code, at = code[order], rows
+        counts = np.bincount(code, minlength=len(at))
+        depth = int(counts.max(initial=0))
+        place = depth - np.repeat(np.cumsum(counts), counts) + np.arange(len(code))
+        table: dict[str, FloatArray] = {}
+        for word in columns:
+            table[word] = np.full((depth, len(at)), np.nan)
+            table[word][place, code] = np.concatenate([part[word] for part in parts])[order]
+        layer.begin_anew(table, at)
+
+    def _own(self, layer: Layer, rows: IntArray, *, after_ms: int) -> _Columns:
+        """Return the committed bars of these symbols that are kept and end after a time, by symbol."""
+        if not layer.rings.counts.array[rows].any():
+            return _Columns(rows[:0], rows[:0], {word: np.empty(0) for word in WORDS.values()})
+        kept = {word: np.stack(list(ring.rows(rows, ring.depth))) for word, ring in layer.history.items()}
+        with np.errstate(invalid="ignore"):
+            wanted = kept[END] > after_ms  # NaN where there was no bar
+        place, bar = np.nonzero(wanted.T)
+        fields = {word: column[bar, place] for word, column in kept.items() if word != END}
+        return _Columns(rows[place], kept[END][bar, place].astype(np.int64), fields)
+
+    def _hold(self, held: PeriodBars, past: _Columns, newest: BoolArray) -> None:
+        """Put the newest bar of the clock's day where it stands until the next one begins: closed, and for good."""
+        self._lay(held, past, newest)
+        held.closed.array[past.rows[newest]] = FINAL
+
+    def _show(self, held: PeriodBars, past: _Columns, last: BoolArray) -> None:
+        """Let symbols that have no bar of the clock's day yet show their last one, as they do after any night."""
+        rows = past.rows[last]
+        idle = held.end_ms.array[rows] == 0
+        for word, column in held.fields.items():
+            column.array[rows[idle]] = past.fields[word][last][idle]
+
+    # ── bars that go on ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _form(self, held: PeriodBars, bars: Bars, past: _Columns, forming: BoolArray) -> None:
+        """Put forming bars in place, and widen those that ticks have begun by what had been before them."""
+        rows, ends_ms = past.rows[forming], past.ends_ms[forming]
+        own_ms = held.end_ms.array[rows]
+        lots, cny = past.before["V"][forming], past.before["AMO"][forming]
+        if midnight_ms(bars.until_ms) != self._market.midnight_ms:
+            lots, cny = -past.fields["V"][forming], -past.fields["AMO"][forming]
+        fresh = np.zeros(len(forming), np.bool_)
+        fresh[np.flatnonzero(forming)[own_ms == 0]] = True
+        self._lay(held, past, fresh)
+        begun = own_ms == ends_ms
+        places, at = np.flatnonzero(forming)[begun], rows[begun]
+        held.fields["O"].array[at] = past.fields["O"][places]
+        held.fields["H"].array[at] = np.fmax(held.fields["H"].array[at], past.fields["H"][places])
+        held.fields["L"].array[at] = np.fmin(held.fields["L"].array[at], past.fields["L"][places])
+        takes = (own_ms == 0) | begun
+        day = self._market.day
+        for word, start, base, now in (
+            ("V", held.volume_at_start, lots, day.volume),
+            ("AMO", held.amount_at_start, cny, day.amount),
+        ):
+            start.array[rows[takes]] = base[takes]
+            held.fields[word].array[at] = now.array[at] - base[begun]
+        held.partial.array[rows[takes]] = False
+
+    def _lay(self, held: PeriodBars, past: _Columns, those: BoolArray) -> None:
+        rows = past.rows[those]
+        held.end_ms.array[rows] = past.ends_ms[those]
+        held.closed.array[rows] = OPEN
+        held.flat.array[rows] = False
+        held.gap.array[rows], held.away_ms.array[rows] = NO_GAP, -1
+        for word, column in held.fields.items():
+            column.array[rows] = past.fields[word][those]
+
+    # ── reading out ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def bars(self, period: str, date: int, *, over: bool = False) -> BarTable | None:
+        """Return our own closed bars of a trade date (yyyymmdd), at its prices; None if the period is not made.
+
+        over: the date is over, and so is every bar of it.
+        """
+        layer, held = self._graph.layers.get(period), self._market.bars.get(period)
+        if layer is None or held is None or period in LONG_PERIODS:
+            return None
+        own = self._own(layer, np.arange(self._market.state.n), after_ms=0)
+        closed = np.flatnonzero((held.end_ms.array > 0) & (over | (held.closed.array != OPEN)))
+        fields = {word: np.concatenate([own.fields[word], held.fields[word].array[closed]]) for word in WORDS.values()}
+        ends_ms = np.concatenate([own.ends_ms, held.end_ms.array[closed]])
+        code = np.concatenate([own.rows, closed])
+        begins_ms = unix_ms(date)
+        that_day = np.flatnonzero((ends_ms >= begins_ms) & (ends_ms < begins_ms + DAY_MS) & ~np.isnan(fields["C"]))
+        order = that_day[np.lexsort((ends_ms[that_day], code[that_day]))]
+        columns = {name: fields[WORDS[name]][order] for name in COLUMNS}
+        symbols = self._market.universe.symbols
+        as_of = np.zeros(len(symbols), np.int64)
+        return BarTable(period, symbols, code[order], ends_ms[order], **columns, as_of=as_of)
+
+    def factors(self, date: int) -> Mapping[str, tuple[float, float]]:
+        """Return what the past of symbols was multiplied by on a date, prices and volumes; of those alone that were."""
+        price, shares = self._market.exrights.factors_on(date)
+        symbols = self._market.universe.symbols
+        moved = np.flatnonzero((price != 1) | (shares != 1))
+        return {symbols[row]: (float(price[row]), float(shares[row])) for row in moved}
+
+
+class _Columns:
+    """Bars, one behind the other, with the row of each one's symbol.
+
+    fields: by the graph's word, at the prices that the engine has now. last: the newest bar of its symbol.
+    """
+
+    __slots__ = ("as_of", "before", "ends_ms", "fields", "last", "rows")
+
+    def __init__(self, rows: IntArray, ends_ms: IntArray, fields: Mapping[str, FloatArray]) -> None:
+        self.rows = rows
+        self.ends_ms = ends_ms
+        self.fields = dict(fields)
+        self.last: BoolArray = np.append(rows[1:] != rows[:-1], True)[: len(rows)]
+        self.as_of = np.zeros(len(rows), np.int64)
+        self.before: dict[str, FloatArray] = {}
+
+    @classmethod
+    def of(cls, bars: Bars, rows: IntArray, price: FloatArray, shares: FloatArray) -> _Columns:
+        code = np.repeat(np.arange(len(rows)), bars.counts)
+        fields = {word: getattr(bars, name) * price[code] for name, word in WORDS.items() if word not in _SHARED}
+        fields["V"], fields["AMO"] = bars.volume_lots * shares[code], bars.amount_cny.copy()
+        past = cls(rows[code], bars.ends_ms, fields)
+        past.as_of = bars.as_of[code]
+        past.before = {"V": (bars.before_lots * shares)[code], "AMO": bars.before_cny[code]}
+        return past
