@@ -63,12 +63,12 @@ MEANT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SHORTHANDS)
+@pytest.mark.parametrize("name", sorted(SHORTHANDS))
 def test_a_shorthand_is_read_as_what_it_stands_for(name: str) -> None:
     assert meaning(f"{name}({ARGUMENTS[name]})>0") == meaning(f"{MEANT[name]}>0")
 
 
-@pytest.mark.parametrize("name", SHORTHANDS)
+@pytest.mark.parametrize("name", sorted(SHORTHANDS))
 def test_a_shorthand_with_too_few_arguments_says_what_it_is(name: str) -> None:
     with pytest.raises(RuleFileError) as error:
         checked(f"{name}()>0")
@@ -76,7 +76,7 @@ def test_a_shorthand_with_too_few_arguments_says_what_it_is(name: str) -> None:
     assert finding.hint == f"{SHORTHANDS[name].written} is {SHORTHANDS[name].meant}"
 
 
-@pytest.mark.parametrize("name", [*UNAVAILABLE, *ELSEWHERE, *FUTURE])
+@pytest.mark.parametrize("name", sorted([*UNAVAILABLE, *ELSEWHERE, *FUTURE]))
 def test_what_a_chart_has_and_a_rule_has_not_is_refused_with_a_way_out(name: str) -> None:
     for text in (f"{name}(C,1)>0", f"{name}('60')>0", f"{name}>0", f"A:IF(C>O,C,{name});A>0"):
         with pytest.raises(RuleFileError) as error:
