@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import structlog
-
 if TYPE_CHECKING:
     from config.settings import Settings
     from feeds.tick import TickBatch
@@ -34,8 +32,6 @@ CHECKS: Final = {
     "clock": "monitord.checks.clock",
 }
 """Name in the report → module, in the order they run. The configuration is read before all of them."""
-
-log = structlog.get_logger(__name__)
 
 
 class Verdict(StrEnum):
@@ -92,6 +88,9 @@ async def in_thread(work: Callable[[], _Answer]) -> _Answer:
         try:
             answer = work()
         except BaseException as raised:  # the top of a thread: handed to who waits
+            import structlog  # here, because it is slow and `monitord --help` comes by
+
+            log = structlog.get_logger(__name__)
             log.debug("check_failed", why=repr(raised))
             error = raised
         with suppress(RuntimeError):  # the loop is closed: the deadline has passed long ago
