@@ -25,7 +25,6 @@ from feeds.feed import Feed
 from feeds.history import Bars
 from feeds.history import check as check_bars
 from feeds.inputs import Control, ControlKind, FeedInput, Heartbeat, Input, Mark, MarkKind
-from feeds.instruments import Instrument, encode_table
 from feeds.journal import Journal
 from feeds.sessions import date_text
 from feeds.tick import CORE, TickBatch
@@ -36,15 +35,15 @@ from monitord.inputlog import InputLog
 from monitord.keeping import Keeping
 from monitord.pastsearch import PastSearch
 from monitord.positions import Listed, PositionSources
+from monitord.today import InstrumentSource, Today
 from monitord.warmup import Progress, Warmup
 from rules.alert import Alert
 from rules.engine import CHECKPOINT_VERSION, Engine
 from rules.errors import RuleError
 from rules.explain import Explanation, explain
 from rules.needs import Readiness
-from rules.positions import NO_POSITIONS, Position
+from rules.positions import Position
 from rules.rule import RuleSet
-from rules.sectors import merge
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -62,14 +61,11 @@ DOUBTS_AT_ONCE: Final = 20
 """Ex-rights days not believed that are logged of one input."""
 
 
-class InstrumentSource(Protocol):
+class StartingSource(InstrumentSource, Protocol):
     """Where the pipeline has the instruments from (`Reference`); without one it asks its feed."""
 
     async def start(self) -> None:
         """Learn what there is, behind the opening of the feed and before its first tick."""
-
-    async def instruments(self) -> Sequence[Instrument]:
-        """Return the instruments as they are known now."""
 
 
 class Outbox(Protocol):
@@ -116,7 +112,7 @@ class Pipeline:
         positions: PositionSources | None = None,
         load_sectors: Callable[[], Mapping[str, Sequence[str]]] = dict,
         load_exrights: Callable[[], str] = lambda: NO_EXRIGHTS,
-        reference: InstrumentSource | None = None,
+        reference: StartingSource | None = None,
         on_alerts: Callable[[Sequence[Alert]], None],
         on_ticks: Callable[[TickBatch], None] = lambda batch: None,
         on_step: Callable[[Outcome], None] = lambda outcome: None,
@@ -130,12 +126,11 @@ class Pipeline:
         self._journal, self._log = journal, InputLog(journal)
         self._store = store
         self._checkpoints = checkpoints
-        self._load_rules = load_rules
-        self._positions = positions
-        self._load_sectors = load_sectors
-        self._load_exrights = load_exrights
         self._reference = reference
-        self._of_feed: Sequence[Instrument] = ()
+        self._today = Today(
+            reference or feed, load_rules=load_rules, positions=positions, load_sectors=load_sectors,
+            load_exrights=load_exrights,
+        )  # fmt: skip
         self._on_alerts = on_alerts
         self._on_ticks = on_ticks
         self._on_step = on_step
@@ -185,7 +180,7 @@ class Pipeline:
 
         Raises FeedError, RuleFileError (today's rules are unusable), StoreError or EngineError.
         """
-        rules = await asyncio.to_thread(self._load_rules)
+        rules = await self._today.rules()
         source = self._feed.source_id
         await self.in_engine(self._restore)
         stored = await self._store.offset(source_id=source)
@@ -259,10 +254,8 @@ class Pipeline:
         await self.in_engine(lambda: self._engine.raise_episodes(counts))
         if self._reference is not None:
             await self._reference.start()
-        self._of_feed = await (self._reference or self._feed).instruments()
-        await self._take_over(ControlKind.INSTRUMENTS, await self._instruments())
-        await self._take_over(ControlKind.EXRIGHTS, await asyncio.to_thread(self._load_exrights))
-        await self._take_over(ControlKind.POSITIONS, await self._position_source())
+        await self._today.learn()
+        await self._take_over(*await self._today.market(), await self._today.held())
         if rules.source != self._engine.rules.source:
             await self._control(Control(ControlKind.RULES, rules.source))
         if not self._feed.has_offsets and self._engine.market.clock_ms:
@@ -282,9 +275,9 @@ class Pipeline:
         async for given in self._feed:
             async with self.turn:
                 if not self._settled and given.offset > self._settled_at:
-                    await self._settle(await asyncio.to_thread(self._load_rules))
+                    await self._settle(await self._today.rules())
                 if self._past is not None and self._settled and isinstance(given.value, TickBatch):
-                    await self._past.meet(given.value, known=self._of_feed)
+                    await self._past.meet(given.value, known=self._today.instruments)
                 await self._take(given)
 
     async def run_checkpoints(self) -> None:
@@ -335,14 +328,10 @@ class Pipeline:
 
         Raises RuleError, OSError, UnicodeDecodeError or StoreError, and changes nothing, if any of them is bad.
         """
-        rules = await asyncio.to_thread(self._load_rules)
+        rules = await self._today.rules()
         await self.caught_up.wait()
         async with self.turn:
-            instruments, held = await self._instruments(), await self._position_source()
-            exrights = await asyncio.to_thread(self._load_exrights)
-            await self._take_over(ControlKind.INSTRUMENTS, instruments)
-            await self._take_over(ControlKind.EXRIGHTS, exrights)
-            await self._take_over(ControlKind.POSITIONS, held)
+            await self._take_over(*await self._today.market(), await self._today.held())
             if rules.source != self._engine.rules.source:
                 await self._control(Control(ControlKind.RULES, rules.source))
         if self._past is not None:
@@ -356,44 +345,33 @@ class Pipeline:
         """
         await self.caught_up.wait()
         async with self.turn:
-            self._of_feed = await (self._reference or self._feed).instruments()
-            instruments = await self._instruments()
-            exrights = await asyncio.to_thread(self._load_exrights)
-            await self._take_over(ControlKind.INSTRUMENTS, instruments)
-            await self._take_over(ControlKind.EXRIGHTS, exrights)
-        log.info("instruments_taken", instruments=len(self._of_feed))
+            await self._today.learn()
+            await self._take_over(*await self._today.market())
+        log.info("instruments_taken", instruments=len(self._today.instruments))
 
     async def positions(self) -> Sequence[Listed]:
         """Return the positions of files and API as they are now; raises as `PositionSources.source` does."""
-        return () if self._positions is None else await self._positions.listing()
+        return await self._today.positions()
 
     async def hold(self, held: Sequence[Position]) -> None:
         """Keep these positions as the API's and let them take effect; raises as `PositionSources.replace` does."""
-        if self._positions is None:
-            raise RuleError("this daemon keeps no positions")
         await self.caught_up.wait()
         async with self.turn:
-            await self._positions.replace(held)
-            await self._take_over(ControlKind.POSITIONS, await self._positions.source())
+            await self._today.hold(held)
+            await self._take_over(await self._today.held())
         log.info("positions_taken", positions=len(held))
 
-    async def _position_source(self) -> str:
-        return NO_POSITIONS if self._positions is None else await self._positions.source()
-
-    async def _instruments(self) -> str:
-        sectors = await asyncio.to_thread(self._load_sectors)
-        return encode_table(merge(self._of_feed, sectors))
-
-    async def _take_over(self, kind: ControlKind, text: str) -> None:
-        """Journal a control record and let it take effect, if it says something new."""
+    async def _take_over(self, *controls: Control) -> None:
+        """Journal each control record that says something new, and let it take effect."""
         market = self._engine.market
-        known = {
-            ControlKind.INSTRUMENTS: market.instruments_source,
-            ControlKind.EXRIGHTS: market.exrights.source,
-            ControlKind.POSITIONS: market.books.source,
-        }
-        if text != known[kind]:
-            await self._control(Control(kind, text))
+        for control in controls:
+            known = {
+                ControlKind.INSTRUMENTS: market.instruments_source,
+                ControlKind.EXRIGHTS: market.exrights.source,
+                ControlKind.POSITIONS: market.books.source,
+            }
+            if control.text != known[control.kind]:
+                await self._control(control)
 
     def rules(self) -> RuleSet:
         """Return the rules in force."""
