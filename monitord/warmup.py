@@ -36,6 +36,7 @@ from rules.assembly import (
     whole_dates,
 )
 from rules.bars import LONG_PERIODS, PERIOD_MINUTES, minute_at, minute_end_ms
+from rules.errors import RuleError
 from rules.needs import Lack
 
 CHUNK: Final = 1000
@@ -97,14 +98,23 @@ class Warmup:
     async def near(self, lacks: Sequence[Lack], now_ms: int) -> AsyncIterator[Bars]:
         """Yield what cache and files have of what is lacking, some symbols at a time; now_ms: of the ticks to come."""
         shelf = await asyncio.to_thread(self._shelf)
+        if shelf is None:
+            return
         for lack in with_days(lacks):
             self.progress = Progress(0, len(lack.symbols), f"cache and files, {lack.period}")
             for bars in await asyncio.to_thread(_listed, shelf, lack, now_ms):
                 yield bars
         self.progress = None
 
-    def _shelf(self) -> Shelf:
-        table = ExRightTable() if self._exrights is None else decode_exrights(self._exrights())
+    def _shelf(self) -> Shelf | None:
+        """Return what is at hand; None where ex-rights days cannot be read: without them old prices would be wrong."""
+        table = ExRightTable()
+        try:
+            if self._exrights is not None:
+                table = decode_exrights(self._exrights())
+        except (FeedError, RuleError, OSError, UnicodeDecodeError) as error:
+            log.error("history_exrights_unusable", why=str(error), hint="mend the file and reload")
+            return None
         files: dict[str, BarTable] = {}
         try:
             files = read_files(self._files())

@@ -14,13 +14,12 @@
 #define FOR_EACH_PROCESSOR
 #endif
 
-/* Columns by their place in the lists that are given, and the size of an element of each. */
+/* Columns by their place in the lists that are given, and what each holds: q int64, d double, h int16, B bytes. */
 enum { TS_MS, LAST, HIGH, LOW, VOLUME, AMOUNT, STATUS, TICK_COLUMNS };
 enum { FIRST_MS, DAY_HIGH, DAY_LOW, DAY_COLUMNS };
 enum { SAMPLED_MS, BROKEN, TRAIL_COLUMNS };
 enum { END_MS, CLOSED, FLAT, BAR_HIGH, BAR_LOW, BAR_CLOSE, BAR_VOLUME, BAR_AMOUNT, VOLUME_AT_START, AMOUNT_AT_START, BAR_COLUMNS };
-static const char TICK_SIZES[] = {8, 8, 8, 8, 8, 8, 2}, DAY_SIZES[] = {8, 8, 8}, TRAIL_SIZES[] = {8, 1},
-                  BAR_SIZES[] = {8, 1, 1, 8, 8, 8, 8, 8, 8, 8};
+static const char TICK_KINDS[] = "qdddddh", DAY_KINDS[] = "qdd", TRAIL_KINDS[] = "qB", BAR_KINDS[] = "qBBddddddd";
 enum { MOST_PERIODS = 8 };
 
 typedef struct {
@@ -145,9 +144,21 @@ take_all(Market *m)
 
 /* ── what Python calls ───────────────────────────────────────────────────────────────────────────────────────── */
 
-/* Hold a list of columns of n elements of these sizes; 0 with an exception set if they are not. */
+/* Tell whether a column holds elements of a kind, in this machine's order of bytes. */
 static int
-hold(PyObject *given, const char *sizes, Py_ssize_t count, int is_written, Py_ssize_t n, Columns *columns)
+is_of(const Py_buffer *view, char kind)
+{
+    char format = view->format[1] ? 0 : view->format[0];
+    if (kind == 'q')
+        return view->itemsize == 8 && (format == 'q' || format == 'l');
+    if (kind == 'B')
+        return format == 'B' || format == 'b' || format == '?';
+    return format == kind;
+}
+
+/* Hold a list of columns of n elements of these kinds; 0 with an exception set if they are not. */
+static int
+hold(PyObject *given, const char *kinds, Py_ssize_t count, int is_written, Py_ssize_t n, Columns *columns)
 {
     if (!PyList_Check(given) || PyList_GET_SIZE(given) != count) {
         PyErr_Format(PyExc_TypeError, "a list of %zd columns is needed", count);
@@ -155,10 +166,10 @@ hold(PyObject *given, const char *sizes, Py_ssize_t count, int is_written, Py_ss
     }
     for (Py_ssize_t i = 0; i < count; i++, columns->held++) {
         Py_buffer *view = &columns->views[i];
-        if (PyObject_GetBuffer(PyList_GET_ITEM(given, i), view, PyBUF_ND | (is_written ? PyBUF_WRITABLE : 0)) < 0)
+        if (PyObject_GetBuffer(PyList_GET_ITEM(given, i), view, PyBUF_ND | PyBUF_FORMAT | (is_written ? PyBUF_WRITABLE : 0)) < 0)
             return 0;
-        if (view->ndim != 1 || view->itemsize != sizes[i] || view->shape[0] != n) {
-            PyErr_Format(PyExc_ValueError, "column %zd is not %zd elements of %d bytes", i, n, sizes[i]);
+        if (view->ndim != 1 || !is_of(view, kinds[i]) || view->shape[0] != n) {
+            PyErr_Format(PyExc_ValueError, "column %zd is not %zd elements of kind %c", i, n, kinds[i]);
             columns->held++;
             return 0;
         }
@@ -187,7 +198,7 @@ hold_bars(PyObject *given, Market *m)
         if (!PyArg_ParseTuple(PyList_GET_ITEM(given, m->periods), "OL", &columns, &end_ms))
             return 0;
         m->ends_ms[m->periods] = end_ms;
-        if (!hold(columns, BAR_SIZES, BAR_COLUMNS, 1, m->n, &m->bars[m->periods])) {
+        if (!hold(columns, BAR_KINDS, BAR_COLUMNS, 1, m->n, &m->bars[m->periods])) {
             release(&m->bars[m->periods]);
             return 0;
         }
@@ -218,12 +229,12 @@ take(PyObject *module, PyObject *args)
         return NULL;
     m.since_ms = since_ms;
     PyObject *result = NULL;
-    if (!hold(ticks, TICK_SIZES, TICK_COLUMNS, 0, m.n, &m.ticks)) {
+    if (!hold(ticks, TICK_KINDS, TICK_COLUMNS, 0, m.n, &m.ticks)) {
         PyErr_Clear(); /* a batch of another layout is nothing ordinary */
         result = PyBool_FromLong(0);
     }
-    else if (hold(day, DAY_SIZES, DAY_COLUMNS, 0, m.n, &m.day) &&
-        (is_empty(trail) || hold(trail, TRAIL_SIZES, TRAIL_COLUMNS, 1, m.n, &m.trail)) && hold_bars(periods, &m)) {
+    else if (hold(day, DAY_KINDS, DAY_COLUMNS, 0, m.n, &m.day) &&
+        (is_empty(trail) || hold(trail, TRAIL_KINDS, TRAIL_COLUMNS, 1, m.n, &m.trail)) && hold_bars(periods, &m)) {
         int yes = is_ordinary(&m);
         if (yes)
             take_all(&m);

@@ -101,7 +101,7 @@ class Past:
         rows = past.rows[today]
         day.first_ms.array[rows] = midnight + OPENING_MS
         for column, word in ((day.volume, "V"), (day.amount, "AMO"), (day.high, "H"), (day.low, "L")):
-            column.array[rows] = past.fields[word][today]
+            column.mine()[rows] = past.fields[word][today]
 
     # ── bars that are over ────────────────────────────────────────────────────────────────────────────────────────
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import groupby
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from rules.tape import Tape, share_out
 
 _Part: TypeAlias = Node | tuple[Node, ...]
 """A node that is called, or those of a tape."""
+
+MOST_STEPS: Final = 4096
+"""Of one tape: a step names its columns by int16, and brings six of them at most."""
 
 
 class Plan:
@@ -91,7 +94,9 @@ def _parts(nodes: Sequence[Node], results: frozenset[Node]) -> list[_Part]:
     parts: list[_Part] = [node for node in nodes if _stands(node) and node in read]
     for is_called, some in groupby((node for node in nodes if not _stands(node)), called.__contains__):
         together = tuple(some)
-        parts += together if is_called else (together,)
+        parts += (
+            together if is_called else (together[at : at + MOST_STEPS] for at in range(0, len(together), MOST_STEPS))
+        )
     return parts
 
 

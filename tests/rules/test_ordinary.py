@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from feeds.tick import CORE, TickBatch
 from rules import ordinary
+from rules.assembly import longer, to_bars
 from rules.engine import Engine
 from tests.rules.ticks import ms, rules
 
@@ -139,3 +140,24 @@ def test_columns_that_do_not_fit_are_refused(place: int) -> None:
     ticks = [np.zeros(3, np.int64), *[np.zeros(3)] * 5, np.zeros(3, np.int16)]
     with pytest.raises((ValueError, TypeError)):
         ordinary.COMPILED.take(3, 0, ticks, *lists)
+
+
+def test_columns_of_another_kind_are_taken_in_steps() -> None:
+    engine, other = warm(), warm()
+    engine.step(whole("09:30:06", high=np.full(len(SYMBOLS), 11), volume_lots=np.full(len(SYMBOLS), 4)))
+    other.step(whole("09:30:06", high=np.full(len(SYMBOLS), 11.0), volume_lots=np.full(len(SYMBOLS), 4.0)))
+    for field in ("H", "V"):
+        ours, theirs = (one.market.bars["1m"].fields[field].array.tolist() for one in (engine, other))
+        assert ours == theirs
+
+
+def test_bars_of_the_past_may_come_behind_an_ordinary_batch() -> None:
+    engine = Engine()
+    engine.step(rules(RULES[0], "id: day, select: all, period: 1d, when: 'C > MA(C,3)'"))
+    for clock in ("09:30:00", "09:30:03", "09:31:00", "09:31:03", "09:31:06"):
+        engine.step(whole(clock))
+    assert not engine.market.day.volume.array.flags.writeable, "the day shows the batch's column"
+    own = engine.bars("1m", engine.market.date).of(SYMBOLS)
+    day = longer(own, "1d")
+    engine.step(to_bars(day, until_ms=int(own.ends_ms.max()), day=day))
+    assert engine.market.day.volume.array.tolist() == [10.0] * len(SYMBOLS)

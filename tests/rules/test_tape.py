@@ -9,11 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rules import plan
+from rules.engine import Engine
 from rules.functions import columns
 from rules.graph import Graph
 from rules.language.parser import parse
 from rules.node import ALL, Bits, Node, Truth
 from rules.state import StateTable
+from tests.rules.ticks import batch, rules, tick
 from tests.rules.w1 import CONDITIONS, INDICATORS, Columns, walk
 
 pytestmark = pytest.mark.skipif(columns.COMPILED is None, reason="there was no compiler at installation")
@@ -149,3 +152,18 @@ def test_a_tape_writes_to_nothing_read_only() -> None:
         columns.COMPILED.play(
             np.array([0, 0, 1, 0, 0, 0, 0, 0], np.int16).tobytes(), bytes(8), [], [np.ones(9), fixed], 9, None
         )
+
+
+def test_a_rule_set_of_any_size_goes_on_tapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"id: r{i}, select: all, on_start: fire, when: 'PCT > {i / 10} AND LAST > {i}'" for i in range(40)]
+    told = []
+    for most in (4096, 7):
+        monkeypatch.setattr(plan, "MOST_STEPS", most)
+        engine = Engine()
+        engine.step(rules(*texts))
+        events = engine.step(
+            batch(*(tick("09:30:03", symbol=one, last=11.0, prev_close=10.0) for one in ("600000.SH", "600001.SH")))
+        )
+        told.append([event.to_json() for event in events])
+    assert told[0] == told[1]
+    assert len(told[0]) == 2 * 11, "PCT is 10, and LAST is above 0 to 10"
