@@ -396,7 +396,7 @@ class XtFeed:
 
     def _begin_attempt(self, *, reconnect: bool) -> None:
         standing, licence, timeout_s = self._standing, self._new_licence(), self._watch.attempt_timeout_s
-        log.info("xt_reconnecting" if reconnect else "xt_resubscribing", attempt=licence.epoch)
+        log.info("xt_attempt", reconnect=reconnect, attempt=licence.epoch)
         self._begin(
             lambda: self._link.establish(standing, licence, reconnect=reconnect),
             lambda future: self._on_attempted(future, licence, timeout_s),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from monitord.routes.route import ApiError, Ask, Route
+from rules.slots import SLOT_LAYER, SLOT_MS
 from rules.bars import PERIOD_MINUTES
 from rules.errors import RuleError, RuleFileError
 
@@ -56,6 +57,8 @@ class Warmth(BaseModel):
 
 
 def _trading_s(missing: Missing) -> float:
+    if missing.period == SLOT_LAYER:
+        return missing.bars * SLOT_MS / 1000
     days = {"1w": 5, "1mon": 21}.get(missing.period, 1)
     return float(missing.bars * PERIOD_MINUTES[missing.period] * 60 * days)
 

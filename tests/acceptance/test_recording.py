@@ -31,7 +31,7 @@ groups:
 - name: mine
   rules:
   - {id: over, select: all, when: "PCT > 1", rearm: "PCT < 1", freq: always}
-  - {id: crossing, select: all, when: "CROSS(MA(C,5), MA(C,10))", freq: always}
+  - {id: crossing, select: all, period: 1m, when: "CROSS(MA(C,5), MA(C,10))", freq: always}
   - {id: high, select: all, when: "LAST >= LIMITUP", freq: always, on_start: fire}
 """
 

@@ -16,7 +16,7 @@ def run(*, quick: bool) -> Report:
     rings = sum(size for name, size in period.items() if name.endswith(f"/ring{WINDOW}"))
     n = len(market.symbols)
     state = sum(period.values()) - rings
-    assert rings == 6 * WINDOW * 8 * n, "the rings of the six bar fields"
+    assert rings == 7 * WINDOW * 8 * n, "the rings of the six bar fields, and of when each bar ended"
     lines = [
         Line("state of W1 per symbol and period", state / n, "bytes", most=1024),
         Line(f"rings of {WINDOW} bars per symbol and period", rings / n, "bytes"),

@@ -193,7 +193,7 @@ def test_a_recording_with_marks_is_not_judged(tmp_path: Path) -> None:
 
 def test_heartbeats_are_played_and_control_rows_passed_over(tmp_path: Path) -> None:
     columns = rows((A, TEN), (None, TEN + 1), (None, TEN + 2), (A, TEN + 3))
-    columns |= {"kind": ["tick", "heartbeat", "control", None], "text": [None, None, "[]", None]}
+    columns |= {"kind": ["tick", "heartbeat", "control", None], "text": [None, None, '["rules", "{}"]', None]}
     played = list(recording.inputs([write(tmp_path / "s.parquet", columns)]))
     assert shape(played) == [[(A, TEN)], Heartbeat(TEN + 1), [(A, TEN + 3)]]
     assert [one.offset for one in played] == [0, 1, 2]

@@ -90,7 +90,7 @@ async def test_what_the_feed_knows_is_journaled_once_and_in_force(tmp_path: Path
     await stand.pipeline.renew_instruments()
     assert len(stand.records()) == 2, "what is not new is no record"
     stand.feed.known = (replace(BANK, name="XD浦发银"),)
-    stand.feed.dates = (DAY - 1, DAY, DAY + 2)
+    stand.feed.dates = (20230131, DAY, DAY + 2)
     assert await stand.reference.refresh()
     await stand.pipeline.renew_instruments()
     assert stand.records()[2:] == [ControlKind.INSTRUMENTS, ControlKind.EXRIGHTS]

@@ -41,7 +41,7 @@ async def following(stand: Stand, folder: Path) -> AsyncIterator[asyncio.Queue[s
     (folder / "main.mjs").write_text(MAIN)
     program = await asyncio.create_subprocess_exec(
         node(), "--experimental-websocket", str(folder / "main.mjs"), stand.gateway.address,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     assert program.stdout is not None
     ids: asyncio.Queue[str] = asyncio.Queue()
