@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
-from notifiers.apprise import REFUSED
+from notifiers.apprise import REFUSED, _guard
+from notifiers.egress import EgressRefused
 from notifiers.errors import DeliveryError
 from notifiers.notifier import Bundle, BundleKind, Notification, Verdict, build_notifier
 from notifiers.tdx import listed, signed
@@ -173,3 +175,14 @@ async def test_apprise_posts_title_and_text_and_no_attempt_begins_while_one_last
         assert (await notifier.send(note())).verdict is Verdict.RETRY
         assert "still lasts" in (await notifier.send(note())).text
         assert len(connections) == 1
+
+
+def test_apprise_over_udp_is_judged_as_over_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("apprise")
+    build_notifier("apprise", name="x", url="json://example.com")
+    monkeypatch.setattr(_guard, "allow", ())
+    with socket.socket(type=socket.SOCK_DGRAM) as udp:
+        with pytest.raises(EgressRefused):
+            udp.sendto(b"x", ("127.0.0.1", 9))
+        with pytest.raises(EgressRefused):
+            udp.sendmsg([b"x"], [], 0, ("127.0.0.1", 9))
