@@ -450,7 +450,7 @@ async def test_a_receiver_that_refuses_all_is_not_asked_about_each_alert(
     stream.add(*(alert(n) for n in range(500)))
     delivery = delivery_of(bot, stream, store.deliveries, grouped())
     await run_for(delivery, wall, H)
-    assert len(bot.posts) < 20
+    assert len(bot.posts) < 64  # halves are tried in batches, so several levels go by before three alerts are refused
     assert delivery.state.status(wall.ms) is ReceiverStatus.MISCONFIGURED
     assert set(await states(store)) == {"dead"}
 
