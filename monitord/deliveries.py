@@ -34,6 +34,7 @@ _PLACE: Final = (
 )
 """A bundle comes where the first of its alerts would."""
 _REVIVE: Final = "UPDATE deliveries SET state = 'pending', due_ms = ?, since_ms = ?, reason = NULL, failures = 0"
+_IN_BUNDLE: Final = "UPDATE deliveries SET bucket = NULL, bundle = ? WHERE id = ?"
 _LISTED: Final = (
     "id, receiver, alert_id, state, failures, (SELECT count(*) FROM attempts WHERE delivery_id = deliveries.id), "
     "due_ms, reason, created_ms, route, kind, bundle"
@@ -215,30 +216,31 @@ class Deliveries:
         """
         if (state is DeliveryState.PENDING) != (due_ms is not None):
             raise StoreError(f"delivery {delivery_id}: due_ms belongs to a pending delivery, and to no other")
-        text = _shortened(attempt.text)
-        reason = text if state is DeliveryState.DEAD else None
+        await self._run(lambda db: _settle(db, delivery_id, attempt, state=state, due_ms=due_ms))
 
-        def record(db: sqlite3.Connection) -> None:
-            changed = db.execute(
-                "UPDATE deliveries SET state = ?, due_ms = ?, reason = ?, failures = failures + ? WHERE id = ?",
-                (str(state), due_ms, reason, int(state is DeliveryState.PENDING), delivery_id),
-            ).rowcount
-            if not changed:
-                raise StoreError(f"there is no delivery {delivery_id}")
-            if state is not DeliveryState.PENDING:
-                db.execute(
-                    "UPDATE deliveries SET state = ?, due_ms = NULL, reason = ? WHERE bundle = ? AND state = 'pending'",
-                    (str(state), reason, delivery_id),
-                )
-            db.execute(
-                "INSERT INTO attempts SELECT ?, count(*) + 1, ?, ?, ?, ?, ? FROM attempts WHERE delivery_id = ?",
-                (
-                    delivery_id, attempt.at_ms, attempt.latency_ms, str(attempt.verdict), attempt.code, text,
-                    delivery_id,
-                ),
-            )  # fmt: skip
+    async def divide(self, bundle_id: int, attempt: Attempt) -> Sequence[int]:
+        """Append the attempt and make the bundle dead; its alerts become two bundles, due at once: return their ids.
 
-        await self._run(record)
+        A bundle of one alert alone, which only this makes, dies with it; then there are no ids. One alone stays in a
+        bundle so that no digest takes it in again. Raises StoreError for an unknown id.
+        """
+        now_ms = self._clock_ms()
+
+        def divide(db: sqlite3.Connection) -> list[int]:
+            chosen = db.execute(
+                "SELECT id, alert_id FROM deliveries WHERE bundle = ? AND state = 'pending' ORDER BY id", (bundle_id,)
+            ).fetchall()
+            ids: list[int] = []
+            if len(chosen) > 1:
+                sql = "SELECT receiver, kind FROM deliveries WHERE id = ?"
+                receiver, kind = db.execute(sql, (bundle_id,)).fetchone()
+                middle = len(chosen) // 2
+                for half in (chosen[:middle], chosen[middle:]):
+                    ids.append(_new_bundle(db, receiver, half, BundleKind(kind), now_ms))
+            _settle(db, bundle_id, attempt, state=DeliveryState.DEAD)
+            return ids
+
+        return await self._run(divide)
 
     async def replay(self, receiver: str, delivery_ids: Sequence[int] | None = None) -> int:
         """Make dead letters (these, or all of the receiver's) pending again, due at once, no failures; count them."""
@@ -358,6 +360,29 @@ class Deliveries:
         return await self._run(lambda db: db.execute(sql, values).fetchall())
 
 
+def _settle(
+    db: sqlite3.Connection, delivery_id: int, attempt: Attempt, *, state: DeliveryState, due_ms: int | None = None
+) -> None:
+    """Append the attempt and set the new state, of a bundle's alerts too; raises StoreError for an unknown id."""
+    text = _shortened(attempt.text)
+    reason = text if state is DeliveryState.DEAD else None
+    changed = db.execute(
+        "UPDATE deliveries SET state = ?, due_ms = ?, reason = ?, failures = failures + ? WHERE id = ?",
+        (str(state), due_ms, reason, int(state is DeliveryState.PENDING), delivery_id),
+    ).rowcount
+    if not changed:
+        raise StoreError(f"there is no delivery {delivery_id}")
+    if state is not DeliveryState.PENDING:
+        db.execute(
+            "UPDATE deliveries SET state = ?, due_ms = NULL, reason = ? WHERE bundle = ? AND state = 'pending'",
+            (str(state), reason, delivery_id),
+        )
+    db.execute(
+        "INSERT INTO attempts SELECT ?, count(*) + 1, ?, ?, ?, ?, ? FROM attempts WHERE delivery_id = ?",
+        (delivery_id, attempt.at_ms, attempt.latency_ms, str(attempt.verdict), attempt.code, text, delivery_id),
+    )
+
+
 def _record(db: sqlite3.Connection, receiver: str, arrival: Arrival, now_ms: int) -> int:
     """Record one arrival; return 1, or 0 where it is known."""
     bucket, state, due_ms = arrival.bucket, DeliveryState.PENDING, now_ms
@@ -400,10 +425,16 @@ def _bundle(
     """Make one delivery of these (id, alert id); return its id: of one alone its own, None of none."""
     if not chosen:
         return None
-    mark = "UPDATE deliveries SET bucket = NULL, bundle = ? WHERE id = ?"
     if len(chosen) == 1:
-        db.execute(mark, (None, chosen[0][0]))
+        db.execute(_IN_BUNDLE, (None, chosen[0][0]))
         return chosen[0][0]
+    return _new_bundle(db, receiver, chosen, kind, now_ms)
+
+
+def _new_bundle(
+    db: sqlite3.Connection, receiver: str, chosen: Sequence[tuple[int, str]], kind: BundleKind, now_ms: int
+) -> int:
+    """Make a bundle of these (id, alert id), due at once, also of one alone; return its id."""
     ids = [alert_id for _, alert_id in chosen]
     bundle_id = f"bu_{identity(*ids)}"
     db.execute(
@@ -415,7 +446,7 @@ def _bundle(
     (delivery_id,) = db.execute(
         "SELECT id FROM deliveries WHERE receiver = ? AND alert_id = ?", (receiver, bundle_id)
     ).fetchone()
-    db.executemany(mark, ((delivery_id, one) for one, _ in chosen))
+    db.executemany(_IN_BUNDLE, ((delivery_id, one) for one, _ in chosen))
     return int(delivery_id)
 
 

@@ -17,6 +17,8 @@ from notifiers.notifier import Outcome, Verdict
 from notifiers.retry import RETRY_AFTER_LIMIT_S
 
 RETRIED_4XX: Final = frozenset({408, 425, 429})
+GONE: Final = frozenset({404, 410})
+"""What tells of a wrong address also where there is no code of the protocol."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +71,11 @@ class Codes:
         code = self.code_of(answer.fields)
         pause_s = parse_retry_after(answer.retry_after, now_ms) if answer.status in {429, 503} else None
         if code is None:
-            if not answer.good:
+            # Other statuses of refusal are a front door's or a proxy's, which knows nothing of the message.
+            if answer.status in GONE:
                 return judge(answer.status, answer.retry_after, answer.excerpt, now_ms)
             text = f"HTTP {answer.status} without {' or '.join(self.names)}: {answer.excerpt}"
-            return Outcome(verdict=Verdict.RETRY, code=answer.status, text=text)
+            return Outcome(verdict=Verdict.RETRY, code=answer.status, text=text, retry_after_s=pause_s)
         if code == self.success:
             if answer.good:
                 return Outcome(verdict=Verdict.OK, code=code)
@@ -82,7 +85,10 @@ class Codes:
         if self.is_permanent(code):
             return Outcome(verdict=Verdict.PERMANENT, code=code, text=text)
         wanted = [pause for pause in (pause_s, self.pauses_s.get(code)) if pause is not None]
-        return Outcome(verdict=Verdict.RETRY, code=code, text=text, retry_after_s=max(wanted, default=None))
+        unknown = answer.status < 500 and not wanted and code not in self.hints
+        return Outcome(
+            verdict=Verdict.RETRY, code=code, text=text, retry_after_s=max(wanted, default=None), unknown=unknown
+        )  # fmt: skip
 
 
 def fields_of(body: bytes) -> dict[str, Any]:

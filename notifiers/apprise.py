@@ -33,6 +33,8 @@ REFUSED: Final = {
     "pushplus": "pushplus", "schan": "serverchan",
 }  # fmt: skip
 """Scheme → our receiver: Apprise calls HTTP 200 a success there, whatever code the body bears."""
+CONNECTING: Final = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
+"""Audit events of a packet on its way: UDP has no connect."""
 TEXT_BYTES: Final = 4000
 ID_BYTES: Final = 30
 
@@ -142,9 +144,11 @@ _hooked = False
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:
-    if event != "socket.connect" or _guard.allow is None:
+    if event not in CONNECTING or _guard.allow is None:
         return
     address = args[1]
+    if address is None:  # sendmsg on a connected socket
+        return
     if not (isinstance(address, tuple) and is_allowed(str(address[0]), _guard.allow)):
         _guard.refused = True
         raise EgressRefused

@@ -14,7 +14,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from notifiers.answer import Answer, Codes, fields_of, refused_or_retry
-from notifiers.egress import Redactor, guarded_session, parse_networks, read_limited
+from notifiers.egress import Redactor, guarded_session, inflated, parse_networks, read_limited
 from notifiers.errors import DeliveryError
 from notifiers.notifier import Bundle, Notification, NotifierOptions, Outcome, Verdict
 from notifiers.pacing import Pacing
@@ -145,12 +145,12 @@ class ChatBot(ABC):
             return refused_or_retry(error, self.host)
 
     async def _read(self, response: aiohttp.ClientResponse) -> Answer:
-        body = await read_limited(response)
-        # What is compressed although we asked for no compression is never inflated.
-        encoded = response.headers.get("Content-Encoding", "identity") != "identity"
+        # The body decides, so it is waited for, and read though it is compressed: else what was taken is sent again.
+        raw = await read_limited(response, wait_s=self.options.total_timeout_s)
+        body = inflated(raw, response.headers.get("Content-Encoding", "").strip().lower())
         return Answer(
             status=response.status,
             retry_after=response.headers.get("Retry-After"),
-            fields={} if encoded else fields_of(body),
-            excerpt="" if encoded else self._redact(body.decode("utf-8", "replace")),
+            fields=fields_of(body),
+            excerpt=self._redact(body.decode("utf-8", "replace")),
         )

@@ -17,8 +17,17 @@ from notifiers.errors import BrokerUnavailable
 from notifiers.notifier import Bundle, Notification, Notifier, Outcome, Verdict
 from notifiers.pacing import by_themselves, next_slot_ms, recent, slots
 from notifiers.recorded import Arrival, Attempt, DeliveryState, DeliveryStore, PendingDelivery
-from notifiers.retry import HEALTHY, RETRY_AFTER_LIMIT_S, ReceiverState, after_failure, after_success, cured
+from notifiers.retry import (
+    HEALTHY,
+    MISCONFIGURED_REFUSALS,
+    RETRY_AFTER_LIMIT_S,
+    ReceiverState,
+    after_failure,
+    after_success,
+    cured,
+)
 from notifiers.routing import Router
+from notifiers.suspects import Suspects
 from rules.alert import Alert
 
 log = structlog.get_logger()
@@ -38,6 +47,7 @@ COUNTERS: Final = (
     "trimmed",
     "sent",
     "bundles",
+    "divided",
     "retried",
     "dead",
     "in_flight",
@@ -88,6 +98,8 @@ class Delivery:
         self._clock = clock
         self._random = random
         self._state = HEALTHY
+        self._suspects = Suspects()
+        self._keeping = asyncio.Lock()
         self._known: bool | None = None
         """Whether the store has seen this receiver; None until it was asked."""
         self._opened = False
@@ -156,12 +168,12 @@ class Delivery:
     async def enable(self) -> None:
         """Switch the receiver on, its failures forgotten."""
         await self._restore()
-        await self._keep(cured(self._state))
+        await self._keep(cured)
 
     async def disable(self, reason: str) -> None:
         """Switch the receiver off: alerts become dead letters with this reason, pending deliveries wait."""
         await self._restore()
-        await self._keep(replace(self._state, disabled=reason))
+        await self._keep(lambda state: replace(state, disabled=reason))
 
     async def replay(self, delivery_ids: Sequence[int] | None = None) -> int:
         """Deliver dead letters (these, or all) again from the first attempt on; return how many."""
@@ -250,13 +262,13 @@ class Delivery:
         alert = read_alert(entry.record)
         if alert is None:
             return self._dead_arrival(f"entry {entry.id}", entry.record, "not a readable alert record")
+        if entry.deliveries > MAX_DELIVERIES:  # before anything that this record may be the end of
+            return self._dead_arrival(alert.id, entry.record, f"handed out {entry.deliveries} times, never recorded")
         self._router.inhibitor.note(alert)
         place = self._router.place(alert, self._clock.now_ms()) if self._filter.passes(alert) else None
         if place is None:
             self._counts["filtered"] += 1
             return None
-        if entry.deliveries > MAX_DELIVERIES:
-            return self._dead_arrival(alert.id, entry.record, f"handed out {entry.deliveries} times, never recorded")
         if place.withheld is not None:
             self._counts["withheld"] += 1
             return Arrival(alert_id=alert.id, record=entry.record, route=place.route, withheld=place.withheld)
@@ -341,7 +353,7 @@ class Delivery:
         at_ms = self._clock.now_ms()
         self._counts["in_flight"] = 1
         try:
-            outcome = await self._attempt(delivery, at_ms)
+            outcome = self._blamed(delivery, await self._attempt(delivery, at_ms))
         finally:
             self._counts["in_flight"] = 0
         now_ms = self._clock.now_ms()
@@ -354,6 +366,8 @@ class Delivery:
             code=outcome.code,
             text=outcome.text[:TEXT_CHARACTERS],
         )
+        if await self._divide(delivery, attempt):
+            return  # the receiver is judged by what it says of the parts
         await self._settle(delivery, attempt, delay_s=self._delay_s(outcome, delivery))
         await self._judge_receiver(outcome, now_ms)
 
@@ -364,7 +378,7 @@ class Delivery:
         if not alerts or len(alerts) < len(records):
             return Outcome(verdict=Verdict.PERMANENT, text="not a readable alert record")
         try:
-            if delivery.bundle is None:
+            if delivery.bundle is None or len(alerts) == 1:
                 return await self._notifier.send(Notification(alert=alerts[0], record=records[0], now_ms=now_ms))
             return await self._notifier.send_bundle(
                 Bundle(
@@ -377,6 +391,32 @@ class Delivery:
             # the monitor. The error's text stays out of the log, it may hold the URL.
             log.error("notifier_defect", receiver=self.name, error=type(error).__name__, place=place_of(error))
             return Outcome(verdict=Verdict.RETRY, text=f"defect in the notifier: {type(error).__name__}")
+
+    def _blamed(self, delivery: PendingDelivery, outcome: Outcome) -> Outcome:
+        """Return the outcome; that of an unknown code as PERMANENT once the message is to blame, not the receiver."""
+        if outcome.verdict is Verdict.OK:
+            self._suspects.accepted(delivery.id)
+        elif outcome.unknown and self._suspects.refused(delivery.id):
+            return replace(outcome, verdict=Verdict.PERMANENT)
+        return outcome
+
+    async def _divide(self, delivery: PendingDelivery, attempt: Attempt) -> bool:
+        """Try the halves of a refused bundle by themselves, so that one alert does not take the others with it.
+
+        Return False where there is nothing to divide, and where the receiver refuses whatever it is sent.
+        """
+        if delivery.bundle is None or attempt.verdict is not Verdict.PERMANENT:
+            return False
+        if self._state.refusals >= MISCONFIGURED_REFUSALS or len(await self._store.records(delivery.id)) < 2:
+            return False
+        parts = await self._store.divide(delivery.id, attempt)
+        self._suspects.forget(delivery.id)
+        self._suspects.divided(parts)
+        self._counts["divided"] += 1
+        log.warning(
+            "bundle_divided", receiver=self.name, bundle=delivery.alert_id, code=attempt.code, text=attempt.text
+        )  # fmt: skip
+        return True
 
     def _delay_s(self, outcome: Outcome, delivery: PendingDelivery) -> float | None:
         """Return the seconds until the next attempt, None for none."""
@@ -398,6 +438,7 @@ class Delivery:
             self._counts["retried"] += 1
         else:
             await self._store.settle(delivery.id, attempt, state=DeliveryState.DEAD)
+            self._suspects.forget(delivery.id)
             self._counts["dead"] += 1
             log.warning(
                 "delivery_dead",
@@ -410,16 +451,24 @@ class Delivery:
 
     async def _judge_receiver(self, outcome: Outcome, now_ms: int) -> None:
         """Update the receiver's health by one outcome."""
-        if outcome.verdict is Verdict.OK:
-            state = after_success(self._state)
-        else:
-            refused = outcome.verdict is Verdict.PERMANENT
-            state = after_failure(self._state, now_ms=now_ms, pause_s=outcome.retry_after_s, refused=refused)
-        if outcome.verdict is Verdict.DISABLE:
-            state = replace(state, disabled=f"the receiver answered {outcome.code}: gone for good")
-        await self._keep(state, why=outcome.text)
 
-    async def _keep(self, state: ReceiverState, *, why: str = "") -> None:
+        def judged(state: ReceiverState) -> ReceiverState:
+            if outcome.verdict is Verdict.OK:
+                return after_success(state)
+            refused = outcome.verdict is Verdict.PERMANENT
+            state = after_failure(state, now_ms=now_ms, pause_s=outcome.retry_after_s, refused=refused)
+            if outcome.verdict is Verdict.DISABLE:
+                return replace(state, disabled=f"the receiver answered {outcome.code}: gone for good")
+            return state
+
+        await self._keep(judged, why=outcome.text)
+
+    async def _keep(self, change: Callable[[ReceiverState], ReceiverState], *, why: str = "") -> None:
+        """Change the receiver's health; one change at a time, for an operator's may come while an attempt ends."""
+        async with self._keeping:
+            await self._set_state(change(self._state), why=why)
+
+    async def _set_state(self, state: ReceiverState, *, why: str) -> None:
         """Store the receiver's health if it changed, with the alert that it may be; log what an operator has to know.
 
         Stored before it is known: an alarm whose storing failed is raised once more, with the same id.
@@ -448,7 +497,14 @@ def read_alert(record: bytes) -> Alert | None:
         alert = Alert.from_json(record)
     except (ValueError, AttributeError):
         return None
-    return alert if isinstance(alert.id, str) and isinstance(alert.ts_event_ms, int) else None
+    texts = (alert.id, alert.episode_id, alert.rule, alert.severity, alert.message)
+    sound = (
+        all(isinstance(text, str) for text in texts)
+        and isinstance(alert.ts_event_ms, int)
+        and isinstance(alert.labels, dict)
+        and isinstance(alert.symbol, str | None)
+    )
+    return alert if sound else None
 
 
 def place_of(error: BaseException) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import ipaddress
 import socket
+import zlib
 from asyncio import timeout
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
@@ -100,7 +101,7 @@ def guarded_session(
         connector=aiohttp.TCPConnector(socket_factory=open_socket, limit=4, resolver=resolver),
         timeout=aiohttp.ClientTimeout(total=total_timeout_s, connect=connect_timeout_s),
         trust_env=False,
-        auto_decompress=False,  # an answer is never inflated, so a gzip bomb stays the size it has on the wire
+        auto_decompress=False,  # a gzip bomb stays the size it has on the wire; who needs the body calls `inflated`
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": "monitord", "Accept-Encoding": "identity"},
         max_line_size=8190,
@@ -135,14 +136,31 @@ async def guarded_socket(host: str, port: int, *, allow: Sequence[Network]) -> s
     raise error
 
 
-async def read_limited(response: aiohttp.ClientResponse) -> bytes:
-    """Return at most READ_LIMIT_BYTES of the body, and what came within BODY_WAIT_S; never raises for a broken body.
+def inflated(body: bytes, encoding: str) -> bytes:
+    """Return at most READ_LIMIT_BYTES of what a Content-Encoding of gzip or deflate holds, b"" where it holds none.
+
+    A body without one is returned as it is; of another kind (br, zstd) nothing is.
+    """
+    if encoding in {"", "identity"}:
+        return body
+    if encoding not in {"gzip", "x-gzip", "deflate"}:
+        return b""
+    try:
+        return zlib.decompressobj(47).decompress(body, READ_LIMIT_BYTES)  # 47: by the header, zlib's or gzip's
+    except zlib.error:
+        return b""
+
+
+async def read_limited(response: aiohttp.ClientResponse, *, wait_s: float | None = None) -> bytes:
+    """Return at most READ_LIMIT_BYTES of the body, and what came within wait_s; never raises for a broken body.
+
+    wait_s: None = BODY_WAIT_S, for whom the status is enough.
 
     The connection is kept for the next request only if the body ended.
     """
     body = bytearray()
     try:
-        async with timeout(BODY_WAIT_S):
+        async with timeout(BODY_WAIT_S if wait_s is None else wait_s):
             while len(body) < READ_LIMIT_BYTES:
                 chunk = await response.content.read(READ_LIMIT_BYTES - len(body))
                 if not chunk:

@@ -56,9 +56,9 @@ class EmailOptions(WrittenOptions):
 
 
 class EmailNotifier:
-    """A connection for each message. Taken means that the server took it for every recipient.
+    """A connection for each message. Taken means that the server took it for all but those it refuses for good.
 
-    Where it took it for some, the others alone are tried again, as far as this process remembers.
+    Those refused for a while alone are tried again, as far as this process remembers.
     """
 
     options_class: ClassVar = EmailOptions
@@ -109,12 +109,12 @@ class EmailNotifier:
             outcome = self._outcome(error)
         else:
             told |= set(left) - refused.keys()
-            outcome = self._of_recipients(refused) if refused else Outcome(verdict=Verdict.OK, code=250)
+            outcome = self._of_recipients(refused, told) if refused else Outcome(verdict=Verdict.OK, code=250)
         return self._keep(message_id, told, outcome)
 
     def _keep(self, message_id: str, told: frozenset[str], outcome: Outcome) -> Outcome:
         """Remember who has the message, for the next attempt."""
-        if told and outcome.verdict is Verdict.RETRY:
+        if told and outcome.verdict is not Verdict.OK:
             self._told[message_id] = told
             while len(self._told) > REMEMBERED:
                 self._told.popitem(last=False)
@@ -167,11 +167,16 @@ class EmailNotifier:
             local_hostname="monitord",  # else the name of this machine is looked up, and told
         )
 
-    def _of_recipients(self, refused: dict[str, tuple[int, str]]) -> Outcome:
-        """Return what it means that some recipients were refused: one refused for a while may be tried again."""
+    def _of_recipients(self, refused: dict[str, tuple[int, str]], told: frozenset[str]) -> Outcome:
+        """Return what it means that some recipients were refused: one refused for a while may be tried again.
+
+        Where all the others have the mail, those refused for good don't make it a failure: one mailbox that is gone
+        would be a receiver that refuses every alert.
+        """
         passing = [answer for answer in refused.values() if answer[0] < 500]
         code, text = (passing or list(refused.values()))[0]
-        verdict = Verdict.RETRY if passing else Verdict.PERMANENT
+        done = Verdict.OK if told else Verdict.PERMANENT
+        verdict = Verdict.RETRY if passing else done
         said = f"{len(refused)} of {len(self._mail.to)} recipients refused: {self._redact(text)}"
         return Outcome(verdict=verdict, code=code, text=said)
 

@@ -37,12 +37,14 @@ class Outcome:
     code         the protocol's own status, None if there was no answer.
     text         why, for the operator: redacted and short, for it is stored and logged.
     retry_after_s  the pause the receiver asked for, None if it asked for none.
+    unknown      it answered with a code that nobody knows, so RETRY is a guess: it may not like the message.
     """
 
     verdict: Verdict
     code: int | None = None
     text: str = ""
     retry_after_s: float | None = None
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

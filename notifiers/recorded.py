@@ -135,6 +135,12 @@ class DeliveryStore(Protocol):
         as its reason. What becomes of a bundle becomes of its alerts.
         """
 
+    async def divide(self, bundle_id: int, attempt: Attempt) -> Sequence[int]:
+        """Append the attempt and make the bundle dead; its alerts become two bundles, due at once: return their ids.
+
+        A bundle of one alert alone, which only this makes, dies with it; then there are no ids.
+        """
+
     async def replay(self, receiver: str, delivery_ids: Sequence[int] | None = None) -> int:
         """Make dead letters (these, or all of the receiver's) pending again, due at once, no failures; count them."""
 

@@ -10,7 +10,17 @@ from typing import Any, ClassVar, Final
 from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ClusterDownError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from yarl import URL
 
 from feeds.connection import heeding_cancel
@@ -33,6 +43,8 @@ PASSING: Final = (
     "NOREPLICAS",
 )
 """Errors of a server that may have come to itself the next time."""
+PASSING_ERRORS: Final = (ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
+"""The same where redis-py takes the word off the text and makes a class of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,8 +148,8 @@ class RedisListNotifier:
             return Outcome(verdict=Verdict.PERMANENT, text=text)
         if isinstance(error, AuthenticationError | AuthorizationError):
             return Outcome(verdict=Verdict.PERMANENT, text=f"{self.host}: user or password refused, or a right missing")
-        said = self._redact(str(error)) if isinstance(error, ResponseError) else ""
-        if said and not said.startswith(PASSING):
+        said = self._redact(_said(error)) if isinstance(error, ResponseError) else ""
+        if said and not isinstance(error, PASSING_ERRORS) and not said.startswith(PASSING):
             return Outcome(verdict=Verdict.PERMANENT, text=f"{self.host}: {said}")
         return Outcome(verdict=Verdict.RETRY, text=f"{self.host}: {said or describe(error)}")
 
@@ -171,6 +183,11 @@ class GuardedConnection(_Guarded):
 
 class GuardedSSLConnection(_Guarded, SSLConnection):
     """Over TLS."""
+
+
+def _said(error: Exception) -> str:
+    """Return the server's own words: a pipeline puts the command, alert and all, before them."""
+    return str(error).rpartition(" of pipeline caused error: ")[2].strip("(),\"'")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

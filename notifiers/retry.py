@@ -13,13 +13,15 @@ BREAKER_FAILURES: Final = 10
 BREAKER_PROBE_MS: Final = 60_000
 """An open breaker lets one attempt through after this time."""
 OFF_AFTER_MS: Final = 120 * 3_600_000
-"""A receiver that has failed for this long without one success is switched off."""
+"""A receiver that has failed for this long, with the breaker open, without one success is switched off."""
 
 
 MISCONFIGURED_REFUSALS: Final = 3
 """So many alerts refused for good, one after the other, are no matter of what they say."""
 FAILING_MS: Final = 300_000
-"""A receiver that has failed for this long, twice at least, is news."""
+"""A receiver that has failed for this long, FAILING_FAILURES times at least, is news."""
+FAILING_FAILURES: Final = 4
+"""Every schedule has made so many attempts by then; fewer are days apart, with nothing to tell in between."""
 
 
 class ReceiverStatus(StrEnum):
@@ -98,7 +100,7 @@ class ReceiverState:
 
     def is_troubled(self, now_ms: int) -> bool:
         """Tell whether somebody has to know of it: more than a pause it asked for."""
-        lasting = self.failures > 1 and self.failing_since_ms is not None
+        lasting = self.failures >= FAILING_FAILURES and self.failing_since_ms is not None
         return (
             self.disabled is not None
             or self.tripped
@@ -138,7 +140,9 @@ def after_failure(
     if pause_s is not None:
         hold_ms = max(hold_ms, int(min(pause_s, RETRY_AFTER_LIMIT_S) * 1000))
     hours = (now_ms - since_ms) // 3_600_000
-    off = f"failing for {hours} h without one success" if now_ms - since_ms >= OFF_AFTER_MS else None
+    # Few failures in that time are no outage: there was next to nothing to tell.
+    lost = failures >= BREAKER_FAILURES and now_ms - since_ms >= OFF_AFTER_MS
+    off = f"failing for {hours} h without one success" if lost else None
     return replace(
         state,
         failures=failures,

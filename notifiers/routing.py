@@ -122,7 +122,8 @@ def group_due_ms(bucket: Bucket, now_ms: int, *, open_ms: int | None, told_ms: i
     """
     if bucket.due_ms is not None:
         return bucket.due_ms
-    if open_ms is not None:
+    longest_ms = max(bucket.wait_ms, bucket.interval_ms)
+    if open_ms is not None and open_ms - now_ms <= longest_ms:  # longer: the wall clock was set back
         return open_ms
     after_ms = now_ms + bucket.wait_ms
     if told_ms is None or told_ms > now_ms:  # told in the future: the wall clock was set back

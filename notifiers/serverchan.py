@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final
 
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from notifiers.answer import Codes, parse_url
+from notifiers.answer import Answer, Codes, parse_url
 from notifiers.chat import ChatBot, Letter, WrittenOptions
 from notifiers.errors import DeliveryError
+from notifiers.notifier import Outcome, Verdict
 from notifiers.pacing import Pacing, Rate
 from notifiers.retry import CHAT_STALE_AFTER_S
 from notifiers.wording import Markup, Wording, utf8_bytes
@@ -20,6 +21,9 @@ from rules.alert import Alert
 
 TEXT_BYTES: Final = 32_000
 TITLE_CHARACTERS: Final = 32
+NO_KEY: Final = 40001
+USED_UP: Final = "次数限制"
+PAUSE_S: Final = 3600.0
 _ESCAPED: Final = re.compile(r"([\\`*_{}\[\]()#+!|<>~-])")
 _APP_KEY: Final = re.compile(r"sctp(\d+)t[A-Za-z0-9]+")
 _TURBO_KEY: Final = re.compile(r"[A-Za-z0-9_-]{8,128}")
@@ -70,6 +74,13 @@ class ServerChanNotifier(ChatBot):
     def _letter(self, wording: Wording, *, alerts: Sequence[Alert], now_ms: int) -> Letter:
         fields = {"title": wording.title[:TITLE_CHARACTERS], "desp": wording.text}
         return Letter(self._url, fields | ({"channel": self._channel} if self._channel else {}))
+
+    def _judge(self, answer: Answer, now_ms: int) -> Outcome:
+        """One code stands for a wrong key and for a day that is used up: the text tells, and the second passes."""
+        outcome = self.codes.judge(answer, now_ms)
+        if outcome.code == NO_KEY and USED_UP in str(answer.fields.get("message", "")):
+            return replace(outcome, verdict=Verdict.RETRY, retry_after_s=PAUSE_S)
+        return outcome
 
 
 def _address(options: ServerChanOptions) -> URL:

@@ -85,6 +85,8 @@ class TelegramNotifier(ChatBot):
         if answer.fields.get("ok") is True and answer.good:
             return Outcome(verdict=Verdict.OK, code=answer.status)
         outcome = self.codes.judge(answer, now_ms)
+        if outcome.verdict is Verdict.OK:  # error_code 0 beside ok: false
+            outcome = replace(outcome, verdict=Verdict.RETRY, text=f"not ok: {answer.excerpt}")
         parameters = answer.fields.get("parameters")
         pause_s = parameters.get("retry_after") if isinstance(parameters, dict) else None
         if outcome.verdict is not Verdict.RETRY or not isinstance(pause_s, int) or pause_s < 0:

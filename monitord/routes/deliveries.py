@@ -100,7 +100,7 @@ class ReplayBody(BaseModel):
 
     @model_validator(mode="after")
     def _says_which(self) -> ReplayBody:
-        if not self.model_fields_set:
+        if all(getattr(self, name) is None for name in type(self).model_fields):
             raise ValueError("name ids, receiver, alert_id, since or until")
         return self
 

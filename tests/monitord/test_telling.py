@@ -25,7 +25,7 @@ from notifiers.notifier import Bundle, Notification, NotifierOptions, Outcome, V
 from notifiers.pacing import NO_LIMIT, Pacing, Rate
 from notifiers.quiet import Quiet, QuietThen, windows_of
 from notifiers.recorded import DeliveryState
-from notifiers.retry import CHAT_SCHEDULE, CHAT_STALE_AFTER_S, WEBHOOK_SCHEDULE, ReceiverStatus
+from notifiers.retry import CHAT_SCHEDULE, CHAT_STALE_AFTER_S, WEBHOOK_SCHEDULE, ReceiverState, ReceiverStatus
 from notifiers.routing import NO_ROUTING, Grouping, Route, Router, Routing
 from notifiers.silences import Silence, Silences
 from rules.alert import Alert, Event
@@ -124,6 +124,7 @@ class Bot:
         self.blocked = 0
         self.takes_ms = 30
         self.answer: Callable[[str], Outcome] = lambda _: OK
+        self.answer_ids: Callable[[tuple[str, ...]], Outcome] | None = None
 
     async def open(self) -> None:
         pass
@@ -147,7 +148,7 @@ class Bot:
         if self.limit is not None and len(times) - bisect_left(times, self.wall.ms - MIN) > self.limit:
             self.blocked += 1
             return Outcome(verdict=Verdict.RETRY, code=410100, retry_after_s=600)
-        outcome = self.answer(message_id)
+        outcome = self.answer_ids(ids) if self.answer_ids is not None else self.answer(message_id)
         if outcome.verdict is Verdict.OK:
             self.accepted.append((self.wall.ms, message_id, ids))
             self.kinds.append(kind)
@@ -193,6 +194,17 @@ async def run_for(delivery: Delivery, wall: Wall, ms: int) -> None:
 def grouped(**grouping: Any) -> Routing:
     route = Route(name="r", receivers=("bot",), grouping=Grouping(**{"by": ("rule",), **grouping}))
     return Routing(routes=(route,))
+
+
+def refuse(bot: Bot, alert_id: str, outcome: Outcome, *, outage_ms: int = 0) -> None:
+    """Let the bot answer so to what tells this alert, and take all else; it is away for the first outage_ms."""
+
+    def answer(ids: tuple[str, ...]) -> Outcome:
+        if bot.wall.ms - T0_MS < outage_ms:
+            return AWAY
+        return outcome if alert_id in ids else OK
+
+    bot.answer_ids = answer
 
 
 async def states(store: Store) -> Counter[str]:
@@ -405,10 +417,77 @@ async def test_an_inhibited_alert_is_recorded_as_such(wall: Wall, store: Store, 
 # ── dead letters ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+UNKNOWN = Outcome(verdict=Verdict.RETRY, code=45002, text="errcode 45002", unknown=True)
+
+
+@pytest.mark.parametrize("poison", [0, 25, 49])
+async def test_one_refused_alert_takes_no_other_of_its_bundle_with_it(
+    poison: int, wall: Wall, store: Store, stream: Stream
+) -> None:
+    bot = Bot(wall, CHAT)
+    refuse(bot, f"al_{poison:05d}", BAD)
+    stream.add(*(alert(n) for n in range(50)))
+    delivery = delivery_of(bot, stream, store.deliveries, grouped())
+    await run_for(delivery, wall, H)
+    told = [one for _, ids in bot.told() for one in ids]
+    assert sorted(told) == [f"al_{n:05d}" for n in range(50) if n != poison]
+    dead = await store.deliveries.listing(DeliveryFilter(alert_id=f"al_{poison:05d}"))
+    assert [(one.state, one.reason) for one in dead.rows] == [(DeliveryState.DEAD, "keyword")]
+    assert await outbox(store) == []
+    assert len(bot.posts) < 20
+
+    bot.answer_ids = lambda _: OK
+    assert await delivery.replay() == 1
+    await run_for(delivery_of(bot, stream, store.deliveries), wall, MIN)
+    assert bot.told()[-1][1] == (f"al_{poison:05d}",)
+
+
+async def test_a_receiver_that_refuses_all_is_not_asked_about_each_alert(
+    wall: Wall, store: Store, stream: Stream
+) -> None:
+    bot = Bot(wall, CHAT)
+    bot.answer = lambda _: BAD
+    stream.add(*(alert(n) for n in range(500)))
+    delivery = delivery_of(bot, stream, store.deliveries, grouped())
+    await run_for(delivery, wall, H)
+    assert len(bot.posts) < 64  # halves are tried in batches, so several levels go by before three alerts are refused
+    assert delivery.state.status(wall.ms) is ReceiverStatus.MISCONFIGURED
+    assert set(await states(store)) == {"dead"}
+
+
+@pytest.mark.parametrize("outage_ms", [0, 20 * MIN])
+async def test_an_alert_refused_by_an_unknown_code_ends_and_takes_no_other_with_it(
+    outage_ms: int, wall: Wall, store: Store, stream: Stream
+) -> None:
+    bot = Bot(wall, CHAT)
+    refuse(bot, "al_00025", UNKNOWN, outage_ms=outage_ms)
+    stream.add(*(alert(n) for n in range(50)))
+    for n in range(50, 100):
+        stream.add(alert(n), at_ms=T0_MS + outage_ms + (n - 49) * 2 * MIN)
+    await run_for(delivery_of(bot, stream, store.deliveries), wall, 4 * H)
+    told = Counter(one for _, ids in bot.told() for one in ids)
+    assert told == Counter(f"al_{n:05d}" for n in range(100) if n != 25)
+    dead = await store.deliveries.listing(DeliveryFilter(alert_id="al_00025"))
+    assert [one.state for one in dead.rows] == [DeliveryState.DEAD]
+
+
+async def test_a_receiver_that_answers_all_with_an_unknown_code_loses_nothing(
+    wall: Wall, store: Store, stream: Stream
+) -> None:
+    bot = Bot(wall, CHAT)
+    bot.answer = lambda _: UNKNOWN if MIN < wall.ms - T0_MS < 3 * H else OK
+    for n in range(100):
+        stream.add(alert(n), at_ms=T0_MS + n * MIN)
+    await run_for(delivery_of(bot, stream, store.deliveries), wall, 5 * H)
+    assert Counter(one for _, ids in bot.told() for one in ids) == Counter(f"al_{n:05d}" for n in range(100))
+
+
 async def test_a_refused_bundle_is_a_dead_letter_that_is_replayed_whole_or_in_part(
     wall: Wall, store: Store, stream: Stream
 ) -> None:
     bot = Bot(wall)
+    # A receiver that refuses whatever it is sent; else the bundle would be divided.
+    await store.deliveries.set_receiver_state("bot", ReceiverState(refusals=3))
     bot.answer = lambda _: BAD
     stream.add(*(alert(n) for n in range(5)))
     await run_for(delivery_of(bot, stream, store.deliveries, grouped()), wall, MIN)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -179,6 +181,7 @@ TABLE: list[tuple[str, Any, Verdict, float | None]] = [
     ("telegram", {"ok": True, "result": {}}, Verdict.OK, None),
     ("telegram", {"ok": False, "error_code": 429, "parameters": {"retry_after": 35}}, Verdict.RETRY, 35),
     ("telegram", {"ok": False, "error_code": 500}, Verdict.RETRY, None),
+    ("telegram", {"ok": False, "error_code": 0}, Verdict.RETRY, None),
     *(("telegram", {"ok": False, "error_code": code}, Verdict.PERMANENT, None) for code in (400, 401, 403, 404)),
     ("bark", {"code": 200}, Verdict.OK, None),
     ("bark", {"code": 400, "message": "failed to get device token"}, Verdict.PERMANENT, None),
@@ -189,6 +192,7 @@ TABLE: list[tuple[str, Any, Verdict, float | None]] = [
     *(("pushplus", {"code": code}, Verdict.PERMANENT, None) for code in (401, 403, 600, 888, 903, 905, 999)),
     ("serverchan", {"code": 0, "data": {}}, Verdict.OK, None),
     ("serverchan", {"code": 40001, "message": "bad key"}, Verdict.PERMANENT, None),
+    ("serverchan", {"code": 40001, "message": "[AUTH]超过当天的发送次数限制[5]，请稍后再试"}, Verdict.RETRY, 3600),
 ]
 
 
@@ -205,6 +209,49 @@ async def test_every_code_means_what_the_table_says(
         assert outcome.verdict is not Verdict.OK
     elif status == 200 or coded:
         assert (outcome.verdict, outcome.retry_after_s) == (verdict, pause_s)
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [
+        (400, Verdict.RETRY),
+        (403, Verdict.RETRY),
+        (404, Verdict.PERMANENT),
+        (410, Verdict.DISABLE),
+        (503, Verdict.RETRY),
+    ],
+)
+async def test_a_front_doors_page_without_a_code_passes(status: int, verdict: Verdict, tmp_path: Path) -> None:
+    async with http_receiver("dingtalk") as (receiver, port), opened("dingtalk", port, tmp_path) as notifier:
+        receiver.status, receiver.body = status, b'{"status":1111,"wait":5}'
+        assert (await send(notifier, Clock())).verdict is verdict
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_a_compressed_answer_is_read(encoding: str, tmp_path: Path) -> None:
+    async def answer(request: web.Request, body: bytes) -> web.Response:
+        told = b'{"errcode":0,"errmsg":"ok"}'
+        packed = gzip.compress(told) if encoding == "gzip" else zlib.compress(told)
+        return web.Response(body=packed, headers={"Content-Encoding": encoding})
+
+    async with http_receiver("dingtalk") as (receiver, port), opened("dingtalk", port, tmp_path) as notifier:
+        receiver.answer = answer
+        assert (await send(notifier, Clock())).verdict is Verdict.OK
+
+
+async def test_a_late_body_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("notifiers.egress.BODY_WAIT_S", 0.0)
+
+    async def answer(request: web.Request, body: bytes) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'{"errcode"')
+        await response.write(b':0,"errmsg":"ok"}')
+        return response
+
+    async with http_receiver("dingtalk") as (receiver, port), opened("dingtalk", port, tmp_path) as notifier:
+        receiver.answer = answer
+        assert (await send(notifier, Clock())).verdict is Verdict.OK
 
 
 async def test_http_5xx_with_a_code_of_its_own_is_judged_by_the_code(tmp_path: Path) -> None:

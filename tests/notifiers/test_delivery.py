@@ -13,8 +13,8 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notifiers.consumer import BLOCK_MS, GroupEntry
-from notifiers.delivery import Delivery, place_of, remaining_ms
+from notifiers.consumer import BLOCK_MS, MAX_DELIVERIES, GroupEntry
+from notifiers.delivery import Delivery, place_of, read_alert, remaining_ms
 from notifiers.notifier import Outcome, Verdict
 from notifiers.retry import HEALTHY, ReceiverState
 
@@ -568,3 +568,39 @@ def test_a_wall_clock_set_back_does_not_stretch_a_hold() -> None:
 
 def test_place_of_an_error_that_was_never_raised_is_empty() -> None:
     assert place_of(KeyError("x")) == ""
+
+
+@pytest.mark.parametrize(
+    "changes", [{"labels": None}, {"message": None}, {"rule": 3}, {"severity": None}, {"symbol": 600519}]
+)
+def test_a_record_that_something_would_stumble_over_is_not_readable(changes: dict[str, Any], alert: Any) -> None:
+    assert read_alert(alert(1).to_json()) is not None
+    assert read_alert(replace(alert(1), **changes).to_json()) is None
+
+
+async def test_a_record_that_breaks_what_places_it_ends_as_a_dead_letter(
+    new_delivery: Any, clock: Any, reader: Any, store: Any, alert: Any
+) -> None:
+    delivery, _ = new_delivery()
+    delivery._router.place = None  # whatever it does, it is not asked
+    reader.new.append(GroupEntry(id="1-0", record=alert(1).to_json(), deliveries=MAX_DELIVERIES + 1))
+    await run_for(delivery, clock, MIN)
+    assert store.states_of() == ["dead"]
+
+
+@pytest.mark.parametrize("outcome", [OK, AWAY])
+async def test_switching_off_while_an_attempt_ends_is_not_undone(
+    outcome: Outcome, new_delivery: Any, clock: Any, reader: Any, store: Any, alert: Any
+) -> None:
+    delivery, _ = new_delivery()
+    store.states["hook"] = ReceiverState(failures=1, failing_since_ms=clock.ms)
+    keep = store.set_receiver_state
+
+    async def slow(*args: Any, **options: Any) -> None:
+        await asyncio.sleep(0)
+        await keep(*args, **options)
+
+    store.set_receiver_state = slow
+    await delivery.open()
+    await asyncio.gather(delivery.disable("holiday"), delivery._judge_receiver(outcome, clock.ms))
+    assert delivery.state.disabled == store.states["hook"].disabled == "holiday"

@@ -129,14 +129,15 @@ async def test_who_has_the_mail_does_not_get_it_again_when_another_is_tried_agai
     assert [recipients for recipients, _ in mailbox.mails] == [["a@example.com"], ["b@example.com"]]
 
 
-async def test_recipients_refused_for_good_are_no_success(alert: Any) -> None:
+async def test_a_mailbox_that_is_gone_is_said_and_no_failure_unless_all_are(alert: Any) -> None:
     mailbox = Mailbox()
     mailbox.refusals["b@example.com"] = "550 no such user"
     async with mail_server(mailbox) as port:
         some = await mailer(port).send(note(alert))
         mailbox.refusals["a@example.com"] = "550 no such user"
         none = await mailer(port).send(note(alert))
-    assert (some.verdict, none.verdict) == (Verdict.PERMANENT, Verdict.PERMANENT)
+    assert (some.verdict, none.verdict) == (Verdict.OK, Verdict.PERMANENT)
+    assert "1 of 2 recipients refused" in some.text
     assert "2 of 2" in none.text
 
 

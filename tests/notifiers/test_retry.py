@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from notifiers.retry import HEALTHY, OFF_AFTER_MS, WEBHOOK_SCHEDULE, ReceiverState, after_failure, after_success
+from notifiers.retry import (
+    CHAT_SCHEDULE,
+    HEALTHY,
+    OFF_AFTER_MS,
+    WEBHOOK_SCHEDULE,
+    ReceiverState,
+    RetrySchedule,
+    after_failure,
+    after_success,
+)
 
 H = 3_600_000
 
@@ -66,3 +75,18 @@ def test_five_days_of_failing_switch_it_off_and_a_success_alone_does_not_switch_
     assert off.disabled is not None
     assert "120 h" in off.disabled
     assert after_success(off) == off
+
+
+def test_a_few_failures_days_apart_are_no_outage() -> None:
+    state = after_failure(ReceiverState(failures=1, failing_since_ms=0), now_ms=9 * 24 * H)
+    assert state.disabled is None
+    assert not state.is_troubled(9 * 24 * H)
+
+
+@pytest.mark.parametrize("schedule", [WEBHOOK_SCHEDULE, CHAT_SCHEDULE])
+def test_a_receiver_that_is_away_is_troubled_after_five_minutes(schedule: RetrySchedule) -> None:
+    state, at_ms = HEALTHY, 0
+    while at_ms < 15 * 60_000:
+        state = after_failure(state, now_ms=at_ms)
+        at_ms += round((schedule.delay_s(state.failures, random=0.5) or 0) * 1000)
+    assert state.is_troubled(15 * 60_000)

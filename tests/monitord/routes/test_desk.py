@@ -114,6 +114,8 @@ async def test_dead_letters_are_listed_shown_and_replayed(store: Store) -> None:
         ("GET", "/v1/deliveries/7", None, 404, "id"),
         ("GET", f"/v1/deliveries/{'9' * 40}", None, 404, "id"),
         ("POST", "/v1/deliveries/replay", {}, 400, None),
+        ("POST", "/v1/deliveries/replay", {"ids": None}, 400, None),
+        ("POST", "/v1/deliveries/replay", {"receiver": None, "until": None}, 400, None),
         ("POST", "/v1/deliveries/replay", {"ids": ["x"]}, 400, "ids.0"),
         ("POST", "/v1/deliveries/replay", {"ids": [1], "more": 1}, 400, "more"),
         ("POST", "/v1/deliveries/replay", {"since": "2023-13-01"}, 400, "since"),
