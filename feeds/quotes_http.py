@@ -199,7 +199,8 @@ class QuotesHttpFeed:
 
     async def _turn(self) -> list[TickBatch | Heartbeat | Mark]:
         """Do what is due: a request or a heartbeat."""
-        if asyncio.get_running_loop().time() < self._due_s():
+        due_s = self._due_s()  # before the clock is read: while pages are asked, due is "now", and now goes on
+        if asyncio.get_running_loop().time() < due_s:
             return [*self._beat(), *self._judge()]
         try:
             return [*self._frame(await self._ask()), *self._judge()]
