@@ -29,6 +29,8 @@ PREFIX: Final = "mon:"
 STREAM: Final = "main"
 """What the stream is called where nobody says otherwise."""
 KEEP_S: Final = 600
+KEEP_ENTRIES: Final = 20_000
+"""What is kept at most while ids grow by two µs, because the clock went ahead and back: KEEP_S would be years of it."""
 BEAT_TTL_S: Final = 30
 APPEND_TIMEOUT_S: Final = 10.0
 """A whole market with its book is 1.3 MB: more than 2 s on a slow line is no sign of a dead server."""
@@ -185,7 +187,7 @@ class TickStreamWriter:
         """
         values: list[Any] = [
             self._bridge, spool, head.id, self._keep_us, now_us, after, take_over(head, self._bridge),
-            self.names.bridge(head.bridge),
+            self.names.bridge(head.bridge), KEEP_ENTRIES,
         ]  # fmt: skip
         for one in inputs:
             values += one
