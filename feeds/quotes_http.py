@@ -126,7 +126,8 @@ class QuotesHttpFeed:
     async def open(self, *, after: int = -1) -> None:
         """Ask for all codes once, which also tells what is listed and how it is called. `after` is ignored.
 
-        Raises FeedError: a file of codes that cannot be read, no provider that answers, units that cannot be, no quote.
+        Raises FeedError: a file of codes that cannot be read, no provider that answers, units that cannot be, no quote,
+        a clock that is far behind.
         """
         await self.close()
         self._begin()
@@ -162,6 +163,9 @@ class QuotesHttpFeed:
                 return
         if not self._reader.instruments():
             raise FeedError("quotes_http: the page knows none of the symbols; check them, or ask the other provider")
+        if not self._reader.newest_ms and self._reader.ahead_ms:
+            behind_s = self._reader.ahead_ms / 1000
+            raise FeedError(f"quotes_http: this machine's clock is {behind_s:.0f} s behind the page's; set it by NTP")
 
     async def __aiter__(self) -> AsyncIterator[FeedInput]:
         """Yield batches, heartbeats and marks until `close`; raises FeedError if the quotes' units are proven wrong."""

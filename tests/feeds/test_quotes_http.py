@@ -563,6 +563,17 @@ def test_a_port_where_nobody_listens_is_said() -> None:
         run(QuotesHttpFeed(symbols=SYMBOLS, tencent_url="http://127.0.0.1:9/q=", calendar=CALENDAR).open())
 
 
+def test_a_clock_far_behind_the_pages_is_said_at_once() -> None:
+    with pytest.raises(FeedError, match="clock is 20 s behind the page's; set it by NTP"):
+        Stand(page(), start_ms=TEN - 20_000).play(1)
+
+
+def test_a_quote_that_was_ahead_comes_once_the_clock_has_come_so_far() -> None:
+    there = page(sh600519=Stock(ts_ms=TEN + 20_000))
+    seen = Stand(there).play(30)
+    assert [one.symbols for one in batches(seen)][1:] == [("600519.SH",)]
+
+
 # ── the real clock ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
