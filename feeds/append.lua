@@ -15,7 +15,8 @@
 -- ARGV  1 bridge   2 its spool   3 id of the newest entry, as the caller believes, 0 = none   4 microseconds to keep
 --       5 stamp of a take-over   6 number of the input before the first one that follows a take-over   7 its mark
 --       8 heartbeat (hash) of the bridge that holds the stream, as the caller believes
---       9... of each input: its number in the spool, stamp, ts, kind, value
+--       9 entries to keep where the clock stands still or was set back: by time nothing would be trimmed then
+--       10... of each input: its number in the spool, stamp, ts, kind, value
 -- Returns {outcome, then of the newest entry: id, bridge, spool, number, ts}. Outcomes:
 --   OK      everything given is in the stream; where another bridge held it before, its mark stands before
 --   MOVED   the newest entry is another one
@@ -43,8 +44,9 @@ local function answer(outcome) return {outcome, last[1], last[2], last[3], last[
 local function append(number, stamp, ts, kind, value)
   local function add(call, at)
     local id = string.format('%.0f', at)
-    local oldest = string.format('%.0f', math.max(at - tonumber(ARGV[4]), 0))
-    local added = call('XADD', KEYS[1], 'MINID', '~', oldest, id .. '-0',
+    local by, bound = 'MINID', string.format('%.0f', math.max(at - tonumber(ARGV[4]), 0))
+    if at <= tonumber(last[1]) + 2 then by, bound = 'MAXLEN', ARGV[9] end
+    local added = call('XADD', KEYS[1], by, '~', bound, id .. '-0',
       'p', last[1], 'b', ARGV[1], 's', ARGV[2], 'n', number, 'ts', ts, 'k', kind, 'v', value)
     if type(added) == 'string' then last = {id, ARGV[1], ARGV[2], number, ts} end
     return added
@@ -64,7 +66,7 @@ if last[1] ~= '0' and not (last[2] == ARGV[1] and last[3] == ARGV[2]) then
   append(ARGV[6], ARGV[5], last[5], 'mark', ARGV[7])
 end
 
-for at = 9, #ARGV, 5 do
+for at = 10, #ARGV, 5 do
   append(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
 end
 return answer('OK')

@@ -41,6 +41,10 @@ _tuples: Final[OrderedDict[tuple[int, bytes, bytes, bytes], tuple[bytes, tuple[s
 _CORE_BITS: Final = (1 << len(CORE)) - 1
 
 
+class WrongVersion(FeedError):
+    """A frame of another release: all of its frames will be."""
+
+
 def encode(batch: TickBatch, *, columns: Literal["all", "core"] = "all") -> bytes:
     """Return the frame of a batch; "core" leaves out price limits, book and number of trades.
 
@@ -124,7 +128,7 @@ def _check(frame: bytes) -> tuple[int, int, int]:
     if magic != _MAGIC:
         raise FeedError(f"not a tick frame: it begins with {magic!r}, not {_MAGIC!r}")
     if version != VERSION:
-        raise FeedError(
+        raise WrongVersion(
             f"tick frame has version {version}, this program reads {VERSION}; run the same release on both ends"
         )
     expected = _size(n, symbols_size, present)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final
 
 import aiohttp
@@ -108,7 +109,8 @@ class QuoteClient:
     async def close(self) -> None:
         """End a request under way and close the connection. Idempotent."""
         if self._under_way is not None:
-            self._under_way.reschedule(asyncio.get_running_loop().time())
+            with suppress(RuntimeError):  # it is expiring already, which ends the request as well
+                self._under_way.reschedule(asyncio.get_running_loop().time())
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -117,7 +119,7 @@ class QuoteClient:
 def _retry_after_s(response: aiohttp.ClientResponse) -> float:
     """Return the seconds a page asks to be left alone; 0 where it names a date, as none of them does."""
     text = response.headers.get("Retry-After", "")
-    return min(float(text), LONGEST_RETRY_AFTER_S) if text.isdigit() else 0.0
+    return min(float(text), LONGEST_RETRY_AFTER_S) if text.isascii() and text.isdecimal() else 0.0
 
 
 def _plain(error: Exception) -> str:

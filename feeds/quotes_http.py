@@ -126,7 +126,8 @@ class QuotesHttpFeed:
     async def open(self, *, after: int = -1) -> None:
         """Ask for all codes once, which also tells what is listed and how it is called. `after` is ignored.
 
-        Raises FeedError: a file of codes that cannot be read, no provider that answers, units that cannot be, no quote.
+        Raises FeedError: a file of codes that cannot be read, no provider that answers, units that cannot be, no quote,
+        a clock that is far behind.
         """
         await self.close()
         self._begin()
@@ -162,6 +163,9 @@ class QuotesHttpFeed:
                 return
         if not self._reader.instruments():
             raise FeedError("quotes_http: the page knows none of the symbols; check them, or ask the other provider")
+        if not self._reader.newest_ms and self._reader.ahead_ms:
+            behind_s = self._reader.ahead_ms / 1000
+            raise FeedError(f"quotes_http: this machine's clock is {behind_s:.0f} s behind the page's; set it by NTP")
 
     async def __aiter__(self) -> AsyncIterator[FeedInput]:
         """Yield batches, heartbeats and marks until `close`; raises FeedError if the quotes' units are proven wrong."""
@@ -199,7 +203,8 @@ class QuotesHttpFeed:
 
     async def _turn(self) -> list[TickBatch | Heartbeat | Mark]:
         """Do what is due: a request or a heartbeat."""
-        if asyncio.get_running_loop().time() < self._due_s():
+        due_s = self._due_s()  # before the clock is read: while pages are asked, due is "now", and now goes on
+        if asyncio.get_running_loop().time() < due_s:
             return [*self._beat(), *self._judge()]
         try:
             return [*self._frame(await self._ask()), *self._judge()]

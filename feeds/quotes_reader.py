@@ -42,6 +42,8 @@ class QuoteReader:
         self._decoder = Decoder()
         self.newest_ms = 0
         """The newest time of any quote of this page, unless it is ahead of our clock."""
+        self.ahead_ms = 0
+        """How far the last quote that was ahead of our clock was so."""
 
     def read(self, answer: Answer, *, recv_ms: int) -> TickBatch:
         """Return the ticks of the quotes that changed; raises FeedError when a board's units are proven wrong."""
@@ -84,6 +86,8 @@ class QuoteReader:
         time_ms = quote.tick["time"]
         if time_ms > recv_ms + FUTURE_MS:
             self._counts["ahead"] += 1
+            self.ahead_ms = int(time_ms) - recv_ms
+            self._records.pop(quote.symbol, None)  # it is news once the clock has come so far
             return False
         self.newest_ms = max(self.newest_ms, int(time_ms))
         if quote.symbol in self._apart:

@@ -247,7 +247,7 @@ def _side(texts: Iterable[str], factor: float) -> Any:
 def _time_ms(day: str, clock: str) -> float:
     """Return the Unix ms of yyyymmdd, HHMMSS in Shanghai; 0, which the decoder refuses, where that is no time."""
     midnight = _midnight_ms(day)
-    if midnight is None or len(clock) != 6 or not clock.isdigit():
+    if midnight is None or not _is_digits(clock, 6):
         return 0.0
     hour, minute, second = int(clock[:2]), int(clock[2:4]), int(clock[4:])
     if hour > 23 or minute > 59 or second > 59:
@@ -257,9 +257,14 @@ def _time_ms(day: str, clock: str) -> float:
 
 @lru_cache(maxsize=64)
 def _midnight_ms(day: str) -> int | None:
-    if len(day) != 8 or not day.isdigit():
+    if not _is_digits(day, 8):
         return None
     try:
         return unix_ms(int(day))
     except FeedError:
         return None
+
+
+def _is_digits(text: str, length: int) -> bool:
+    """Tell whether a text is so many of 0 to 9: `isdigit` alone takes ① and ², which `int` refuses."""
+    return len(text) == length and text.isascii() and text.isdecimal()

@@ -17,7 +17,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import structlog
@@ -209,16 +209,25 @@ class Recorder:
     def _recorded_through(self) -> int:
         """Return the offset of the journal up to which this source's newest finished file goes, -1 without one."""
         for path in sorted(self._folder.glob("*.parquet"), reverse=True):
-            note = note_of(path)
+            note = _readable_note(path)
             if note.get("source_id") == self._source_id:
                 return int(note["through"])
         return -1
 
     def _path(self, date: int) -> Path:
         path = self._folder / f"{date}.parquet"
-        if path.exists() and note_of(path).get("source_id") != self._source_id:
+        if path.exists() and _readable_note(path).get("source_id") != self._source_id:
             return self._folder / f"{date}-{self._short}.parquet"
         return path
+
+
+def _readable_note(path: Path) -> Mapping[str, Any]:
+    """Return a file's note, empty for one that is broken: it is left alone, and the days to come are recorded."""
+    try:
+        return note_of(path)
+    except FeedError as error:
+        log.error("recording_damaged", why=str(error))
+        return {}
 
 
 def _lock(folder: Path) -> int:

@@ -17,10 +17,11 @@ from redis.exceptions import RedisError
 
 from feeds.connection import TIMEOUT_S, Client
 from feeds.errors import FeedError
+from feeds.frame import WrongVersion
 from feeds.inputs import FeedInput, Heartbeat, Mark, MarkKind
 from feeds.instruments import Instrument
 from feeds.tick import TickBatch
-from feeds.tickstream import STREAM, Names, StreamDown, decode, open_client, read_instruments, saying
+from feeds.tickstream import LATEST_MS, STREAM, Names, StreamDown, decode, open_client, read_instruments, saying
 
 BLOCK_MS: Final = 1_000
 """Well below the socket's timeout: an answer is due after this at the latest, so a frozen server is noticed."""
@@ -28,6 +29,7 @@ FIRST_COUNT: Final = 16
 """Entries read at once. A large one is 1.3 MB; where a read times out, they are read one by one."""
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
+UNREADABLE: Final = "an entry of the tick stream cannot be read"
 QUIET_S: Final = 10.0
 """A stream that says nothing for so long is worth a word in the log: a bridge's feed beats every second."""
 
@@ -183,17 +185,17 @@ class RemoteFeed:
     def _taken(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Iterator[FeedInput]:
         """Yield what an entry is, behind a gap mark where it does not go on from the last one."""
         offset = int(entry_id.partition(b"-")[0])
-        before = int(fields.get(b"p", b"-1"))
         try:
-            value = decode(fields[b"k"].decode(), fields[b"v"])
+            before, value = _read(fields)
         except KeyError:
             raise FeedError(f"{self._names.stream} holds entries that no bridge wrote; name another stream") from None
+        except WrongVersion:  # every frame would be one, so a gap would only hide it
+            raise
         except FeedError as error:
-            if "version" in str(error):  # every frame would be one, so a gap would only hide it
-                raise
             self._counts["unreadable"] += 1
             log.error("tick_stream_unreadable", offset=offset, error=str(error))
-            value = Mark(MarkKind.GAP, int(fields.get(b"ts", b"0")), "an entry of the tick stream cannot be read")
+            before, ts_ms = (_number(fields.get(name, b""), otherwise) for name, otherwise in ((b"p", -1), (b"ts", 0)))
+            value = Mark(MarkKind.GAP, ts_ms if 0 <= ts_ms < LATEST_MS else 0, UNREADABLE)
         # One less is this entry's own gap mark, which was taken already.
         if self._last >= 0 and self._last not in (before, offset - 1):
             self._counts["gaps"] += 1
@@ -204,6 +206,21 @@ class RemoteFeed:
         self._counts["inputs"] += 1
         self._counts["ticks"] += len(value) if isinstance(value, TickBatch) else 0
         yield FeedInput(offset, value)
+
+
+def _read(fields: Mapping[bytes, bytes]) -> tuple[int, TickBatch | Heartbeat | Mark]:
+    """Return the id of the entry before and the input; raises FeedError, or KeyError for what no bridge wrote."""
+    try:
+        return int(fields.get(b"p", b"-1")), decode(fields[b"k"].decode(), fields[b"v"])
+    except ValueError as error:
+        raise FeedError(f"an entry of the tick stream cannot be read: {error}") from None
+
+
+def _number(text: bytes, otherwise: int) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        return otherwise
 
 
 def _begins_ms(value: TickBatch | Heartbeat | Mark) -> int:

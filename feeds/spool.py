@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from feeds.errors import FeedError
 from feeds.inputs import Mark, MarkKind
-from feeds.tickstream import KEEP_S, Kind, Spooled, encode
+from feeds.tickstream import KEEP_ENTRIES, KEEP_S, Kind, Spooled, encode
 
 MAX_BYTES: Final = 2 << 30
 """An hour of a whole market with its book is 1.6 GB."""
@@ -24,6 +26,7 @@ READ_BYTES: Final = 4 << 20
 READ_ROWS: Final = 64
 """What is read, and then sent, at once; one input may be larger."""
 _SCHEMA: Final = """
+BEGIN IMMEDIATE;
 CREATE TABLE inputs (
     number INTEGER PRIMARY KEY, stamp INTEGER NOT NULL, ts_ms INTEGER NOT NULL, ticks INTEGER NOT NULL,
     kind TEXT NOT NULL, size INTEGER NOT NULL, value BLOB NOT NULL
@@ -34,7 +37,10 @@ CREATE TABLE state (
     dropped_inputs INTEGER NOT NULL, dropped_ticks INTEGER NOT NULL
 );
 PRAGMA user_version = 1;
+COMMIT;
 """
+
+log = structlog.get_logger(__name__)
 
 
 class Spool:
@@ -92,6 +98,7 @@ class Spool:
         self._bytes = db.execute("SELECT coalesce(sum(size), 0) FROM inputs").fetchone()[0]
         self._given_out = self._sent
         self._found = self._number
+        self._told_ahead = False
 
     @property
     def newest(self) -> int:
@@ -125,20 +132,36 @@ class Spool:
 
         Raises FeedError where the disk refuses; nothing was appended then.
         """
-        number, stamp = self._number + 1, max(self._now_us(), self._stamp + 2)
+        now_us = self._now_us()
+        number, stamp = self._number + 1, max(now_us, self._stamp + 2)
         newest_ms = self.ts_ms if ts_ms is None else ts_ms
-        with self._errors(), self._transaction():
-            self._db.execute(
-                "INSERT INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (number, stamp, newest_ms, ticks, kind, len(value), value),
-            )
-            self._db.execute(
-                "UPDATE state SET number = ?, stamp = ?, ts_ms = ?, feed_offset = ?",
-                (number, stamp, newest_ms, feed_offset),
-            )
+        self._tell_ahead(stamp - now_us)
+        before = self._bytes, self.dropped_inputs, self.dropped_ticks
+        try:
+            with self._errors(), self._transaction():
+                self._make_room(number, stamp, len(value))
+                self._db.execute(
+                    "INSERT INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (number, stamp, newest_ms, ticks, kind, len(value), value),
+                )
+                self._db.execute(
+                    "UPDATE state SET number = ?, stamp = ?, ts_ms = ?, feed_offset = ?",
+                    (number, stamp, newest_ms, feed_offset),
+                )
+        except FeedError:  # nothing was deleted either
+            self._bytes, self.dropped_inputs, self.dropped_ticks = before
+            raise
         self._number, self._stamp, self.ts_ms, self.feed_offset = number, stamp, newest_ms, feed_offset
         self._bytes += len(value)
-        self._delete_old()
+
+    def _tell_ahead(self, ahead_us: int) -> None:
+        """Log, once each time, that ids are further ahead of the clock than anything is kept."""
+        told, self._told_ahead = self._told_ahead, ahead_us > self._keep_us
+        if self._told_ahead and not told:
+            log.error(
+                "spool_ahead_of_clock", ahead_s=round(ahead_us / 1e6),
+                hint=f"the clock went ahead and back; set it by NTP. Until then {KEEP_ENTRIES} inputs are kept",
+            )  # fmt: skip
 
     def read(self, *, after: int) -> list[Spooled]:
         """Return the next inputs behind that number, oldest first; a gap mark stands for those that were dropped."""
@@ -187,26 +210,35 @@ class Spool:
             ).fetchone()[0]
         return int(found or 0)
 
-    def _delete_old(self) -> None:
-        """Delete what was sent and is too old to be sent again, and the oldest beyond the limit."""
-        with self._errors(), self._transaction():
-            while (row := self._oldest_sent() or self._oldest_waiting()) is not None:
-                number, ticks, size = row
-                self._db.execute("DELETE FROM inputs WHERE number = ?", (number,))
-                self._bytes -= size
-                if number > self._sent:
-                    self._count_dropped(ticks)
+    def _make_room(self, number: int, stamp: int, size: int) -> None:
+        """Delete what was sent and is too old to be sent again, and the oldest if the input that comes has no room.
 
-    def _oldest_sent(self) -> tuple[int, int, int] | None:
-        """Return the oldest input that was sent, if it has to go."""
-        before = self._stamp + 1 if self._bytes > self._max_bytes else self._stamp - self._keep_us
-        return self._one("number <= ? AND stamp < ?", min(self._sent, self._number - 1), before)
+        In the transaction that appends it: where that fails, these stay.
+        """
+        is_full = self._bytes + size > self._max_bytes
+        while (row := self._oldest_sent(number, stamp, is_full=is_full)) is not None or (
+            is_full and (row := self._oldest_waiting()) is not None
+        ):
+            deleted, ticks, bytes_ = row
+            self._db.execute("DELETE FROM inputs WHERE number = ?", (deleted,))
+            self._bytes -= bytes_
+            is_full = self._bytes + size > self._max_bytes
+            if deleted > self._sent:
+                self._count_dropped(ticks)
+
+    def _oldest_sent(self, number: int, stamp: int, *, is_full: bool) -> tuple[int, int, int] | None:
+        """Return the oldest input if it was sent and has to go: there is no room, its time is over, or its number."""
+        return self._one(
+            "number = (SELECT min(number) FROM inputs) AND number <= ? AND (? OR stamp < ? OR number <= ?)",
+            self._sent,
+            is_full,
+            stamp - self._keep_us,
+            number - KEEP_ENTRIES,
+        )
 
     def _oldest_waiting(self) -> tuple[int, int, int] | None:
-        """Return the oldest input that waits, if there is no room for it any more; never the newest."""
-        if self._bytes <= self._max_bytes:
-            return None
-        return self._one("number > ? AND number < ?", max(self._sent, self._given_out), self._number)
+        """Return the oldest input that waits and is not under way."""
+        return self._one("number > ?", max(self._sent, self._given_out))
 
     def _one(self, where: str, *values: int) -> tuple[int, int, int] | None:
         row: tuple[int, int, int] | None = self._db.execute(

@@ -29,9 +29,13 @@ PREFIX: Final = "mon:"
 STREAM: Final = "main"
 """What the stream is called where nobody says otherwise."""
 KEEP_S: Final = 600
+KEEP_ENTRIES: Final = 20_000
+"""What is kept at most while ids grow by two µs, because the clock went ahead and back: KEEP_S would be years of it."""
 BEAT_TTL_S: Final = 30
 APPEND_TIMEOUT_S: Final = 10.0
 """A whole market with its book is 1.3 MB: more than 2 s on a slow line is no sign of a dead server."""
+LATEST_MS: Final = 4_102_444_800_000
+"""The year 2100: what a heartbeat or mark claims to be later than that is no time."""
 FUTURE_MS: Final = 10_000
 """A tick further ahead of its arrival than this says nothing about the time."""
 
@@ -133,13 +137,20 @@ def decode(kind: str, value: bytes) -> TickBatch | Heartbeat | Mark:
             case Kind.TICKS:
                 return frame.decode(value)
             case Kind.HEARTBEAT:
-                return Heartbeat(int(value))
+                return Heartbeat(_time_ms(int(value)))
             case Kind.MARK:
                 name, ts_ms, reason = orjson.loads(value)
-                return Mark(MarkKind(name), int(ts_ms), str(reason))
-    except (ValueError, TypeError) as error:
+                return Mark(MarkKind(name), _time_ms(int(ts_ms)), str(reason))
+    except (ValueError, TypeError, OverflowError) as error:
         raise FeedError(f"an entry of the tick stream that should be a {kind} cannot be read: {error}") from None
     raise FeedError(f"an entry of the tick stream is a {kind!r}; run the same release on both ends")
+
+
+def _time_ms(ts_ms: int) -> int:
+    """Return a time that an engine can work with; raises ValueError. 0 is that of a mark before the first tick."""
+    if not 0 <= ts_ms < LATEST_MS:
+        raise ValueError(f"{ts_ms} is no time")
+    return ts_ms
 
 
 def newest_ts_ms(batch: TickBatch) -> int | None:
@@ -185,7 +196,7 @@ class TickStreamWriter:
         """
         values: list[Any] = [
             self._bridge, spool, head.id, self._keep_us, now_us, after, take_over(head, self._bridge),
-            self.names.bridge(head.bridge),
+            self.names.bridge(head.bridge), KEEP_ENTRIES,
         ]  # fmt: skip
         for one in inputs:
             values += one

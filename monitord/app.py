@@ -195,13 +195,17 @@ class App:
         )
 
     async def _recording(self, feed: Feed, cleanup: AsyncExitStack) -> Recording | None:
-        """Open what is recorded beside, if anything is; raises FeedError."""
+        """Open what is recorded beside, if anything is; a folder that cannot be used is logged, and alerts go on."""
         folder = self._settings.record.folder
         if folder is None:
             return None
         recording = Recording(folder, source_id=feed.source_id, patient=not feed.paced)
-        await recording.open()
         cleanup.push_async_callback(recording.abandon)
+        try:
+            await recording.open()
+        except FeedError as error:
+            log.error("recording_failed", why=str(error))
+            return None
         return recording
 
     def _pipeline(
@@ -433,12 +437,23 @@ async def _once(name: str, run: Callable[[], Awaitable[None]]) -> None:
 
 
 async def _record(recording: Recording) -> None:
-    """Record until it is stopped; a disk that refuses ends the recording, and alerts go on."""
+    """Record until it is stopped; whatever fails ends the recording, and alerts go on."""
     try:
         await recording.run()
     except FeedError as error:
         log.error("recording_failed", why=str(error))
+        await _abandon(recording)
+    except Exception:
+        log.exception("recording_failed")
+        await _abandon(recording)
+
+
+async def _abandon(recording: Recording) -> None:
+    """Close what failed; its last words can fail as it did."""
+    try:
         await recording.abandon()
+    except Exception:
+        log.exception("recording_failed")
 
 
 async def _finish(recording: Recording | None) -> None:
@@ -449,6 +464,8 @@ async def _finish(recording: Recording | None) -> None:
         await recording.stop()
     except FeedError as error:
         log.error("recording_failed", why=str(error))
+    except Exception:
+        log.exception("recording_failed")
 
 
 def _make(state_dir: Path) -> None:

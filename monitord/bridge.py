@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import platform
-import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +39,7 @@ from feeds.tickstream import (
 )
 from monitord.choice import build_feed
 from monitord.errors import DaemonError
+from monitord.signals import on_stop_signals
 
 BEAT_S: Final = 2.0
 BEAT_TIMEOUT_S: Final = 2.0
@@ -154,7 +154,7 @@ class Bridge:
             with suppress(StreamDown):  # then the spool takes what comes
                 await self._beat()
             await self._open()
-            _on_signals(self._stopping.set)
+            on_stop_signals(self._stopping.set)
             async with asyncio.TaskGroup() as tasks:
                 heart = tasks.create_task(self._keep("heart", self._run_heart), name="heart")
                 sender = tasks.create_task(self._keep("sender", self._run_sender), name="sender")
@@ -397,15 +397,3 @@ class Bridge:
 
 async def _until(event: asyncio.Event) -> None:
     await event.wait()
-
-
-def _on_signals(stop: Callable[[], None]) -> None:
-    """Let the signals that ask for an end call `stop`, once; the second one has its ordinary effect."""
-    loop = asyncio.get_running_loop()
-    for number in {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)}:
-
-        def on_signal(*_: object, number: signal.Signals = number) -> None:
-            signal.signal(number, signal.SIG_DFL)
-            loop.call_soon_threadsafe(stop)
-
-        signal.signal(number, on_signal)

@@ -10,7 +10,6 @@ adopted server alike.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import re
 import shutil
@@ -33,6 +32,11 @@ from feeds.tickstream import ACL_COMMANDS, PREFIX
 from monitord.errors import BrokerError
 from notifiers.channel import connect_to
 from notifiers.errors import DeliveryError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where `record` and `doctor` come by here
+    fcntl = None  # type: ignore[assignment]
 
 OLDEST_VERSION: Final = (6, 2)
 START_S: Final = 20.0
@@ -219,6 +223,8 @@ class EmbeddedBroker:
         return self.folder / "valkey.log"
 
     def _prepare(self) -> None:
+        if fcntl is None:
+            raise BrokerError("a broker of our own needs Linux or macOS; set broker.url to a Redis that runs elsewhere")
         if len(os.fsencode(self.socket)) > SOCKET_PATH_BYTES:
             raise BrokerError(
                 f"the broker's socket path is longer than {SOCKET_PATH_BYTES} bytes, more than the system takes: "

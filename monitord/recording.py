@@ -94,9 +94,11 @@ class Recording:
         recorder, self._recorder = self._recorder, None
         self._waiting.clear()
         self._room.set()
-        if recorder is not None:
-            await self._in_thread(recorder.close)
-        self._thread.shutdown()
+        try:
+            if recorder is not None:
+                await self._in_thread(recorder.close)
+        finally:
+            self._thread.shutdown()
 
     def counters(self) -> Mapping[str, int]:
         """Return what was recorded, and `recording_dropped` inputs."""

@@ -7,7 +7,6 @@ queue of calls needs no busy handling. Every call is one transaction: durable wh
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import sqlite3
 import time
@@ -26,6 +25,11 @@ from monitord.schema import migrate
 from monitord.silences import StoredSilences
 from notifiers.routing import DELIVERY_RULE
 from rules.alert import Alert
+
+try:
+    import fcntl
+except ImportError:  # Windows, where `record` and `doctor` come by here
+    fcntl = None  # type: ignore[assignment]
 
 REDRIVE_MS: Final = 24 * 3_600_000
 """How long a sent row is kept for publishing it again, should the broker lose it."""
@@ -483,6 +487,8 @@ def _where(wanted: HistoryFilter) -> tuple[str, tuple[Any, ...]]:
 
 def _take_lock(path: Path) -> int:
     """Return a descriptor holding the lock beside the store; raises StoreError that names the process holding it."""
+    if fcntl is None:
+        raise StoreError(f"store {path}: this system has no locks that a killed process lets go; use Linux or macOS")
     lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

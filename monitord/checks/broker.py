@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Final
 
 from monitord.broker import EmbeddedBroker, broker_facts, find_server
@@ -35,6 +36,8 @@ async def check(examined: Examined) -> Finding:
 
 
 def _would_start() -> Finding:
+    if find_spec("fcntl") is None:
+        return Finding(Verdict.SKIP, "the daemon, and a broker of its own, need Linux; nothing here asks for one")
     try:
         return Finding(Verdict.OK, f"our own, not running; the daemon will start {find_server()}")
     except BrokerError as error:

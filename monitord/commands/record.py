@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +52,7 @@ async def _record(settings: Settings, folder: Path) -> Path | None:
     from monitord.app import build_broker
     from monitord.choice import build_feed
     from monitord.recording import Recording
+    from monitord.signals import on_stop_signals
 
     feed = build_feed(settings, broker_url=build_broker(settings).url)
     recording = Recording(folder, source_id=feed.source_id, patient=not feed.paced)
@@ -60,8 +60,7 @@ async def _record(settings: Settings, folder: Path) -> Path | None:
         await recording.open()
         await _open(feed, recording, settings)
         stopping = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        on_stop_signals(stopping.set)
         try:
             await asyncio.gather(_take_all(feed, recording, stopping), _close_on(stopping, feed), recording.run())
         except FeedError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from importlib.util import find_spec
 
 from monitord.commands import CommandError
 from monitord.commands.settings import add_settings, load_settings
@@ -28,6 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the settings, set up logs and console, and hand over to the application."""
+    if find_spec("fcntl") is None:
+        raise CommandError("run needs Linux; on Windows there are bridge, record and doctor (docs/feeds.md)")
     given = {setting: getattr(args, option) for option, (setting, _, _) in _SHORT.items()}
     args.overrides = [*args.overrides, *(f"{name}={text}" for name, text in given.items() if text is not None)]
     settings = load_settings(args).settings

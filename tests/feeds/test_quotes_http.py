@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from feeds.codes import market_codes, read_codes
 from feeds.errors import FeedError
 from feeds.inputs import Heartbeat, Mark, MarkKind
 from feeds.instruments import Board
-from feeds.quotes_client import LONGEST_PAUSE_S
+from feeds.quotes_client import LONGEST_PAUSE_S, Unanswered, _retry_after_s
 from feeds.quotes_http import WITNESS, QuotesHttpFeed, asked_from_ms
 from feeds.sessions import Calendar, unix_ms
 from feeds.tick import TickBatch
@@ -561,6 +563,57 @@ def test_a_port_where_nobody_listens_is_said() -> None:
         run(QuotesHttpFeed(symbols=SYMBOLS, tencent_url="http://127.0.0.1:9/q=", calendar=CALENDAR).open())
 
 
+def test_a_clock_far_behind_the_pages_is_said_at_once() -> None:
+    with pytest.raises(FeedError, match="clock is 20 s behind the page's; set it by NTP"):
+        Stand(page(), start_ms=TEN - 20_000).play(1)
+
+
+def test_a_quote_that_was_ahead_comes_once_the_clock_has_come_so_far() -> None:
+    there = page(sh600519=Stock(ts_ms=TEN + 20_000))
+    seen = Stand(there).play(30)
+    assert [one.symbols for one in batches(seen)][1:] == [("600519.SH",)]
+
+
+# ── the real clock ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_on_a_clock_that_goes_on_by_itself_pages_are_asked_and_other_tasks_run() -> None:
+    """In virtual time two readings of the clock are equal; a feed that relies on it stands still, and blocks, here."""
+    there = moving(page(), by_s=1)
+    begun_s = time.monotonic()
+    others = 0
+    seen: list[Value] = []
+
+    def now() -> float:
+        passed_s = time.monotonic() - begun_s
+        assert passed_s < 1.8, "the feed keeps the loop from the task that closes it"
+        return TEN / 1000 + passed_s
+
+    async def scenario() -> None:
+        nonlocal others
+        await there.start()
+        feed = QuotesHttpFeed(
+            symbols=SYMBOLS, interval_s=0.1, tencent_url=there.url, now=now, calendar=CALENDAR, jitter=lambda: 1.0
+        )
+        await feed.open()
+
+        async def close_after_some_turns() -> None:
+            nonlocal others
+            while feed.counters()["requests"] < 4:
+                others += 1
+                await asyncio.sleep(0.01)
+            await feed.close()
+
+        closing = asyncio.create_task(close_after_some_turns())
+        seen.extend([given.value async for given in feed])
+        await closing
+        await there.stop()
+
+    asyncio.run(scenario())
+    assert len(batches(seen)) >= 3
+    assert others >= 10
+
+
 # ── life ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -577,6 +630,42 @@ def test_close_ends_a_request_under_way_at_once() -> None:
             assert stand.now_s == pytest.approx(4.5)
 
     life(scenario)
+
+
+def test_close_while_the_timeout_is_expiring_is_no_error() -> None:
+    """Between the timeout's moment and the return of the request's task, it cannot be told to end earlier."""
+    ended: list[BaseException] = []
+
+    async def scenario(stand: Stand, there: Page) -> None:
+        async with stand.opened():
+            there.always = "timeout"
+            client = stand.feed._client
+            asking = asyncio.create_task(client.ask(SYMBOLS))
+            await asyncio.sleep(0)
+            assert client._under_way is not None
+            session, client._session = client._session, None  # then `close` has nothing to wait for
+
+            def close() -> None:
+                assert "expiring" in repr(client._under_way)
+                try:
+                    client.close().send(None)
+                except BaseException as error:
+                    ended.append(error)
+
+            when_s = client._under_way.when()
+            assert when_s is not None
+            asyncio.get_running_loop().call_at(when_s + 1e-10, close)
+            with pytest.raises(Unanswered, match="no answer within"):
+                await asking
+            client._session = session
+
+    life(scenario)
+    assert [type(error) for error in ended] == [StopIteration]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90.0), ("²", 0.0), ("①", 0.0), ("Thu, 02 Jan 2025", 0.0)])
+def test_retry_after_is_seconds_or_nothing(text: str, seconds: float) -> None:
+    assert _retry_after_s(SimpleNamespace(headers={"Retry-After": text})) == seconds  # type: ignore[arg-type]
 
 
 def test_iterating_before_open_is_an_error() -> None:

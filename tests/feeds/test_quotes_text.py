@@ -147,3 +147,12 @@ def test_a_record_of_too_few_fields_or_of_another_code_is_none(vendor: str) -> N
     assert page.quote("600519.SH", b"1~x~600519~10" if vendor == "tencent" else b"x,10,10") is None
     if vendor == "tencent":
         assert page.quote("600000.SH", split(tencent("sh600519", Stock())).records["600519.SH"]) is None
+
+
+@pytest.mark.parametrize("field", ["2025010210000①", "2025010210000²", "2025010②100000", "2025010210000٣"])
+def test_a_digit_that_is_none_makes_no_time(field: str) -> None:
+    """What a garbled byte may decode to: `str.isdigit` says yes to some that `int` refuses."""
+    body = tencent("sh600519", Stock()).decode("gbk").replace("20250102100000", field).encode("gb18030")
+    quote = PAGES["tencent"].quote("600519.SH", split(body).records["600519.SH"])
+    assert quote is not None
+    assert quote.tick["time"] == 0.0

@@ -225,6 +225,17 @@ def test_two_sources_of_one_date_have_a_file_each(tmp_path: Path) -> None:
     assert read(tmp_path / f"{DAY}.parquet") == [batch(0)]
 
 
+def test_a_damaged_file_is_passed_over_and_left_as_it_is(tmp_path: Path) -> None:
+    record(tmp_path, day_of(3))
+    damaged = b"PAR1 cut short"
+    for date in (NEXT, 20251231):
+        (tmp_path / f"{date}.parquet").write_bytes(damaged)
+    record(tmp_path, said := day_of(5, date=NEXT))
+    (new,) = tmp_path.glob(f"{NEXT}-*.parquet")
+    assert read(new) == said
+    assert (tmp_path / f"{NEXT}.parquet").read_bytes() == damaged
+
+
 def test_a_second_recorder_on_the_folder_is_refused(tmp_path: Path) -> None:
     first = record(tmp_path, [batch(0)], finish=False)
     with pytest.raises(FeedError, match="another recorder"):

@@ -224,6 +224,30 @@ async def test_an_entry_that_cannot_be_read_is_a_gap(redis: Client, send: Send, 
     assert (feed.counters()["unreadable"], feed.counters()["gaps"]) == (1, 0)
 
 
+@pytest.mark.parametrize(
+    "garbled",
+    [
+        {"p": b"x"},
+        {"k": b"\xff"},
+        {"k": b"mark", "v": b"{"},
+        {"k": b"mark", "v": b'["gap",1e300,"x"]'},
+        {"k": b"mark", "v": b'[[1],1,"a version"]'},
+        {"k": b"version", "v": b""},
+        {"v": b"zz", "ts": b"q"},
+        {"v": b"zz", "ts": b"9" * 30},
+        {"v": b"9" * 30},
+        {"v": b"-99999999999999999"},
+    ],
+)
+async def test_whatever_an_entry_holds_it_is_a_gap_and_ends_nothing(garbled: dict[str, bytes]) -> None:
+    feed = RemoteFeed(url="redis://127.0.0.1:1/0")
+    good = {"p": b"-1", "k": b"heartbeat", "v": b"1700000000000", "ts": b"0"}
+    fields = {name.encode(): text for name, text in {**good, **garbled}.items()}
+    (taken,) = feed._taken(b"1700000000000000-0", fields)
+    assert taken == FeedInput(1700000000000000, Mark(MarkKind.GAP, 0, "an entry of the tick stream cannot be read"))
+    assert feed.counters()["unreadable"] == 1
+
+
 async def test_frames_of_another_release_and_a_stream_of_somebody_elses_end_it(
     redis: Client, make: Callable[[], RemoteFeed]
 ) -> None:

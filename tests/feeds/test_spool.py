@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from feeds.errors import FeedError
 from feeds.inputs import Heartbeat, Mark, MarkKind
-from feeds.spool import READ_BYTES, READ_ROWS, Spool
+from feeds.spool import _SCHEMA, READ_BYTES, READ_ROWS, Spool
 from feeds.tickstream import Kind, Spooled, decode
 
 KEEP_S = 600
@@ -98,6 +100,23 @@ def test_what_was_sent_stays_as_long_as_the_stream_keeps_it(tmp_path: Path, cloc
     assert numbers(spool.read(after=0))[1] == 1001 - KEEP_S
     assert spool.dropped_inputs == 0
     spool.close()
+
+
+def test_a_clock_that_went_ahead_and_back_lets_nothing_grow_without_bound(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feeds.spool.KEEP_ENTRIES", 50)
+    spool = opened(tmp_path, clock)
+    clock.us += 86_400_000_000
+    fill(spool, 1)
+    clock.us -= 86_400_000_000
+    with capture_logs() as logs:
+        for _ in range(200):
+            fill(spool, 1, clock=clock)
+            spool.mark_sent(spool.newest)
+    assert [(line["event"], line["ahead_s"]) for line in logs] == [("spool_ahead_of_clock", 86_399)], "once"
+    assert spool.before_oldest() == 201 - 50
+    assert spool.dropped_inputs == 0
 
 
 def test_inputs_that_wait_are_kept_however_old(tmp_path: Path, clock: Clock) -> None:
@@ -203,6 +222,34 @@ def test_a_disk_that_refuses_appends_nothing_and_the_next_try_may_succeed(tmp_pa
     spool._db.execute("PRAGMA max_page_count = 100000").fetchall()
     fill(spool, 1)
     assert numbers(spool.read(after=0)) == [1, 2, 3, 4]
+
+
+def test_where_deleting_is_refused_nothing_is_appended(tmp_path: Path, clock: Clock) -> None:
+    spool = opened(tmp_path, clock)
+    fill(spool, 1, clock=clock)
+    spool.mark_sent(1)
+    clock.us += 3_600_000_000
+    spool._db.execute("CREATE TRIGGER refuse BEFORE DELETE ON inputs BEGIN SELECT RAISE(FAIL, 'disk'); END")
+    with pytest.raises(FeedError, match="disk"):
+        fill(spool, 1)
+    assert spool.newest == 1
+    spool._db.execute("DROP TRIGGER refuse")
+    fill(spool, 1)
+    assert numbers(spool.read(after=1)) == [2]
+
+
+def test_killed_within_its_first_start_it_starts_again(tmp_path: Path, clock: Clock) -> None:
+    """Whatever statement of the schema was the last one."""
+    for count in range(1, len(statements := _SCHEMA.split(";\n")[:-1])):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        killed = sqlite3.connect(folder / "spool.sqlite", isolation_level=None)
+        killed.execute("PRAGMA journal_mode = WAL").fetchall()
+        killed.executescript(";\n".join(statements[:count]) + ";")
+        killed.close()
+        spool = opened(folder, clock)
+        fill(spool, 1)
+        spool.close()
 
 
 @pytest.mark.acceptance

@@ -171,6 +171,22 @@ async def test_it_is_trimmed_to_its_time(redis: Client, write: Callable[..., Wri
     assert await numbers(redis) == [("a", n) for n in range(200, 301)]
 
 
+async def test_a_clock_that_went_ahead_and_back_lets_it_not_grow_without_bound(
+    redis: Client, write: Callable[..., Writing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feeds.tickstream.KEEP_ENTRIES", 200)
+    a = write(keep_s=100)
+    await a.look()
+    day_us = 86_400_000_000
+    await a.append(spooled(1)._replace(stamp=T0_US + day_us))
+    late = [spooled(n)._replace(stamp=T0_US + day_us + 2 * n, value=bytes(500)) for n in range(2, 1002)]
+    for at in range(0, 1000, 50):
+        await a.append(*late[at : at + 50])
+    kept = await numbers(redis)
+    assert 200 <= len(kept) <= 300, "whole nodes of the stream go"
+    assert kept[-1] == ("a", 1001)
+
+
 async def test_a_spare_waits_for_the_holders_heart_and_takes_over_behind_a_mark(
     redis: Client, write: Callable[..., Writing]
 ) -> None:

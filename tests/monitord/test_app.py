@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from config.loading import load
 from config.settings import Settings
+from feeds.recorder import Recorder
 from monitord import app
 from monitord.console import LogConsole
 from monitord.errors import StoreError
@@ -100,6 +101,32 @@ def test_a_pump_that_fails_for_ever_ends_the_process(settings: Settings, monkeyp
     assert len(named(logs, "task_failed")) == app.RESTARTS + 1
     assert named(logs, "daemon_failed")[0]["why"] == ["locked"]
     assert named(logs, "broker_stopped")
+
+
+def recording(settings: Settings, folder: Path) -> Settings:
+    return settings.model_copy(update={"record": settings.record.model_copy(update={"folder": folder})})
+
+
+def test_a_folder_of_recordings_that_cannot_be_used_costs_no_alerts(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, logs = run(recording(settings, tmp_path / "file" / "recordings"))
+    assert code == 0
+    assert "cannot be used for recordings" in named(logs, "recording_failed")[0]["why"]
+    assert named(logs, "stopped")[0]["alerts"] > 0
+
+
+@pytest.mark.parametrize("part", ["add", "finish", "close"])
+def test_whatever_fails_in_the_recorder_costs_no_alerts(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OverflowError("a date beyond all dates")
+
+    monkeypatch.setattr(Recorder, part, fail)
+    code, logs = run(recording(settings, tmp_path / "recordings"))
+    assert code == 0
+    assert named(logs, "recording_failed")
+    assert named(logs, "stopped")[0]["alerts"] > 0
 
 
 def test_a_state_directory_that_cannot_be_says_which_setting_to_change(settings: Settings) -> None:

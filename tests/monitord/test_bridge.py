@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -93,7 +94,7 @@ class Running:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("BEAT_S", "SPARE_LOOK_S", "FIRST_PAUSE_S", "LONGEST_PAUSE_S"):
         monkeypatch.setattr(bridge_module, name, 0.02)
-    monkeypatch.setattr(bridge_module, "_on_signals", lambda stop: None)
+    monkeypatch.setattr(bridge_module, "on_stop_signals", lambda stop: None)
 
 
 @pytest.fixture
@@ -490,6 +491,44 @@ sys.exit(main(sys.argv[1:]))
     redis = connect(broker.url)
     assert await redis.xlen("mon:ticks:main") > 20
     await redis.aclose()
+
+
+NOT_POSIX = f"""
+import asyncio, signal, sys
+for name in {POSIX_ONLY!r}:
+    if name != "posix":  # the interpreter itself holds it
+        sys.modules[name] = None
+def refuse(*_):
+    raise NotImplementedError
+asyncio.SelectorEventLoop.add_signal_handler = refuse
+del signal.SIGHUP
+from monitord.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_record_works_where_nothing_of_posix_is(tmp_path: Path) -> None:
+    done = run_python(
+        NOT_POSIX, "record", "--feed", "simulated", "--to", str(tmp_path / "r"), "--set", f"state_dir={tmp_path}",
+        "--set", "feed.simulated.symbols=20", "--set", "feed.simulated.days=1", "--set", "feed.simulated.speed=0",
+        "--set", "feed.simulated.start=14:59:00",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "recorded: " in done.stdout
+    assert len(list((tmp_path / "r").glob("*.parquet"))) == 1
+
+
+def test_doctor_works_where_nothing_of_posix_is(tmp_path: Path) -> None:
+    done = run_python(NOT_POSIX, "doctor", "--json", "--set", f"state_dir={tmp_path}")
+    assert "Traceback" not in done.stderr
+    verdicts = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert (verdicts["broker"]["verdict"], verdicts["feed"]["verdict"]) == ("skip", "ok"), verdicts
+
+
+def test_run_says_in_one_line_that_it_needs_linux(tmp_path: Path) -> None:
+    done = run_python(NOT_POSIX, "run", "--state-dir", str(tmp_path))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "run needs Linux" in done.stderr
 
 
 def test_its_modules_name_nothing_of_posix() -> None:
