@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from monitord.routes.route import ApiError, Ask, Route
-from rules.slots import SLOT_LAYER, SLOT_MS
 from rules.bars import PERIOD_MINUTES
 from rules.errors import RuleError, RuleFileError
+from rules.slots import SLOT_LAYER, SLOT_MS
 
 if TYPE_CHECKING:
     from monitord.warmup import Progress
