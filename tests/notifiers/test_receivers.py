@@ -223,14 +223,25 @@ async def test_a_code_of_success_under_an_http_failure_is_no_success(
         assert (await notifier.send(note(alert))).verdict is Verdict.RETRY
 
 
-@pytest.mark.parametrize("status", [400, 401, 404])
 @pytest.mark.parametrize("kind", OVER_HTTP)
-async def test_an_http_status_that_stays_is_for_good(kind: str, status: int, alert: Any, tmp_path: Path) -> None:
+async def test_what_is_gone_is_for_good(kind: str, alert: Any, tmp_path: Path) -> None:
     async with http_receiver(kind) as (receiver, port), opened(kind, port, tmp_path) as notifier:
-        receiver.status, receiver.body = status, b"nginx"
+        receiver.status, receiver.body = 404, b"nginx"
         assert (await notifier.send(note(alert))).verdict is Verdict.PERMANENT
         receiver.status = 410
         assert (await notifier.send(note(alert))).verdict is Verdict.DISABLE
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+@pytest.mark.parametrize("kind", OVER_HTTP)
+async def test_a_refusal_is_for_good_unless_it_comes_without_the_code_the_receiver_speaks_by(
+    kind: str, status: int, alert: Any, tmp_path: Path
+) -> None:
+    """A proxy or a front door knows nothing of the message."""
+    async with http_receiver(kind) as (receiver, port), opened(kind, port, tmp_path) as notifier:
+        receiver.status, receiver.body = status, b"nginx"
+        expected = Verdict.RETRY if kind in WITH_CODES else Verdict.PERMANENT
+        assert (await notifier.send(note(alert))).verdict is expected
 
 
 NO_ANSWERS = [
