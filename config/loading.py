@@ -220,7 +220,8 @@ def _complaint(detail: ErrorDetails, origins: Mapping[Path, str]) -> Complaint:
         return Complaint(_written(keys), origin, "there is no such setting", hint)
     wrong = str(context["error"]) if detail["type"] == "value_error" else _lowered(detail["msg"])
     value = detail["input"]
-    if isinstance(value, str | int | float) and not holds_secret(Settings, keys):
+    bears_password = isinstance(value, str) and "@" in value and "://" in value
+    if isinstance(value, str | int | float) and not bears_password and not holds_secret(Settings, keys):
         wrong = f"{value!r}: {wrong}"
     return Complaint(_written(keys), origin, wrong)
 

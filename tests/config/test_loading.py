@@ -251,3 +251,12 @@ def test_an_unknown_section_is_an_error_even_when_it_is_empty() -> None:
 def test_an_empty_section_sets_nothing() -> None:
     Path("monitord.toml").write_text("[gateway]\n")
     assert {origin for _, _, origin in load().rows()} == {"default"}
+
+
+def test_an_address_with_a_password_in_it_is_refused_without_being_repeated(tmp_path: Path) -> None:
+    file = tmp_path / "m.toml"
+    file.write_text("[[notify.bark]]\nname = 'b'\nkey = 'k'\nserver = 'https://u:PLANTED@bark.example'\n")
+    with pytest.raises(ConfigError) as raised:
+        load(config=file)
+    assert "notify.bark[0].server" in str(raised.value)
+    assert "PLANTED" not in str(raised.value)
