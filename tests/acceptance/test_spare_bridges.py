@@ -14,6 +14,7 @@ from monitord.broker import EmbeddedBroker
 from tests.acceptance.bridging import BridgeProcess, Recorder, account, told_by_market
 from tests.acceptance.live_market import BEGAN_AT
 from tests.acceptance.test_bridge_kills import free_port
+from tests.acceptance.test_bridge_kills import pytestmark as pytestmark  # in real time as well
 
 TAKE_OVERS = 4
 MARKET = {"feed.simulated.symbols": 200, "feed.simulated.days": 1, "feed.simulated.start": "14:30:00"}
