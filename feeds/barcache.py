@@ -19,6 +19,7 @@ import structlog
 
 from feeds.errors import FeedError
 from feeds.history import COLUMNS, PERIODS, BarTable, PastBars, sound, table_of
+from feeds.journal import sync_folder
 from feeds.sessions import DAY_MS, unix_ms
 
 FORMAT: Final = 1
@@ -70,7 +71,7 @@ class BarCache:
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(path)
-            _sync(path.parent)
+            sync_folder(path.parent)
         except OSError as error:
             with suppress(OSError):
                 beside.unlink(missing_ok=True)
@@ -151,13 +152,3 @@ def _read(path: Path, period: str, date: int) -> tuple[Mapping[str, Any], OfDay]
     if len(table) != len(ends_ms) or not sound(table).all():
         raise _Unusable("it holds bars that cannot be")
     return found, factors
-
-
-def _sync(folder: Path) -> None:
-    if os.name == "nt":  # a folder cannot be opened there, and NTFS journals its entries
-        return
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -203,7 +203,7 @@ class Journal:
                 segment.path.unlink()
                 self._segments.remove(segment)
             if doomed:
-                _sync_folder(self.folder)
+                sync_folder(self.folder)
         self._counters["segments_trimmed"] += len(doomed)
         return len(doomed)
 
@@ -285,7 +285,7 @@ class Journal:
             if os.write(fd, record) != len(record):
                 raise OSError(28, "No space left on device")
             _datasync(fd)
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
         except OSError:
             os.close(fd)
             path.unlink()
@@ -479,7 +479,7 @@ def _list_segments(folder: Path) -> list[_Segment]:
     return [_Segment(path, int(path.stem)) for path in sorted(folder.glob(f"*{_SUFFIX}")) if path.stem.isdigit()]
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Put the folder's own entries (a new or deleted file) on the disk."""
     if os.name == "nt":  # a folder cannot be opened there, and NTFS journals its entries
         return

@@ -13,8 +13,7 @@ from feeds.inputs import Mark
 from monitord.broker import EmbeddedBroker
 from tests.acceptance.bridging import BridgeProcess, Recorder, account, told_by_market
 from tests.acceptance.live_market import BEGAN_AT
-from tests.acceptance.test_bridge_kills import free_port
-from tests.acceptance.test_bridge_kills import pytestmark as pytestmark  # in real time as well
+from tests.acceptance.test_bridge_kills import by_name, free_port
 
 TAKE_OVERS = 4
 MARKET = {"feed.simulated.symbols": 200, "feed.simulated.days": 1, "feed.simulated.start": "14:30:00"}
@@ -38,6 +37,7 @@ async def plays_spare(redis: Client, name: str) -> None:
             await asyncio.sleep(0.05)
 
 
+@by_name
 @pytest.mark.acceptance
 async def test_a_spare_goes_on_where_a_killed_bridge_stopped(tmp_path: Path) -> None:
     broker = EmbeddedBroker(tmp_path / "b", port=free_port())

@@ -249,6 +249,7 @@ def test_killed_within_its_first_start_it_starts_again(tmp_path: Path, clock: Cl
         killed.close()
         spool = opened(folder, clock)
         fill(spool, 1)
+        assert numbers(spool.read(after=0)) == [1]
         spool.close()
 
 

@@ -437,9 +437,7 @@ async def test_whole_markets_never_stall_the_loop_for_50_ms(desk: Callable[..., 
     finally:
         sys.setswitchinterval(interval_s)
         gc.unfreeze()
-    assert min(stalls) < 0.1, (
-        stalls
-    )  # 50 ms is asked of a quiet machine; on a busy one the same work takes twice as long
+    assert min(stalls) < 0.05, stalls
 
 
 async def longest_stall_s(one: Desk, encoded: bytes) -> float:
