@@ -174,7 +174,7 @@ class App:
         deliveries = tuple(self._delivery(one, broker, store, routers[one.name]) for one in settings.notify.receivers())
         desk = Desk(deliveries, stored=store.deliveries, silences=silences, kept=store.silences)
         await desk.load_silences()
-        self._metrics.watch_receivers(desk.counters, statuses=desk.statuses)
+        self._metrics.watch_receivers(desk.counters, statuses=desk.statuses, backlog=desk.backlog)
         health = Health(
             feed, pipeline, store=store, pump=pump, deliveries=deliveries, reference=reference, recording=recording
         )

@@ -172,7 +172,15 @@ CREATE TABLE silences (
 CREATE INDEX silences_by_end ON silences (end_ms);
 """
 
-MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
+_IDENTITY: Final = """
+CREATE TABLE identity (                              -- tells this store from all others: one row
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    id   TEXT NOT NULL
+) STRICT;
+INSERT INTO identity VALUES (1, lower(hex(randomblob(8))));
+"""
+
+MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _IDENTITY)
 """Script n makes version n + 1 of version n."""
 
 

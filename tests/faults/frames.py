@@ -13,7 +13,7 @@ from monitord.gateway.protocol import CloseCode
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 PROTOCOL_ERROR, NO_UTF8, TOO_BIG = 1002, 1007, 1009
-STAYS: Final = None
+STAYS: Final[int | None] = None
 """The connection goes on, and the next request is answered."""
 LEAVES: Final = -1
 """It is the client who goes, in the midst of a frame: nothing is to be said, and nothing logged as an error."""
@@ -22,11 +22,11 @@ MOST_BYTES: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """Bytes to send, and how it must end: STAYS, LEAVES, or one of these close codes."""
+    """Bytes to send, and how it must end: with one of these close codes, STAYS, or LEAVES."""
 
     kind: str
     wire: bytes
-    ends: tuple[int, ...] | None
+    ends: tuple[int | None, ...]
     leaves: bool = False
 
 
@@ -75,12 +75,12 @@ def _anything(chance: random.Random, depth: int = 3) -> Any:
 
 
 def _request(kind: str, chance: random.Random) -> Said:
-    """An object of the right fields with wrong things in them; a token that is none ends it, all else is answered."""
+    """An object of the right fields with wrong things in them; only a token that is none may end it."""
     want = {name: _anything(chance) for name in ("ch", "since", "interval_ms") if chance.random() < 0.6}
     fields = {"id": _anything(chance), "op": chance.choice([*WORDS[:4], _anything(chance)]),
               "args": chance.choice([[want], _anything(chance)]), "token": _anything(chance)}  # fmt: skip
     request = {name: value for name, value in fields.items() if chance.random() < 0.85}
-    ends = (CloseCode.BAD_TOKEN,) if request.get("op") == "auth" and isinstance(request.get("token"), str) else STAYS
+    ends = (STAYS, CloseCode.BAD_TOKEN) if request.get("op") == "auth" else (STAYS,)
     return Said(kind, frame(json.dumps(request).encode()), ends)
 
 
@@ -90,7 +90,7 @@ def _no_object(kind: str, chance: random.Random) -> Said:
 
 
 def _empty(kind: str, chance: random.Random) -> Said:
-    return Said(kind, frame(chance.choice([b"", b" ", b"\n\n", b"\t\n "])), STAYS)
+    return Said(kind, frame(chance.choice([b"", b" ", b"\n\n", b"\t\n "])), (STAYS,))
 
 
 def _binary(kind: str, chance: random.Random) -> Said:
@@ -137,7 +137,7 @@ def _control_in_parts(kind: str, chance: random.Random) -> Said:
 
 
 def _control(kind: str, chance: random.Random) -> Said:
-    return Said(kind, frame(chance.randbytes(chance.randrange(125)), chance.choice([PING, PONG])), STAYS)
+    return Said(kind, frame(chance.randbytes(chance.randrange(125)), chance.choice([PING, PONG])), (STAYS,))
 
 
 def _bad_close(kind: str, chance: random.Random) -> Said:

@@ -192,7 +192,7 @@ async def test_every_code_of_a_bot_is_no_success_and_loses_nothing(kind: str, tm
     async with bot_and_desk(kind, tmp_path) as (desk, bot, notifier, posts):
         bot.forced.extend(refusals)
         desk.add([alert(number) for number in range(200)], every_ms=3000)
-        delivery = await desk.deliver(notifier, (2 + ROUNDS) * 12 * HOUR_MS)
+        delivery = await desk.deliver(notifier, (2 + 4 * ROUNDS) * HOUR_MS)
         state = delivery.state
     histories = await desk.histories({"contract": posts})
     judged(histories)
@@ -262,7 +262,7 @@ async def test_a_clock_that_steps_loses_and_doubles_nothing_and_holds_nothing_up
     notifier = build_notifier("webhook", name="hook", url=url, allow_networks=["127.0.0.0/8"], per_minute=30)
     desk.add([alert(number) for number in range(CLOCK_STEPS)])
     for _ in range(20):  # a step forth over the horizon ends a run; the next one goes on
-        await desk.deliver(notifier, 30 * HOUR_MS)
+        await desk.deliver(notifier, 5 * HOUR_MS)
     await runner.cleanup()
     histories = await desk.histories({"hook": posts})
     judged(histories)

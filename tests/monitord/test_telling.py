@@ -551,6 +551,24 @@ async def test_a_failing_receiver_is_an_alert_once_and_its_recovery_too(
     assert third.id != fired.id
 
 
+async def test_alarms_of_two_stores_are_two_alerts_whatever_their_count(tmp_path: Path) -> None:
+    """Two state directories, or two shares, whose receivers have the same name publish into one stream."""
+    ids = []
+    for name in ("a", "b", "a"):  # opened again, a store is the same
+        wall = Wall()
+        store = await Store.open(tmp_path / f"{name}.db", clock_ms=lambda wall=wall: wall.ms)  # type: ignore[misc]
+        bot, stream = Bot(wall), Stream(wall)
+        bot.answer = lambda _: AWAY
+        stream.add(*(alert(n) for n in range(30)))
+        await run_for(delivery_of(bot, stream, store.deliveries), wall, 3 * H)
+        ids.append((await store.deliveries.origin(), [one.id for one in await outbox(store)]))
+        await store.close()
+    (first, alarms), (second, others), (third, again) = ids
+    assert first == third != second
+    assert len(alarms) == len(others) == 1
+    assert alarms == again != others
+
+
 async def test_the_news_of_a_receivers_failure_goes_to_all_but_itself(wall: Wall, store: Store) -> None:
     news = alert(1, rule="delivery", symbol=None, labels={"receiver": "bot"})
     for name, told in (("bot", 0), ("other", 1)):

@@ -115,6 +115,15 @@ async def test_a_keyword_is_in_each_message_once_it_is_set(kind: str, code: int,
             assert (await send(notifier, clock)).verdict is Verdict.OK
 
 
+@pytest.mark.parametrize("keyword", ["涨停", "rocket"])
+async def test_a_keyword_that_a_long_title_loses_at_its_end_is_told_all_the_same(keyword: str, tmp_path: Path) -> None:
+    """It stands in the title already, but behind what a title may have."""
+    named = {"rule": "r" * 60 + keyword, "message": "-", "name": ""}
+    async with chat("dingtalk", tmp_path, bot={"keyword": keyword}, keyword=keyword, format="text") as (one, bot, clock):
+        assert (await send(one, clock, **named)).verdict is Verdict.OK
+        assert keyword in bot.texts[0]
+
+
 async def test_dingtalk_calls_whom_it_is_to_call(tmp_path: Path) -> None:
     async with chat("dingtalk", tmp_path, at_mobiles=["13800000000"], at_all=True) as (notifier, bot, clock):
         await send(notifier, clock)
@@ -192,6 +201,12 @@ TABLE: list[tuple[str, Any, Verdict, float | None]] = [
     *(("pushplus", {"code": code}, Verdict.PERMANENT, None) for code in (401, 403, 600, 888, 903, 905, 999)),
     ("serverchan", {"code": 0, "data": {}}, Verdict.OK, None),
     ("serverchan", {"code": 40001, "message": "bad key"}, Verdict.PERMANENT, None),
+    ("serverchan", {"code": 0, "data": {"errno": 0, "error": "SUCCESS"}}, Verdict.OK, None),
+    ("serverchan", {"code": 0, "data": {"errno": 1, "error": "FAIL"}}, Verdict.RETRY, None),
+    ("serverchan", {"code": 0, "errno": 40001, "data": {"errno": 0}}, Verdict.PERMANENT, None),
+    ("serverchan", {"code": 0, "data": {"errno": "0"}}, Verdict.RETRY, None),
+    ("serverchan", {"errno": 0, "errmsg": "success"}, Verdict.OK, None),
+    ("serverchan", {"errno": 0, "data": {"errno": 1024}}, Verdict.RETRY, None),
     ("serverchan", {"code": 40001, "message": "[AUTH]超过当天的发送次数限制[5]，请稍后再试"}, Verdict.RETRY, 3600),
 ]
 
