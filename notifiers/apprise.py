@@ -33,7 +33,7 @@ REFUSED: Final = {
 }  # fmt: skip
 """Scheme → our receiver: Apprise calls HTTP 200 a success there, whatever code the body bears."""
 UNJUDGED: Final = frozenset({"pushdeer", "spugpush", "pushme", "qq", "chanify"})
-"""Schemes of the same kind (each answers 200 and says in the body that it refused) for which there is no receiver here."""
+"""Schemes of the same kind (each answers 200 and tells in the body that it refused) without a receiver here."""
 UNANSWERED: Final = frozenset({"syslog", "rsyslog"})
 """Schemes of a datagram that nobody acknowledges: every attempt would count as delivered."""
 PLAIN: Final = frozenset({"json", "form", "xml"})

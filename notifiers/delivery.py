@@ -475,7 +475,9 @@ class Delivery:
 
         Stored before it is known: an alarm whose storing failed is raised once more, with the same id.
         """
-        state, alarm = with_alarm(self.name, state, now_ms=self._clock.now_ms(), why=why[:TEXT_CHARACTERS], origin=self._origin)
+        state, alarm = with_alarm(
+            self.name, state, now_ms=self._clock.now_ms(), why=why[:TEXT_CHARACTERS], origin=self._origin
+        )
         old = self._state
         if state == old:
             return

@@ -52,7 +52,7 @@ DENIED: Final = tuple(
 )
 """Never connected to, though `is_global` calls them public (it depends on the Python version for some)."""
 IPV6_UNICAST: Final = ipaddress.ip_network("2000::/3")
-"""All that was ever given out as public in IPv6. What is outside may be translated to anything by somebody on the way."""
+"""All that was ever given out as public in IPv6. What is outside may be translated to anything on the way."""
 
 
 class EgressRefused(OSError):
@@ -205,7 +205,9 @@ class Redactor:
 
 def _spelt_anyhow(part: str) -> str:
     """Return a pattern of this part in which the digits of %2F may be small ones too: either is right in an address."""
-    return "".join(f"(?i:{piece})" if number % 2 else re.escape(piece) for number, piece in enumerate(_ESCAPES.split(part)))
+    return "".join(
+        f"(?i:{piece})" if number % 2 else re.escape(piece) for number, piece in enumerate(_ESCAPES.split(part))
+    )
 
 
 def describe(error: BaseException) -> str:

@@ -4,8 +4,8 @@ One checker for all scenarios. It knows nothing of what was done to the system, 
 
 - lost: decided and not committed; committed and not in the stream; behind a client's first position and never received;
   wanted by a receiver and neither accepted by it nor recorded as dead or withheld (which is told to the operator).
-- duplicate: an id twice in the store, in one epoch of the stream, for one client in one epoch; accepted twice by a receiver
-  more often than `repeats` allows: a process killed between a post and its record has to post again, under the same id.
+- duplicate: an id twice in the store, in one epoch of the stream, for one client in one epoch; accepted twice by a
+  receiver more often than `repeats` allows: who is killed between a post and its record has to post again.
 - phantom: in a later history and not in the one before it.
 - disorder: the events of one symbol in another order than they were decided in.
 - offsets: not contiguous within an epoch, or the store says another place than the stream.
@@ -69,15 +69,17 @@ class Report:
 def check(histories: Histories, *, repeats: Mapping[str, int] | None = None, in_order: Sequence[str] = ()) -> Report:
     """Return every fault of a run that has come to rest.
 
-    repeats: how many posts a receiver may have accepted twice, 0 if it is not named. in_order: receivers whose first posts
-    must keep the order of each symbol; one that fails messages may not be named, for these step aside.
+    repeats: how many posts a receiver may have accepted twice, 0 if it is not named. in_order: receivers whose first
+    posts must keep the order of each symbol; one that fails messages may not be named, for these step aside.
     """
     report = Report(sizes=_sizes(histories))
     by_engine = [one for one in histories.committed if one.rule != ENGINE_HAS_NOT]
     if histories.decided is not None:
         _compare(report, "the store", [one.id for one in histories.decided], [one.id for one in by_engine])
         decided_symbols = {one.id: one.symbol for one in histories.decided}
-        _order(report, "the store", [one.id for one in histories.decided], [one.id for one in by_engine], decided_symbols)
+        _order(
+            report, "the store", [one.id for one in histories.decided], [one.id for one in by_engine], decided_symbols
+        )
     committed = [one.id for one in histories.committed]
     report.add("duplicate", "the store", _twice(committed))
     symbols = {one.id: one.symbol for one in histories.committed}
@@ -174,14 +176,20 @@ def _check_client(
     report.add("lost", where, set(due) - set(first_sights))
     report.add("phantom", where, [one for one in first_sights if one not in symbols])
     truth = {(one.epoch, one.off): one.id for one in histories.published}
-    wrong = [step for step in steps if isinstance(step, Heard) and truth.get((step.epoch, step.off), step.id) != step.id]
+    wrong = [
+        step for step in steps if isinstance(step, Heard) and truth.get((step.epoch, step.off), step.id) != step.id
+    ]
     report.add("offsets", where, wrong)
     _order(report, where, [one.id for one in histories.committed], first_sights, symbols)
 
 
 def _begin(report: Report, where: str, place: tuple[str, int] | None, step: Began) -> tuple[str, int]:
     """Return where a client goes on; a word that nothing is missing must be true."""
-    if place is not None and step.recovered is not False and (step.recovered is None or place[0] not in ("", step.epoch)):
+    if (
+        place is not None
+        and step.recovered is not False
+        and (step.recovered is None or place[0] not in ("", step.epoch))
+    ):
         report.add("untold", where, [f"{step} behind {place}"])
     if step.recovered and place is not None:
         return step.epoch, place[1]  # what was missed comes now, from where it was

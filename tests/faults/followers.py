@@ -1,4 +1,4 @@
-"""Who follows a daemon's alerts: a WebSocket client that is cut and writes a history, and the programs of the documents."""
+"""Who follows a daemon's alerts: a WebSocket client that is cut and keeps a history; the programs of the documents."""
 
 from __future__ import annotations
 

@@ -66,7 +66,8 @@ def _anything(chance: random.Random, depth: int = 3) -> Any:
         case "float":
             return chance.choice([0.5, 1e308, -0.0])
         case "text":
-            return "".join(chr(chance.choice([chance.randrange(0x20, 0x7F), chance.randrange(0x4E00, 0x9FFF), 0, 10])) for _ in range(8))
+            letters = [chance.randrange(0x20, 0x7F), chance.randrange(0x4E00, 0x9FFF), 0, 10]
+            return "".join(chr(one) for one in chance.choices(letters, k=8))
         case "word":
             return chance.choice(WORDS)
         case "list":

@@ -49,7 +49,7 @@ class Desk:
 
     @classmethod
     async def open(cls, folder: Path) -> Desk:
-        folder.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(folder.mkdir)
         wall = Wall()
         return cls(folder, wall, await Store.open(folder / "monitord.sqlite", clock_ms=lambda: wall.ms))
 
@@ -63,7 +63,9 @@ class Desk:
         """Deliver for so long on the wall's clock."""
         clock = Clock(lambda: self.wall.ms, self.wall.sleep)
         router = Router(notifier.options.name, NO_ROUTING)
-        delivery = Delivery(notifier, self.stream, self.store.deliveries, router=router, clock=clock, random=lambda: 0.5)
+        delivery = Delivery(
+            notifier, self.stream, self.store.deliveries, router=router, clock=clock, random=lambda: 0.5
+        )
         self.wall.horizon_ms = self.wall.ms + for_ms
         self.wall.stop = lambda: delivery.stop(60)
         await asyncio.wait_for(delivery.run(), 300)

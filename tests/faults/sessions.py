@@ -132,7 +132,9 @@ def committed_of(state_dir: Path) -> list[Committed]:
 def settled_of(state_dir: Path) -> dict[str, list[Settled]]:
     """Return what became of each alert at each receiver, digests and groups left out."""
     with closing(sqlite3.connect(state_dir / "monitord.sqlite")) as store:
-        rows = store.execute("SELECT receiver, alert_id, state FROM deliveries WHERE kind IS NULL ORDER BY id").fetchall()
+        rows = store.execute(
+            "SELECT receiver, alert_id, state FROM deliveries WHERE kind IS NULL ORDER BY id"
+        ).fetchall()
     settled: dict[str, list[Settled]] = {}
     for receiver, alert_id, state in rows:
         settled.setdefault(receiver, []).append(Settled(alert_id, state))
@@ -143,7 +145,9 @@ async def published_of(url: str) -> list[Published]:
     """Return all that the stream holds."""
     channel = AlertChannel(url)
     try:
-        return [Published(one.epoch, one.off, orjson.loads(one.alert_json)["id"]) for one in await whole_stream(channel)]
+        return [
+            Published(one.epoch, one.off, orjson.loads(one.alert_json)["id"]) for one in await whole_stream(channel)
+        ]
     finally:
         await channel.close()
 
@@ -167,7 +171,9 @@ async def decided_by_one_engine(daemon: Daemon) -> list[Decided]:
         ((last,),) = store.execute("SELECT offset FROM inputs").fetchall()
     (folder,) = (daemon.state_dir / "sources").iterdir()
     controls = [(record.follows, record.value) for record in read_journal(folder / "journal")]
-    fields = {name.removeprefix(SIMULATED): value for name, value in daemon.settings.items() if name.startswith(SIMULATED)}
+    fields = {
+        name.removeprefix(SIMULATED): value for name, value in daemon.settings.items() if name.startswith(SIMULATED)
+    }
     feed = SimulatedFeed(**{**fields, "speed": None})  # type: ignore[arg-type]
     await feed.open()
     engine, alerts = Engine(), list[Alert]()

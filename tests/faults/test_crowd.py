@@ -7,10 +7,12 @@ import json
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import structlog
 
 from tests.acceptance.daemon import ROOT
 from tests.faults.counts import count
@@ -46,7 +48,7 @@ class Crowd:
         assert await self._process.stdout.readline() == b"ready\n"
 
     async def account(self) -> dict[str, object]:
-        out, _ = await self._process.communicate()
+        out, _ = await self._process.communicate(b"")  # closes its stdin
         return dict(json.loads(out))
 
     async def ended(self) -> None:
@@ -75,6 +77,13 @@ async def burst_after_burst(stand: Stand) -> tuple[dict[int, int], float, int]:
         if stand.gateway.clients == CLIENTS - DEAF:
             cut_s = min(cut_s, loop.time() - began)
     return published_ns, cut_s, peak
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Keep a line for each of the deaf out of the output."""
+    with structlog.testing.capture_logs():
+        yield
 
 
 async def test_who_does_not_read_is_cut_and_costs_the_others_nothing() -> None:

@@ -1,4 +1,4 @@
-"""The disk is full in mid-work, and free again: what was told stands, the daemon ends and is started again, none is lost.
+"""The disk is full in mid-work, and free again: what was told stands, the daemon ends and starts anew, none is lost.
 
 A limit on the size of files stands for the full disk: a running process gets it from outside, and is rid of it so too.
 """

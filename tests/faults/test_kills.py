@@ -91,7 +91,7 @@ class Storm:
     async def run(self) -> None:
         """Give life after life.
 
-        Every fourth is killed wherever it has come to, two not before they work, one not before the client is there too.
+        Every fourth is killed wherever it has come to, two not before they work, one not before the client is there.
         """
         plan = ["engine"] * ENGINE_KILLS + ["both"] * BOTH_KILLS
         self._chance.shuffle(plan)

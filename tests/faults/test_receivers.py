@@ -1,4 +1,4 @@
-"""Receivers that fail in every way there is, over the real store on a clock that jumps: nothing lost, no false success."""
+"""Receivers that fail in every way there is, over the real store on a clock that jumps: none lost, no false success."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class BadHook:
 
 
 BOMB = gzip.compress(bytes(50_000_000))
-FAULTS = [name.removeprefix("_").replace("_", " ") for name in vars(BadHook) if name.startswith("_") and "__" not in name]
+FAULTS = [name[1:].replace("_", " ") for name in vars(BadHook) if name.startswith("_") and "__" not in name]
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""A broker that stalls, and a network that cuts, swallows, breaks off answers and is late: one daemon goes through all."""
+"""A broker that stalls, a network that cuts, swallows, breaks off answers and is late: one daemon goes through all."""
 
 from __future__ import annotations
 
@@ -67,7 +67,11 @@ async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
     port = free_port()
     rules = tmp_path / "rules.yaml"
     rules.write_text(rule_file(*levels(-1, -0.5, 0, 0.5, 1)))
-    async with running_broker(tmp_path / "b", port) as broker, proxied("127.0.0.1", port) as proxy, serving_hook() as hook:
+    async with (
+        running_broker(tmp_path / "b", port) as broker,
+        proxied("127.0.0.1", port) as proxy,
+        serving_hook() as hook,
+    ):
         daemon = ForkedDaemon(
             tmp_path / "d",
             {

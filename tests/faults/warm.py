@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import monitord.app
-import monitord.commands.run
-import monitord.console
 import notifiers.webhook  # noqa: F401
 from feeds.sessions import Calendar
 from monitord.__main__ import parser

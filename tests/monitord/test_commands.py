@@ -83,7 +83,10 @@ def test_config_show_prints_each_setting_with_its_origin(
 
 def test_config_show_tells_of_an_address_its_host_alone(capsys: pytest.CaptureFixture[str]) -> None:
     mirror = f'notify.bark=[{{"name":"phone","key":"k","server":"https://bark.example:8443/{SECRET}/x?y={SECRET}"}}]'
-    assert main(["config", "show", "--set", mirror, "--set", f"feed.quotes_http.sina_url=http://sina.example/{SECRET}"]) == 0
+    assert (
+        main(["config", "show", "--set", mirror, "--set", f"feed.quotes_http.sina_url=http://sina.example/{SECRET}"])
+        == 0
+    )
     told = capsys.readouterr().out
     assert "https://bark.example:8443/***" in told
     assert "http://sina.example/***" in told

@@ -258,23 +258,6 @@ async def test_the_interval_of_a_group_outlives_a_restart(wall: Wall, store: Sto
 # ── rates and digests ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_5000_alerts_in_10_s_reach_a_bot_of_20_a_minute_each_once(
-    wall: Wall, store: Store, stream: Stream
-) -> None:
-    bot = Bot(wall, CHAT, limit=20)
-    for number in range(5000):
-        stream.add(alert(number), at_ms=T0_MS + number * 2)
-    await run_for(delivery_of(bot, stream, store.deliveries), wall, 3 * MIN)
-    told = Counter(one for _, ids in bot.told() for one in ids)
-    assert set(told) == {f"al_{number:05d}" for number in range(5000)}
-    assert set(told.values()) == {1}
-    assert bot.blocked == 0
-    assert len(bot.posts) == len(bot.accepted) <= 40
-    assert bot.told()[-1][0] < 90 * S
-    assert bot.kinds.count("alert") >= 10
-    assert (await states(store)) == {"delivered": 5000 + bot.kinds.count("digest")}
-
-
 async def test_a_rate_of_the_settings_paces_whoever_has_none(wall: Wall, store: Store, stream: Stream) -> None:
     bot = Bot(wall, limit=3, per_minute=3)
     stream.add(*(alert(n) for n in range(50)))

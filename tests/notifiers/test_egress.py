@@ -65,7 +65,13 @@ def test_allow_list_opens_its_networks_and_no_other_spelling_of_them() -> None:
 @given(st.ip_addresses(v=4))
 def test_an_ipv4_address_is_refused_in_every_ipv6_disguise(ip: ipaddress.IPv4Address) -> None:
     number = int(ip)
-    disguises = [number, (0xFFFF << 32) | number, (0xFFFF << 48) | number, (0x64FF9B << 96) | number, (0x2002 << 112) | (number << 80)]
+    disguises = [
+        number,
+        (0xFFFF << 32) | number,
+        (0xFFFF << 48) | number,
+        (0x64FF9B << 96) | number,
+        (0x2002 << 112) | (number << 80),
+    ]
     for disguise in disguises:
         assert not is_allowed(str(ipaddress.IPv6Address(disguise)), ())
 
@@ -221,7 +227,9 @@ def test_redactor_takes_out_every_part_of_the_url_and_the_secrets() -> None:
             assert planted not in shown
 
 
-@pytest.mark.parametrize("spelt", ["T0%2FKEN-abc", "T0%2fKEN-abc", "T0/KEN-abc", "q%e6%b6%a8tok", "q%E6%B6%a8tok", "q涨tok"])
+@pytest.mark.parametrize(
+    "spelt", ["T0%2FKEN-abc", "T0%2fKEN-abc", "T0/KEN-abc", "q%e6%b6%a8tok", "q%E6%B6%a8tok", "q涨tok"]
+)
 def test_redactor_knows_a_part_by_every_spelling(spelt: str) -> None:
     redact = Redactor(URL("https://hook.example/hooks/T0%2FKEN-abc/send?access_token=q%E6%B6%A8tok"))
     shown = redact(f"<{spelt}>")
