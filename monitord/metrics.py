@@ -116,8 +116,8 @@ class _Receivers(Collector):
         waiting = GaugeMetricFamily(
             "monitord_delivery_backlog", "Deliveries that wait, and dead letters", labels=["receiver", "state"]
         )
-        for (receiver, state), count in self._backlog().items():
-            waiting.add_metric([receiver, state], count)
+        for (receiver, kind), count in self._backlog().items():
+            waiting.add_metric([receiver, kind], count)
         yield waiting
 
 

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -52,10 +52,10 @@ class LoneCall(Generic[T]):
             calling.get_loop().call_soon_threadsafe(_settle, calling, came, failure)
 
 
-def _settle(calling: asyncio.Future[T], came: T, failure: BaseException | None) -> None:
+def _settle(calling: asyncio.Future[T], came: T | None, failure: BaseException | None) -> None:
     if calling.done():
         return
     if failure is None:
-        calling.set_result(came)
+        calling.set_result(cast(T, came))
     else:
         calling.set_exception(failure)

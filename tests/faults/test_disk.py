@@ -40,7 +40,7 @@ async def daemon(tmp_path: Path, hook: Hook) -> AsyncIterator[ForkedDaemon]:
         {
             "rules.files": rules,
             "feed.simulated.symbols": 100,
-            "feed.simulated.speed": 120,
+            "feed.simulated.speed": 600,
             "feed.simulated.start": "10:30:00",
             "engine.checkpoint_s": 0.5,
             "gateway.allow_loopback_without_token": True,

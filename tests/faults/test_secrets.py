@@ -72,7 +72,10 @@ def receivers(port: int, folder: Path) -> dict[str, str]:
             if kind in ("email", "redis") and way == "echo":
                 continue  # they don't speak HTTP
             allowed = {} if way == "refused" else {"allow_networks": ["127.0.0.0/8"]}
-            extra = {"webhook": {"secrets": [SIGNING]}, "email": {"username": "me", "password": f"{PLANTED}-mail"}}
+            extra = {
+                "webhook": {"secrets": [SIGNING]},
+                "email": {"username": "me", "password": f"{PLANTED}-mail", "security": "tls"},
+            }
             lists.setdefault(KEYS.get(kind, kind), []).append(
                 {"name": f"{kind}-{way}", **fields, **allowed, **extra.get(kind, {})}
             )
