@@ -88,7 +88,8 @@ class Follower:
         if message.get("ch") == "alerts":
             self._take(message)
         elif message.get("op") == "hb":
-            assert message["top"]["alerts"] == self._off, "a heartbeat tells of alerts that never came"
+            told = f"a heartbeat tells of {message['top']}, and what came last is {self._off}, {self.steps[-3:]}"
+            assert message["top"]["alerts"] == self._off, told
         elif message.get("op") == "notice":
             self.counts[f"notice_{message['code']}"] += 1
         elif message.get("ok"):
