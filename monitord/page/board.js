@@ -11,7 +11,7 @@ import { drawSpark, spark } from "./spark.js";
 import { add, choose, chosenSymbol, nameOf, quoteOf, remove, symbols, trailOf, watchlist } from "./watchlist.js";
 import { t } from "./words.js";
 
-const PERIODS = ["1m", "5m", "15m", "30m", "60m", "1d"], ANEW_MS = 5000;
+const PERIODS = ["1m", "5m", "15m", "30m", "60m", "1d"], ANEW_MS = 5000, SOON_MS = 500;
 
 function change(quote) {
   if (!quote || quote.last === null || !quote.prev_close) return [null, null];
@@ -125,8 +125,8 @@ function chosenPanel() {
   const onQuote = ({ detail }) => {
     if (detail !== chosenSymbol()) return;
     say();
-    chart?.follow(quoteOf(detail).last);
-    if (performance.now() > due) draw(empty.hidden === false);
+    const quote = quoteOf(detail), isOver = chart !== null && !chart.follow(quote.last, quote.ts_event_ms);
+    if (performance.now() > due - (isOver ? ANEW_MS - SOON_MS : 0)) draw(empty.hidden === false);
   };
   const onAlert = ({ detail }) => { if (detail.symbol === chosenSymbol() && chart) chart.mark(fires()); };
   watchlist.addEventListener("chosen", onChosen);

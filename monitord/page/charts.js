@@ -4,7 +4,7 @@ import { CandlestickSeries, ColorType, CrosshairMode, HistogramSeries, LineSerie
 import { language } from "./words.js";
 import { looks } from "./looks.js";
 
-const SHANGHAI_S = 28_800;
+const SHANGHAI_S = 28_800, WIDEST_BAR = 14;
 const LINES = ["#e8890c", "#3b82f6", "#a855f7", "#0ea5a4", "#d6409f", "#84720b"];
 
 /** The chart's time of a moment: it knows UTC alone, so Shanghai's clock is told as if it were. */
@@ -78,14 +78,16 @@ export class Chart {
     this.volume.setData(this.bars.map((bar) => ({ time: bar.time, value: bar.lots, color: bar.close >= bar.open ? up : down })));
   }
 
-  /** Let the newest bar follow a price. */
-  follow(price) {
+  /** Let the newest bar follow a price; returns whether it is of that bar's time. */
+  follow(price, ms) {
     const bar = this.bars.at(-1);
-    if (!bar || price === null) return;
+    if (!bar || price === null) return true;
+    if (at(ms) > bar.time) return false;
     bar.close = price;
     bar.high = Math.max(bar.high, price);
     bar.low = Math.min(bar.low, price);
     this.candles.update(bar);
+    return true;
   }
 
   /** Draw named columns: those near the price upon it, the others below it. Returns the colour of each name. */
@@ -119,7 +121,13 @@ export class Chart {
     this.element.dataset.marks = marks.length;
   }
 
-  fit() { this.chart.timeScale().fitContent(); }
+  /** Show all bars; few of them stay slim and stand at the left, as a day that has just begun. */
+  fit() {
+    const scale = this.chart.timeScale(), room = this.element.clientWidth - 70;
+    if (this.bars.length * WIDEST_BAR > room) return scale.fitContent();
+    scale.applyOptions({ barSpacing: WIDEST_BAR });
+    return scale.setVisibleLogicalRange({ from: -0.5, to: room / WIDEST_BAR - 0.5 });
+  }
 
   describe(label) { this.element.setAttribute("aria-label", label); }
 

@@ -36,7 +36,7 @@ function row(alert, fresh) {
     }
   };
   button.addEventListener("click", () => open(place.hidden));
-  const item = h("li", { class: `alert ${/^\w+$/.test(alert.severity) ? alert.severity : ""} ${fresh ? "fresh" : ""}`, "data-id": alert.id, "data-ms": alert.ts_event_ms }, button, place);
+  const item = h("li", { class: `alert ${/^\w+$/.test(alert.severity) ? alert.severity : ""} ${alert.event === "suppressed" ? "suppressed" : ""} ${fresh ? "fresh" : ""}`, "data-id": alert.id, "data-ms": alert.ts_event_ms }, button, place);
   if (opened.has(alert.id)) open(true);
   return item;
 }

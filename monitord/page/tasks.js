@@ -7,6 +7,14 @@ import { t } from "./words.js";
 
 const PATH = "api/v1/monitor/tasks", ANEW_MS = 5000;
 
+let offered = null;
+
+/** Tell whether the daemon has tasks: its own document of routes says so. */
+async function isOffered() {
+  offered ??= Object.hasOwn((await ask("v1/openapi.json")).paths, `/${PATH}`);
+  return offered;
+}
+
 /** The list in an answer, whether it is the list itself or holds it. */
 const listOf = (data) => Array.isArray(data) ? data : data?.tasks ?? data?.items ?? [];
 
@@ -63,9 +71,15 @@ export function tasks() {
   const table = h("table", { class: "stacked", hidden: true }, heads(t("task_name"), t("state"), [t("entry"), "number"], [t("take_profit"), "number"], [t("stop_loss"), "number"], [t("interval"), "number"], t("time"), [h("span", { class: "unseen" }, t("start")), "number"]), body);
   let timer = 0, isGone = false;
 
+  const none = (text) => {
+    table.hidden = make.hidden = true;
+    empty.hidden = false;
+    empty.textContent = text;
+  };
   const read = async () => {
     clearTimeout(timer);
     try {
+      if (!await isOffered()) return none(t("no_tasks_api"));
       const told = listOf((await ask(PATH)).data);
       if (isGone) return;
       if (!body.contains(document.activeElement)) body.replaceChildren(...told.map((task) => row(task, act)));
@@ -77,10 +91,9 @@ export function tasks() {
       timer = setTimeout(read, ANEW_MS);
     } catch (error) {
       if (isGone) return;
-      table.hidden = make.hidden = true;
-      empty.hidden = false;
-      empty.textContent = error.status === 404 ? t("no_tasks_api") : error.message;
+      none(error.message);
     }
+    return undefined;
   };
   const act = async (task, method, what) => {
     try {

@@ -6,12 +6,12 @@ import { ask } from "./gateway.js";
 import { browser } from "./keep.js";
 import { search } from "./search.js";
 import { heads } from "./table.js";
-import { nameOf, symbols as watched } from "./watchlist.js";
+import { nameOf, symbols as watched, watchlist } from "./watchlist.js";
 import { t } from "./words.js";
 
 const PERIODS = ["1m", "5m", "15m", "30m", "60m", "1d", "1w"], MOST = 10;
-const wish = { formula: browser.get("formula") ?? "FAST: MA(C,5); SLOW: MA(C,20);\nCROSS(FAST,SLOW)", symbols: null, period: "1m", on: "bars", count: 250 };
-let shown = null;
+const wish = { formula: browser.get("formula") ?? "FAST: MA(C,5); SLOW: MA(C,20);\nCROSS(FAST,SLOW)", symbols: [], period: "1m", on: "bars", count: 250 };
+let shown = null, isTouched = false;
 
 /** Put a formula into the box, of whatever place the page is at. */
 export function tryFormula(formula, period) {
@@ -26,6 +26,7 @@ function chips(list, changed) {
   const draw = () => place.replaceChildren(...list.map((one) => h("span", { class: "chip" }, one.name || one.symbol, h("button", { type: "button", "aria-label": `${t("remove")} ${one.symbol}`, onclick: () => { list.splice(list.indexOf(one), 1); draw(); changed(); } }, "×"))),
     search((one) => { if (list.length < MOST && !list.some((other) => other.symbol === one.symbol)) { list.push(one); draw(); changed(); } }));
   draw();
+  place.redraw = draw;
   return place;
 }
 
@@ -40,11 +41,12 @@ const findings = (list, area) => list.map((one) => h("div", {}, h("pre", { class
   one.line ? h("button", { type: "button", class: "plain", onclick: () => goTo(area, one) }, t("go_there")) : null));
 
 export function tryout() {
-  wish.symbols ??= watched().slice(0, 2).map((one) => ({ ...one }));
+  const begin = () => { if (!wish.symbols.length && !isTouched) { wish.symbols.push(...watched().slice(0, 2)); picked.redraw(); } };
   const area = h("textarea", { class: "formula", "aria-label": t("formula"), spellcheck: "false", autocapitalize: "off", maxlength: 4000, rows: 5 }), out = h("div", { class: "result stack", "aria-live": "polite" });
   const run = h("button", { type: "submit", class: "main" }, t("run")), count = h("input", { type: "number", min: 10, max: 1000, value: wish.count, "aria-label": t("bars"), onchange: () => { wish.count = Number(count.value) || 250; } });
   const period = choices(t("period"), [...PERIODS, "tick"].map((one) => [one, t(`p_${one}`)]), wish.period, (next) => { wish.period = next; });
   const on = pick(t("on"), [["bars", t("on_bars")], ["ticks", t("on_ticks")]], wish.on, (next) => { wish.on = next; count.disabled = next === "ticks"; });
+  const picked = chips(wish.symbols, () => { isTouched = true; });
   let chart = null, asking = null;
 
   const clear = () => { chart?.remove(); chart = null; out.replaceChildren(); };
@@ -94,13 +96,15 @@ export function tryout() {
       if (asking === mine) { run.disabled = false; run.textContent = t("run"); }
     }
   };
+  begin();
+  watchlist.addEventListener("listed", begin);
   area.value = wish.formula;
   area.addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) go(); });
   shown = () => { area.value = wish.formula; period.value = wish.period; for (const button of on.children) button.setAttribute("aria-pressed", String(button.value === wish.on)); area.focus(); area.scrollIntoView({ block: "center" }); };
   const form = h("form", { class: "stack pad", onsubmit: (event) => { event.preventDefault(); go(); } }, area,
-    h("div", { class: "line" }, chips(wish.symbols, () => {})), h("div", { class: "line" }, on, period, h("label", {}, t("bars"), count), h("span", { class: "gap" }), run), h("p", { class: "dim" }, t("try_hint")), out);
+    h("div", { class: "line" }, picked), h("div", { class: "line" }, on, period, h("label", {}, t("bars"), count), h("span", { class: "gap" }), run), h("p", { class: "dim" }, t("try_hint")), out);
   return {
     element: h("section", { class: "panel", "aria-label": t("tryout") }, h("header", {}, h("h2", {}, t("tryout"))), form),
-    remove() { asking?.abort(); clear(); shown = null; },
+    remove() { asking?.abort(); clear(); shown = null; watchlist.removeEventListener("listed", begin); },
   };
 }
