@@ -18,7 +18,7 @@ from feeds.errors import FeedError
 from feeds.history import COLUMNS, BarTable, HistoryRequest, PastBars, sound
 from feeds.instruments import Instrument, instrument_of
 from feeds.sessions import Calendar, trade_date
-from monitord.tryout import TryOut, Wish
+from monitord.tryout import TryOut, Wish, checked
 from monitord.warmup import base_of
 from rules.assembly import SOURCES, adjusted_by, longer
 from rules.engine import Engine
@@ -74,6 +74,7 @@ class Study:
 
     async def try_out(self, wish: Wish) -> bytes:
         """Return as JSON what the formula gives; raises TryOutError, FeedError or RuleError for files that are bad."""
+        await asyncio.to_thread(checked, wish)  # what is wrong with it is told at once, without a process
         job: dict[str, Any] = {"wish": asdict(wish), "recordings": [], "vendor": None, "now_ms": 0}
         if wish.on == "ticks":
             job["recordings"] = [str(path) for path in await asyncio.to_thread(self._shelves.recordings)]
@@ -94,7 +95,8 @@ class Study:
     def _paper(self) -> dict[str, Any]:
         """Return what the process needs to read cache and files."""
         shelves, calendar = self._shelves, self._shelves.calendar()
-        days, date = [], calendar.last_known or 0
+        days: list[int] = []
+        date = calendar.last_known or 0
         while date and len(days) < DAYS and date >= (calendar.first_known or 0):
             days.append(date)
             date = calendar.previous(date)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -17,11 +17,18 @@ import orjson
 import structlog
 
 from monitord.errors import DaemonError
+from rules.errors import Finding, RuleFileError
+from rules.language.checker import check
+from rules.language.facts import Checked
+from rules.language.parser import parse
+from rules.language.report import record, render
 
 DEADLINE_S: Final = 20.0
 WAITING: Final = 4
 """Try-outs that may wait for the one under way."""
 MOST_SYMBOLS, MOST_BARS, LONGEST_FORMULA = 10, 1000, 4000
+FORMULA: Final = "formula"
+"""What findings call the text."""
 PRIVATE: Final = ("MONITORD_", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_")
 """What the environment's names begin with that the process is not told: secrets, and systemd's own."""
 
@@ -43,12 +50,28 @@ class Wish:
 
 
 class TryOutError(DaemonError):
-    """The formula cannot be tried now; code: busy, too_slow, no_past or failed; findings: what is wrong with it."""
+    """The formula cannot be tried now; findings: what is wrong with it.
+
+    code: bad_formula, busy, too_slow, no_past (there is nothing to try it on), no_result or failed.
+    """
 
     def __init__(self, code: str, msg: str, *, findings: list[dict[str, Any]] | None = None) -> None:
         super().__init__(msg)
         self.code = code
         self.findings = findings or []
+
+
+def checked(wish: Wish) -> Checked:
+    """Parse and check the formula, some milliseconds; raises TryOutError with its findings."""
+    try:
+        return check(parse(wish.formula, file=FORMULA), period=wish.period, file=FORMULA)
+    except RuleFileError as error:
+        raise TryOutError("bad_formula", str(error), findings=told(error.findings)) from None
+
+
+def told(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+    """Return findings as JSON values, each also rendered with its caret."""
+    return [{**record(finding), "rendered": render(finding)} for finding in findings]
 
 
 class TryOut:
@@ -95,8 +118,8 @@ class TryOut:
 
 def _failure(code: int | None, answer: bytes, said: bytes) -> TryOutError:
     if code == 0:
-        told = orjson.loads(answer)
-        return TryOutError(told["code"], told["msg"], findings=told["findings"])
+        said_so = orjson.loads(answer)
+        return TryOutError(said_so["code"], said_so["msg"], findings=said_so["findings"])
     log.error("tryout_failed", exit_code=code, said=said.decode(errors="replace")[-2000:])
     return TryOutError(
         "failed", "the try-out ended early: it took too much memory or time, or met a fault; see the log"

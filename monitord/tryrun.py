@@ -24,24 +24,22 @@ from feeds.inputs import Control, ControlKind
 from feeds.sessions import Calendar, day_number
 from feeds.tick import FloatArray, IntArray, TickBatch
 from monitord.errors import DaemonError
-from monitord.tryout import TryOutError
+from monitord.tryout import FORMULA, TryOutError, Wish, checked, told
 from monitord.warmup import Shelf
 from rules.alert import Event
 from rules.assembly import ends_of, joined
 from rules.engine import Engine
-from rules.errors import Finding, RuleError, RuleFileError
+from rules.errors import RuleError, RuleFileError
 from rules.evaluate import BarTable as EvalTable
 from rules.evaluate import evaluate
-from rules.language.checker import check
-from rules.language.parser import parse
-from rules.language.report import record, render
+from rules.language.tree import Formula
 from rules.rulefile import load
 
 MEMORY_BYTES: Final = 4 << 30
 """Of address space, of which libraries reserve far more than they use; a try-out of ten symbols takes 200 MB."""
 MOST_FIRES: Final = 2000
 """Fires that are told of one symbol; the oldest beyond them are left out."""
-FORMULA, RULE = "formula", "tryout"
+RULE: Final = "tryout"
 
 
 def main() -> None:
@@ -49,11 +47,11 @@ def main() -> None:
     job = orjson.loads(sys.stdin.buffer.read())
     _limit(job["cpu_s"])
     try:
-        answer = {"ok": True, **_result(job)}
+        answer = {"ok": True, **result(job)}
     except TryOutError as error:
         answer = {"ok": False, "code": error.code, "msg": str(error), "findings": error.findings}
     except RuleFileError as error:
-        answer = {"ok": False, "code": "bad_formula", "msg": str(error), "findings": _findings(error.findings)}
+        answer = {"ok": False, "code": "bad_formula", "msg": str(error), "findings": told(error.findings)}
     except (DaemonError, FeedError, RuleError, OSError) as error:
         answer = {"ok": False, "code": "no_result", "msg": str(error), "findings": []}
     sys.stdout.buffer.write(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))
@@ -69,32 +67,25 @@ def _limit(cpu_s: float) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
 
-def _result(job: Mapping[str, Any]) -> dict[str, Any]:
-    wish = job["wish"]
-    formula = parse(wish["formula"], file=FORMULA)
-    checked = check(formula, period=wish["period"], file=FORMULA)
-    on_ticks = wish["on"] == "ticks"
-    symbols = _on_ticks(job, wish) if on_ticks else _on_bars(job, wish, checked.formula)
-    notes, found = symbols
+def result(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Do a job; raises TryOutError, or FeedError, RuleError or OSError for files that are bad."""
+    wish = Wish(**{**job["wish"], "symbols": tuple(job["wish"]["symbols"])})
+    formula = checked(wish)
+    notes, found = _on_ticks(job, wish) if wish.on == "ticks" else _on_bars(job, wish, formula.formula)
     return {
-        "on": wish["on"], "period": wish["period"], "warnings": _findings(checked.warnings), "notes": notes,
-        "symbols": found,
+        "on": wish.on, "period": wish.period, "warnings": told(formula.warnings), "notes": notes, "symbols": found,
     }  # fmt: skip
-
-
-def _findings(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    return [{**record(finding), "rendered": render(finding)} for finding in findings]
 
 
 # ── on bars ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _on_bars(job: Mapping[str, Any], wish: Mapping[str, Any], formula: Any) -> tuple[list[str], list[dict[str, Any]]]:
+def _on_bars(job: Mapping[str, Any], wish: Wish, formula: Formula) -> tuple[list[str], list[dict[str, Any]]]:
     """Evaluate at the close of each bar; a fire is where the condition becomes true, having been false before."""
     table, notes = _table(job, wish)
     if not len(table):
         raise TryOutError(
-            "no_past", f"there are no bars of {wish['period']} of these symbols yet: none were made, kept or given"
+            "no_past", f"there are no bars of {wish.period} of these symbols yet: none were made, kept or given"
         )
     names = np.array(table.symbols)[table.code]
     columns = {name: getattr(table, name) for name in COLUMNS}
@@ -102,12 +93,12 @@ def _on_bars(job: Mapping[str, Any], wish: Mapping[str, Any], formula: Any) -> t
     rows = evaluate(
         formula, EvalTable(period=table.period, symbol=names, ts_end=table.ends_ms, suspended=none_suspended, **columns)
     )
-    told = []
+    tried = []
     for code, symbol in enumerate(table.symbols):
-        those = np.flatnonzero(table.code == code)[-wish["count"] :]
+        those = np.flatnonzero(table.code == code)[-wish.count :]
         outputs = {name: values[those] for name, values in rows.outputs.items()}
         fires = edges(rows.condition[those])[-MOST_FIRES:]
-        told.append(
+        tried.append(
             {
                 "symbol": symbol, "bars": _bars(table, those), "outputs": outputs, "condition": rows.condition[those],
                 "fires": [
@@ -119,7 +110,7 @@ def _on_bars(job: Mapping[str, Any], wish: Mapping[str, Any], formula: Any) -> t
                 ],
             }
         )  # fmt: skip
-    return notes, told
+    return notes, tried
 
 
 def edges(condition: FloatArray) -> IntArray:
@@ -129,16 +120,16 @@ def edges(condition: FloatArray) -> IntArray:
     return known[1:][true[1:] & ~true[:-1]]
 
 
-def _table(job: Mapping[str, Any], wish: Mapping[str, Any]) -> tuple[BarTable, list[str]]:
+def _table(job: Mapping[str, Any], wish: Wish) -> tuple[BarTable, list[str]]:
     """Return the bars at hand, the engine's own before the vendor's, the cache's and those of files.
 
     More than are asked for: the first ones shown shall have their values already.
     """
-    symbols, period = tuple(wish["symbols"]), wish["period"]
+    symbols, period = tuple(wish.symbols), wish.period
     held = _of_columns(period, symbols, job["held"])
     older = _older(job, wish)
-    told = _of_columns(period, symbols, job["vendor"]) if job["vendor"] else None
-    known = [table for table in (older, told) if table is not None]
+    vendor = _of_columns(period, symbols, job["vendor"]) if job["vendor"] else None
+    known = [table for table in (older, vendor) if table is not None]
     notes: list[str] = []
     table = held
     if known:
@@ -148,9 +139,9 @@ def _table(job: Mapping[str, Any], wish: Mapping[str, Any]) -> tuple[BarTable, l
     return table, notes
 
 
-def _older(job: Mapping[str, Any], wish: Mapping[str, Any]) -> BarTable | None:
+def _older(job: Mapping[str, Any], wish: Wish) -> BarTable | None:
     """Return what cache and files have up to the last day that is over, without holes."""
-    symbols, count = frozenset(wish["symbols"]), 2 * wish["count"]
+    symbols, count = frozenset(wish.symbols), 2 * wish.count
     if not job["now_ms"] or (job["cache"] is None and not job["files"]):
         return None
     cache = None if job["cache"] is None else BarCache(Path(job["cache"]), only=symbols)
@@ -158,7 +149,7 @@ def _older(job: Mapping[str, Any], wish: Mapping[str, Any]) -> BarTable | None:
         cache, read_files(map(Path, job["files"])), exrights=decode_exrights(job["exrights"]),
         calendar=Calendar(job["days"]),
     )  # fmt: skip
-    return shelf.holdings(wish["period"], count, job["now_ms"])
+    return shelf.holdings(wish.period, count, job["now_ms"])
 
 
 def _hole(past: BarTable, held: BarTable) -> list[str]:
@@ -191,29 +182,29 @@ def _bars(table: BarTable, rows: IntArray) -> dict[str, Any]:
 # ── on ticks ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _on_ticks(job: Mapping[str, Any], wish: Mapping[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:
+def _on_ticks(job: Mapping[str, Any], wish: Wish) -> tuple[list[str], list[dict[str, Any]]]:
     """Run the formula as a rule through an engine over the newest recorded session; a fire is one of its events."""
     if not job["recordings"]:
         raise TryOutError(
             "no_past", "no session is recorded: set record.folder, or try the formula on bars", findings=[]
         )
     newest = Path(job["recordings"][-1])
-    told = {symbol: _Told(symbol) for symbol in wish["symbols"]}
+    tried = {symbol: _Tried(symbol) for symbol in wish.symbols}
     engine = Engine()
     engine.step(Control(ControlKind.RULES, load({FORMULA: _rule_text(wish)}).source))
-    for value, offset in _recorded(newest, frozenset(told)):
+    for value, offset in _recorded(newest, frozenset(tried)):
         if isinstance(value, TickBatch):
             for symbol, ts_ms, last, lots in zip(
                 value.symbols, value.ts_event_ms.tolist(), value.column("last").tolist(),
                 value.column("volume_lots").tolist(), strict=True,
             ):  # fmt: skip
-                told[symbol].tick(ts_ms, last, lots)
+                tried[symbol].tick(ts_ms, last, lots)
         for alert in engine.step(value) if offset is None else engine.step(value, offset=offset):
-            if alert.event is Event.FIRE and alert.symbol in told:
-                told[alert.symbol].fires.append(
-                    {"ts_ms": alert.ts_event_ms, "price": told[alert.symbol].last, "values": dict(alert.values)}
+            if alert.event is Event.FIRE and alert.symbol in tried:
+                tried[alert.symbol].fires.append(
+                    {"ts_ms": alert.ts_event_ms, "price": tried[alert.symbol].last, "values": dict(alert.values)}
                 )
-    return [f"session: {newest.name}"], [one.result() for one in told.values()]
+    return [f"session: {newest.name}"], [one.result() for one in tried.values()]
 
 
 def _recorded(path: Path, symbols: frozenset[str]) -> Iterator[tuple[Any, int | None]]:
@@ -224,16 +215,16 @@ def _recorded(path: Path, symbols: frozenset[str]) -> Iterator[tuple[Any, int | 
         yield (given, None) if isinstance(given, Control) else (given.value, given.offset)
 
 
-def _rule_text(wish: Mapping[str, Any]) -> str:
+def _rule_text(wish: Wish) -> str:
     """Return a rule file (JSON is YAML) with the formula as its one rule, which fires each time it becomes true."""
     rule = {
-        "id": RULE, "select": list(wish["symbols"]), "when": wish["formula"], "period": wish["period"],
+        "id": RULE, "select": list(wish.symbols), "when": wish.formula, "period": wish.period,
         "freq": "always",
     }  # fmt: skip
     return orjson.dumps({"version": 1, "groups": [{"name": RULE, "rules": [rule]}]}).decode()
 
 
-class _Told:
+class _Tried:
     """One symbol's prices by the minute, and its fires."""
 
     def __init__(self, symbol: str) -> None:

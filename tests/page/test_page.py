@@ -41,7 +41,13 @@ version: 1
 groups:
 - name: page
   rules:
-  - {id: move, select: all, when: "X: PCT; X > 0.3", rearm: "PCT < 0.25", on_start: fire, freq: always, message: "up {PCT:+.2f}%"}
+  - id: move
+    select: all
+    when: "X: PCT; X > 0.3"
+    rearm: "PCT < 0.25"
+    on_start: fire
+    freq: always
+    message: "up {PCT:+.2f}%"
   - {id: each-minute, select: all, period: 1m, eval: bar_close, when: "C > O", freq: always}
 """
 QUIET = """\
@@ -110,8 +116,13 @@ def past_bars(file: Path) -> pd.DataFrame:
     for place, symbol in enumerate(SYMBOLS):
         close = np.round(20 + np.sin(np.arange(240) / 9 + place), 2)
         frames.append(
-            pd.DataFrame({"symbol": symbol, "period": "1m", "ts_end": [midnight_ms + m * 60_000 for m in minutes],
-                          "open": close, "high": close, "low": close, "close": close, "volume_lots": 10.0, "amount_cny": 1e4})
+            pd.DataFrame(
+                {
+                    "symbol": symbol, "period": "1m", "ts_end": [midnight_ms + m * 60_000 for m in minutes],
+                    "open": close, "high": close, "low": close, "close": close, "volume_lots": 10.0,
+                    "amount_cny": 1e4,
+                }
+            )
         )  # fmt: skip
     bars = pd.concat(frames, ignore_index=True)
     bars.to_csv(file, index=False)
@@ -161,7 +172,8 @@ async def test_an_alert_is_on_the_page_within_a_second_of_its_decision(stage: St
           return await new Promise((done) => {
             const delays = [];
             stream.addEventListener("alert", ({ detail: alert }) => requestAnimationFrame(() => {
-              if (document.querySelector(`[data-id="${alert.id}"]`)) delays.push(Date.now() - alert.stamps.evaluated_ms);
+              const row = document.querySelector(`[data-id="${alert.id}"]`);
+              if (row) delays.push(Date.now() - alert.stamps.evaluated_ms);
               if (delays.length === 5) done(delays);
             }));
           });
@@ -178,7 +190,8 @@ async def test_an_alert_opens_to_its_values_its_condition_and_its_deliveries(sta
     await one.locator("button").first.click()
     await playwright.expect(one.locator(".tree")).to_contain_text("X>0.3")
     why = await one.locator(".why").inner_text()
-    assert "PCT" in why and "No receiver was to get this." in why
+    assert "PCT" in why
+    assert "No receiver was to get this." in why
 
 
 async def test_quotes_move_and_symbols_are_found_added_removed_and_remembered(stage: Stage) -> None:
@@ -226,9 +239,10 @@ async def test_a_bad_formula_says_where_with_a_caret(stage: Stage) -> None:
     finding = page.locator(".finding").first
     await finding.wait_for()
     lines = (await finding.inner_text()).splitlines()
-    assert lines[0].startswith("formula:2:3: error") and lines[1] == "  FOO(C)" and lines[2].startswith("  ^^^")
+    assert lines[0].startswith("formula:2:3: error")
+    assert lines[1:3] == ["  FOO(C)", "  ^^^"]
     await page.get_by_role("button", name="Go to it").first.click()
-    assert await page.evaluate("getSelection().toString() || document.activeElement.value.slice(document.activeElement.selectionStart, document.activeElement.selectionEnd)") == "FOO"  # fmt: skip
+    assert await page.locator("textarea").evaluate(SELECTED) == "FOO"
     stage.complaints[:] = [said for said in stage.complaints if "422" not in said]
 
 
@@ -325,7 +339,9 @@ async def test_after_a_restart_the_page_has_every_alert_that_the_history_has(sta
     there = await page.evaluate(KNOWN)
     assert [one["data"]["id"] for one in history["alerts"] if one["data"]["id"] not in there] == []
     await _go(page, "history")
-    await playwright.expect(page.locator("[data-role=history-count]")).to_have_attribute("data-count", str(history["total"]))
+    await playwright.expect(page.locator("[data-role=history-count]")).to_have_attribute(
+        "data-count", str(history["total"])
+    )
     stage.complaints[:] = [said for said in stage.complaints if not any(word in said for word in NETWORK)]
 
 
@@ -333,6 +349,7 @@ KNOWN = """async () => {
   const { known } = await import(new URL("page/ledger.js", document.baseURI));
   return known().map((alert) => alert.id);
 }"""
+SELECTED = "area => area.value.slice(area.selectionStart, area.selectionEnd)"
 CONTENT = {
     "board": ".watch tbody tr", "history": "tbody tr", "rules": "textarea", "tasks": "[data-role=tasks-empty]",
     "health": ".big",
