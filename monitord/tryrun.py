@@ -57,13 +57,13 @@ def main() -> None:
     sys.stdout.buffer.write(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
-def _limit(cpu_s: float) -> None:
+def _limit(cpu_s: int) -> None:
     """Give way to everybody, and be ended by the system where the daemon cannot."""
     with suppress(ImportError, AttributeError, OSError, ValueError):
         import resource  # POSIX only
 
-        os.nice(10)
-        resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_s) + 1, int(cpu_s) + 2))
+        os.nice(5)
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 2))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
 

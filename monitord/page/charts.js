@@ -4,7 +4,7 @@ import { CandlestickSeries, ColorType, CrosshairMode, HistogramSeries, LineSerie
 import { language } from "./words.js";
 import { looks } from "./looks.js";
 
-const SHANGHAI_S = 28_800, WIDEST_BAR = 14;
+const SHANGHAI_S = 28_800, WIDEST_BAR = 14, MOST_NAMED = 6;
 const LINES = ["#e8890c", "#3b82f6", "#a855f7", "#0ea5a4", "#d6409f", "#84720b"];
 
 /** The chart's time of a moment: it knows UTC alone, so Shanghai's clock is told as if it were. */
@@ -115,7 +115,7 @@ export class Chart {
     const accent = colour("accent"), marks = [];
     for (const fire of fires) {
       const bar = this.bars.find((one) => one.time >= at(fire.ts_ms)) ?? null;
-      if (bar) marks.push({ time: bar.time, position: "aboveBar", shape: "arrowDown", color: accent, text: fire.text ?? "", size: 1 });
+      if (bar) marks.push({ time: bar.time, position: "aboveBar", shape: "arrowDown", color: accent, text: fires.length <= MOST_NAMED ? fire.text ?? "" : "", size: 1 });
     }
     this.markers.setMarkers(marks.sort((a, b) => a.time - b.time));
     this.element.dataset.marks = marks.length;
