@@ -25,7 +25,7 @@ from config.settings import Settings
 from feeds.barcache import BarCache
 from feeds.errors import FeedError
 from feeds.exrights import HOLIDAYS_SINCE, closed_weekdays, encode_exrights
-from feeds.feed import Feed
+from feeds.feed import Feed, history_of
 from feeds.instruments import Instrument
 from feeds.journal import Journal
 from feeds.sessions import Calendar
@@ -50,6 +50,7 @@ from monitord.reference import Reference
 from monitord.retention import Retention
 from monitord.routing import build_routing
 from monitord.store import Store
+from monitord.study import Shelves, Study
 from monitord.systemd import notify
 from monitord.warmup import Warmup
 from notifiers.channel import AlertChannel, Fenced
@@ -187,6 +188,7 @@ class App:
             health=health,
             metrics=self._metrics.render,
             desk=desk,
+            study=build_study(settings, feed, pipeline, calendar=reference.calendar),
         )
         cleanup.push_async_callback(gateway.stop)
         cleanup.callback(self._console.stop)
@@ -506,6 +508,27 @@ def build_warmup(settings: Settings, feed: Feed, *, calendar: Callable[[], Calen
         exrights=lambda: load_exrights(settings, calendar()),
         calendar=calendar,
     )
+
+
+def build_study(settings: Settings, feed: Feed, pipeline: Pipeline, *, calendar: Callable[[], Calendar]) -> Study:
+    """Make what answers about names, recent bars and formulas."""
+    shelves = Shelves(
+        cache=bar_cache(settings, feed).folder,
+        files=lambda: settings.history.paths(),
+        exrights=lambda: load_exrights(settings, calendar()),
+        calendar=calendar,
+        recordings=lambda: recordings(settings),
+        vendor=history_of(feed),
+    )
+    return Study(pipeline, shelves)
+
+
+def recordings(settings: Settings) -> list[Path]:
+    """Return the whole recorded sessions at hand, by name: those we record, and those a replay plays."""
+    folder = settings.record.folder
+    ours = sorted(folder.glob("*.parquet")) if folder is not None and folder.is_dir() else []
+    played = [Path(path) for path in settings.feed.replay.inputs] if settings.feed.name == "replay" else []
+    return [*ours, *played]
 
 
 def build_broker(settings: Settings) -> Broker:

@@ -77,6 +77,7 @@ class DeliveryFilter:
     ids: tuple[int, ...] | None = None
     receiver: str | None = None
     alert_id: str | None = None
+    alert_ids: tuple[str, ...] | None = None
     state: DeliveryState | None = None
     since_ms: int | None = None
     until_ms: int | None = None
@@ -93,6 +94,8 @@ class DeliveryFilter:
         asked: dict[str, Any] = {test: value for test, value in tests.items() if value is not None}
         if self.ids is not None:  # as one value: SQLite takes a limited number of them
             asked["id IN (SELECT value FROM json_each(?))"] = orjson.dumps(self.ids).decode()
+        if self.alert_ids is not None:
+            asked["alert_id IN (SELECT value FROM json_each(?))"] = orjson.dumps(self.alert_ids).decode()
         return " AND ".join(asked) or "1", tuple(asked.values())
 
 

@@ -394,6 +394,10 @@ class Engine:
         """
         return self._past.bars(period, date, over=over)
 
+    def recent_bars(self, period: str, symbols: Sequence[str]) -> BarTable:
+        """Return all bars there are of some symbols, the forming ones too; none where none are made of that period."""
+        return self._past.recent(period, symbols)
+
     def exright_factors(self, date: int) -> Mapping[str, tuple[float, float]]:
         """Return by symbol what its prices and volumes of before a trade date were multiplied by on it."""
         return self._past.factors(date)

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from monitord.routes import alerts, deliveries, explain, health, positions, quotes, receivers, rules, silences, ticket
+from monitord.routes import (
+    alerts,
+    deliveries,
+    explain,
+    health,
+    positions,
+    quotes,
+    receivers,
+    rules,
+    silences,
+    study,
+    ticket,
+)
 from monitord.routes.route import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -15,5 +27,6 @@ ROUTES: tuple[Route, ...] = (
     *deliveries.ROUTES,
     *silences.ROUTES,
     *quotes.ROUTES,
+    *study.ROUTES,
     *ticket.ROUTES,
 )

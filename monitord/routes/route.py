@@ -16,9 +16,12 @@ from monitord.paging import Page
 from monitord.store import HistoryFilter, StoredAlert
 
 if TYPE_CHECKING:
+    from feeds.history import BarTable
+    from feeds.instruments import Instrument
     from monitord.deliveries import DeliveryFilter, StoredDelivery
     from monitord.desk import ReceiverReport
     from monitord.positions import Listed
+    from monitord.tryout import Wish
     from monitord.warmup import Progress
     from notifiers.recorded import Attempt
     from notifiers.silences import Silence
@@ -111,6 +114,19 @@ class DeskSource(Protocol):
         """End a silence now and return it, None if there is none of this id."""
 
 
+class StudySource(Protocol):
+    """Names, bars and formulas to look at (`monitord.study.Study`)."""
+
+    async def instruments(self, words: str, *, limit: int) -> Sequence[Instrument]:
+        """Return the symbols that are watched whose code or name has these words, the best matches first."""
+
+    async def bars(self, symbol: str, period: str, *, count: int) -> BarTable:
+        """Return the newest bars that the engine holds of a symbol, the forming one too; quick."""
+
+    async def try_out(self, wish: Wish) -> bytes:
+        """Return as JSON what a formula gives on recent bars or ticks; raises TryOutError, or RuleFileError."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
     """What handlers may ask."""
@@ -125,6 +141,8 @@ class Sources:
     """Makes a single-use ticket."""
     ticket_s: float
     desk: DeskSource
+    study: StudySource | None = None
+    """None: nobody answers (a 503)."""
 
 
 @dataclass(frozen=True, slots=True)

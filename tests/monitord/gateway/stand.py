@@ -267,7 +267,13 @@ async def until(reached: Any, *, within_s: float = 5.0) -> None:
 
 @asynccontextmanager
 async def standing(
-    *, alerts: FakeAlerts | None = None, ready: bool = True, metrics: bytes = b"", desk: Any = None, **options: Any
+    *,
+    alerts: FakeAlerts | None = None,
+    ready: bool = True,
+    metrics: bytes = b"",
+    desk: Any = None,
+    study: Any = None,
+    **options: Any,
 ) -> AsyncIterator[Stand]:
     """Run a gateway on a free port; without tokens in the options, loopback may do everything."""
     source = alerts or FakeAlerts()
@@ -282,6 +288,7 @@ async def standing(
         health=health,
         desk=desk,
         metrics=lambda: metrics,
+        study=study,
     )
     await gateway.start()
     running = asyncio.create_task(gateway.run())
