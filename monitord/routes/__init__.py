@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitord.routes import alerts, deliveries, explain, health, positions, quotes, receivers, rules, silences, ticket
+from monitord.routes import alerts, backup, deliveries, explain, health, positions, quotes, receivers, rules, silences, ticket
 from monitord.routes.route import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -16,4 +16,5 @@ ROUTES: tuple[Route, ...] = (
     *silences.ROUTES,
     *quotes.ROUTES,
     *ticket.ROUTES,
+    *backup.ROUTES,
 )
