@@ -225,7 +225,14 @@ ALTER TABLE receivers DROP COLUMN alarmed;
 DROP TABLE silences;
 """
 
-DOWNGRADES: Final = (_BACK_TO_1, _BACK_TO_2, _BACK_TO_3)
+_BACK_TO_4: Final = """
+DROP INDEX events_of_tasks;
+DROP TABLE service;
+DROP TABLE tasks;
+DROP TABLE monitors;
+"""
+
+DOWNGRADES: Final = (_BACK_TO_1, _BACK_TO_2, _BACK_TO_3, _BACK_TO_4)
 """Script n makes version n + 1 of version n + 2; what the older version has no place for is lost."""
 
 

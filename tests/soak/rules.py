@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import chain, islice
+from itertools import chain, combinations, islice
 from typing import Final
 
+from feeds.listing import make_listing
 from feeds.sessions import Calendar
-from feeds.simulated import Market
-from tests.bench.thousand_rules import NEVER, formulas
 
+NEVER: Final = "LAST<0.01"
+TERMS: Final = (
+    *(f"PCT>{percent}" for percent in (0.4, 0.5, 0.6, 0.8, 1, 2, 5)),
+    *(f"PCT<{percent}" for percent in (-0.4, -0.5, -0.6, -0.8, -1, -2)),
+    "LAST>DAYOPEN*1.004", "LAST<DAYOPEN*0.996", "DAYHIGH>PRECLOSE*1.03", "DAYLOW<PRECLOSE*0.97", "VOLDAY>200000",
+)  # fmt: skip
+"""What quiet rules are made of, as a real set is made of the same few comparisons over and over."""
 LIVE: Final = 60
 SYMBOLS_EACH: Final = 8
 LEVELS: Final = (-1.5, -1.0, -0.7, -0.4, -0.2, 0.0, 0.2, 0.4, 0.7, 1.0, 1.5)
@@ -23,16 +29,14 @@ def rule_file(count: int, *, symbols: int, seed: int, date: int) -> str:
     quiet = count - live
     rules = chain(
         (_live(number, watched) for number in range(live)),
-        (_quiet(number, " AND ".join(terms), "tick") for number, terms in enumerate(formulas(quiet * 2 // 3, live=0))),
+        (_quiet(number, text, "tick") for number, text in enumerate(_conjunctions(quiet * 2 // 3))),
         (_quiet(number, text, "1m") for number, text in enumerate(_crossings(quiet - quiet * 2 // 3), start=count)),
     )
     return "\n".join(["version: 1", "groups:", "- name: soak", "  rules:", *rules, ""])
 
 
 def _symbols(count: int, *, seed: int, date: int) -> list[str]:
-    market = Market(seed=seed, symbols=count, date=date, interval_ms=3000)
-    assert Calendar.xshg().is_trading(date)
-    return [one.symbol for one in market.listing.instruments]
+    return [one.symbol for one in make_listing(count, seed=seed, first_date=date, calendar=Calendar.xshg()).instruments]
 
 
 def _live(number: int, watched: list[str]) -> str:
@@ -48,6 +52,12 @@ def _live(number: int, watched: list[str]) -> str:
 
 def _quiet(number: int, text: str, period: str) -> str:
     return f'  - {{id: quiet{number}, select: all, period: {period}, when: "{text}", freq: always}}'
+
+
+def _conjunctions(count: int) -> list[str]:
+    """Return conditions over ticks that are computed and never true."""
+    some = chain(combinations(TERMS, 3), combinations(TERMS, 2))
+    return [" AND ".join((*terms, NEVER)) for terms in islice(some, count)]
 
 
 def _crossings(count: int) -> list[str]:

@@ -36,6 +36,7 @@ LATE_S: Final = 0.05
 HOUR_S: Final = 3600.0
 GROWTH_BYTES: Final = 16 << 20
 STOP_S: Final = 30.0
+START_S: Final = 300.0
 LOOK_S: Final = 2.0
 
 
@@ -108,7 +109,7 @@ async def soak(load: Load, folder: Path) -> Result:
         daemon = Daemon(folder / "d", _settings(load, rules, addresses))
         await daemon.start()
         try:
-            followers = await follow(await daemon.listening(), load.clients)
+            followers = await follow(await _listening(daemon), load.clients)
             await _watch(daemon, load, result)
             asked = time.monotonic()
             code = await daemon.interrupt(signal.SIGTERM)
@@ -140,6 +141,16 @@ def _settings(load: Load, rules: Path, addresses: Sequence[str]) -> dict[str, ob
         "gateway.allow_loopback_without_token": True,
         "notify.webhooks": orjson.dumps(webhooks).decode(),
     }
+
+
+async def _listening(daemon: Daemon) -> str:
+    """Wait for the gateway; a thousand rules are read and compiled before, some ten seconds on a quiet machine."""
+
+    async def listens() -> bool:
+        return bool(daemon.addresses())
+
+    await daemon.until("the gateway listened", listens, START_S)
+    return daemon.addresses()[-1]
 
 
 async def _watch(daemon: Daemon, load: Load, result: Result) -> None:
