@@ -92,6 +92,8 @@ class Follower(asyncio.Protocol):
         elif (place := _PLACE.search(line)) is not None:
             self.first = self.last = int(place[1])
             self.subscribed.set_result(None)
+        elif line.startswith(b'{"id":null,"ok":false'):
+            self.subscribed.set_exception(ConnectionError(line.decode()))
         elif line.startswith(b'{"ch":"alerts"'):
             self.faults.append(f"not understood: {line[:200]!r}")
 

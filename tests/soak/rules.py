@@ -15,8 +15,8 @@ TERMS: Final = (
     "LAST>DAYOPEN*1.004", "LAST<DAYOPEN*0.996", "DAYHIGH>PRECLOSE*1.03", "DAYLOW<PRECLOSE*0.97", "VOLDAY>200000",
 )  # fmt: skip
 """What quiet rules are made of, as a real set is made of the same few comparisons over and over."""
-LIVE: Final = 60
-SYMBOLS_EACH: Final = 8
+LIVE: Final = 120
+SYMBOLS_EACH: Final = 15
 LEVELS: Final = (-1.5, -1.0, -0.7, -0.4, -0.2, 0.0, 0.2, 0.4, 0.7, 1.0, 1.5)
 """Percent of a day's change at which ticks cross now and then, from the first on."""
 WINDOWS: Final = (5, 8, 13, 20, 30, 60)

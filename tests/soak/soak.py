@@ -109,7 +109,7 @@ async def soak(load: Load, folder: Path) -> Result:
         daemon = Daemon(folder / "d", _settings(load, rules, addresses))
         await daemon.start()
         try:
-            followers = await follow(await _listening(daemon), load.clients)
+            followers = await follow(await _ready(daemon), load.clients)
             await _watch(daemon, load, result)
             asked = time.monotonic()
             code = await daemon.interrupt(signal.SIGTERM)
@@ -143,13 +143,13 @@ def _settings(load: Load, rules: Path, addresses: Sequence[str]) -> dict[str, ob
     }
 
 
-async def _listening(daemon: Daemon) -> str:
-    """Wait for the gateway; a thousand rules are read and compiled before, some ten seconds on a quiet machine."""
+async def _ready(daemon: Daemon) -> str:
+    """Wait until clients can subscribe; a thousand rules are read and compiled before, ten seconds on a quiet machine."""
 
     async def listens() -> bool:
-        return bool(daemon.addresses())
+        return bool(daemon.events("gateway_alerts_loaded"))
 
-    await daemon.until("the gateway listened", listens, START_S)
+    await daemon.until("the gateway had its place in the stream", listens, START_S)
     return daemon.addresses()[-1]
 
 
