@@ -97,7 +97,9 @@ class Metrics:
             return lambda: {name: count for name, count in counters().items() if name != now}
 
         self.registry.register(_Levels(levels))
-        self.registry.register(_Counts("monitord_pump", "What the pump did with the outbox", "count", counted(pump, "lag_rows")))
+        self.registry.register(
+            _Counts("monitord_pump", "What the pump did with the outbox", "count", counted(pump, "lag_rows"))
+        )
         self.registry.register(
             _Counts("monitord_gateway", "What the gateway counted", "count", counted(gateway, "clients"))
         )

@@ -259,7 +259,9 @@ def downgrade(db: sqlite3.Connection, path: Path, *, to: int) -> None:
     if version > len(MIGRATIONS):
         raise StoreError(_too_new(path, version))
     if not 1 <= to <= version:
-        raise StoreError(f"store {path} has schema version {version}, which can become one from 1 to {version}, not {to}")
+        raise StoreError(
+            f"store {path} has schema version {version}, which can become one from 1 to {version}, not {to}"
+        )
     if to < version:
         write_copy(db, kept_copy(path, version))
     for number in range(version, to, -1):

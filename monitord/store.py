@@ -246,7 +246,7 @@ class Store:
         One at a time: a second one waits. Raises StoreError where the disk refuses.
         """
         async with self._copying:
-            writing = asyncio.ensure_future(asyncio.to_thread(self._write_copy))
+            writing = asyncio.get_running_loop().run_in_executor(None, self._write_copy)
             try:
                 await asyncio.shield(writing)
                 yield self._copy

@@ -84,7 +84,9 @@ def restore(backup: Path, path: Path, *, now_s: Callable[[], float] = time.time)
             sync_file(new)
             kept = None
             if path.exists():
-                kept = _unused(path.with_name(f"{path.name}.before-{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now_s()))}"))
+                kept = _unused(
+                    path.with_name(f"{path.name}.before-{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now_s()))}")
+                )
                 _set_aside(path, kept)
             new.replace(path)
             _own_as_folder(path, path.with_name(f"{path.name}.lock"))

@@ -57,9 +57,7 @@ def ask(
         return orjson.loads(answer.read())
 
 
-def look(
-    args: argparse.Namespace, path: str, *, needs: str, query: Mapping[str, Any] | None = None
-) -> tuple[int, Any]:
+def look(args: argparse.Namespace, path: str, *, needs: str, query: Mapping[str, Any] | None = None) -> tuple[int, Any]:
     """Read one resource; return the status and the answer's JSON, of a refusal as well.
 
     Raises CommandError where nobody answers, or not as a monitord does.

@@ -73,7 +73,8 @@ def _copy(args: argparse.Namespace, part: Path) -> None:
         from monitord.upkeep import copy_closed
 
         try:
-            return copy_closed(store, part)
+            copy_closed(store, part)
+            return
         except StoreError:  # in use, or not for us to open: the daemon tells what is wrong
             pass
     _download(args, part)

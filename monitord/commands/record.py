@@ -64,7 +64,9 @@ async def _record(settings: Settings, folder: Path) -> Path | None:
         on_stop_signals(stopping.set)
         notify("READY=1")
         try:
-            await asyncio.gather(_take_all(feed, recording, stopping), _close_on(stopping, feed), recording.run(), tell_alive(stopping))
+            await asyncio.gather(
+                _take_all(feed, recording, stopping), _close_on(stopping, feed), recording.run(), tell_alive(stopping)
+            )
         except FeedError:
             await recording.stop()  # what came before the failure is as good as ever
             raise

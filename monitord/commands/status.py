@@ -125,7 +125,9 @@ def _engine(report: Mapping[str, Any], now_ms: int) -> str:
     lag = f" ({behind_ms / 1000:.0f} s ago)" if behind_ms is not None and 0 <= behind_ms < DAY_MS else ""
     dropped = sum(engine["dropped"].values())
     bad = "".join(
-        f", {count:,} {name}" for name, count in (("ticks dropped", dropped), ("passed over", engine["passed_over"])) if count
+        f", {count:,} {name}"
+        for name, count in (("ticks dropped", dropped), ("passed over", engine["passed_over"]))
+        if count
     )
     return (
         f"{engine['rules']:,} rules, {engine['symbols']:,} symbols, market clock {moment(clock_ms)}{lag}, "

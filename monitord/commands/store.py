@@ -1,4 +1,4 @@
-"""`monitord store`: which schema version the store has, and bringing it back to an older one; nobody may have it open."""
+"""`monitord store`: what it holds, and bringing it back to an older schema version; nobody may have it open."""
 
 from __future__ import annotations
 

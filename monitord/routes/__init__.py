@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from monitord.routes import alerts, backup, deliveries, explain, health, positions, quotes, receivers, rules, silences, ticket
+from monitord.routes import (
+    alerts,
+    backup,
+    deliveries,
+    explain,
+    health,
+    positions,
+    quotes,
+    receivers,
+    rules,
+    silences,
+    ticket,
+)
 from monitord.routes.route import Route
 
 ROUTES: tuple[Route, ...] = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Final
 
@@ -33,9 +34,9 @@ async def backup(ask: Ask) -> web.StreamResponse:
 async def _send(request: web.Request, path: Path) -> web.StreamResponse:
     """Send a file; the client sees by the length whether it has it whole."""
     response = web.StreamResponse(headers={"Content-Type": MEDIA, "Cache-Control": "no-store"})
-    response.content_length = path.stat().st_size
-    await response.prepare(request)
     with await asyncio.to_thread(path.open, "rb") as file:
+        response.content_length = os.fstat(file.fileno()).st_size
+        await response.prepare(request)
         while block := await asyncio.to_thread(file.read, BLOCK_BYTES):
             await response.write(block)
     await response.write_eof()

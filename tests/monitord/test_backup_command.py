@@ -42,6 +42,14 @@ async def serving(store: Store, monkeypatch: pytest.MonkeyPatch, **options: Any)
         yield stand
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def kept_before(path: Path) -> list[Path]:
+    return list(path.parent.glob(f"{path.name}.before-*"))
+
+
 async def command(*words: object) -> int:
     return await asyncio.to_thread(main, [str(word) for word in words])
 
@@ -56,7 +64,7 @@ async def test_a_backup_of_the_running_daemon_is_a_whole_store_for_nobody_elses_
     assert said in capsys.readouterr().out
     assert examine(target).events == 2
     assert os.stat(target).st_mode & 0o777 == 0o600
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["monday.sqlite", "state"]
+    assert names(tmp_path) == ["monday.sqlite", "state"]
 
 
 async def test_without_a_daemon_the_store_is_copied_from_its_folder(
@@ -79,7 +87,7 @@ async def test_in_a_folder_backups_are_named_after_the_time_and_only_the_newest_
         (folder / f"monitord-202501{day}T193000.sqlite").touch()
     (folder / "monitord-before-the-holidays.sqlite").touch()
     assert await command("backup", folder, "--keep", 2) == 0
-    left = sorted(path.name for path in folder.iterdir())
+    left = names(folder)
     assert left[0] == "monitord-20250113T193000.sqlite"
     assert left[2] == "monitord-before-the-holidays.sqlite"
     assert examine(folder / left[1]).events == 2
@@ -108,7 +116,7 @@ async def test_a_disk_that_is_full_on_the_daemons_side_is_told_and_leaves_nothin
     async with serving(store, monkeypatch):
         assert await command("backup", tmp_path / "b") == 2
     assert "the store cannot be copied; the log says why" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["state"]
+    assert names(tmp_path) == ["state"]
 
 
 async def test_an_answer_that_breaks_off_is_no_backup(
@@ -160,7 +168,7 @@ async def test_without_store_and_daemon_it_says_so(
     monkeypatch.setenv("MONITORD_GATEWAY__PORT", "1")
     assert await command("backup", "b") == 2
     assert "no daemon answers at http://127.0.0.1:1" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
 # ── restore, store ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -179,7 +187,7 @@ async def test_restore_puts_it_back_and_says_where_the_old_one_is(
     await again.close()
     assert await command("restore", tmp_path / "b") == 0
     out = capsys.readouterr().out
-    (kept,) = store.path.parent.glob("*.before-*")
+    (kept,) = kept_before(store.path)
     assert f"the store as it was before: {kept}" in out
     assert "told again at the next start, under the same ids" in out
     assert (examine(store.path).events, examine(kept).events) == (2, 3)

@@ -55,7 +55,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The daemon at one moment. market_s: since the opening, lunch left out; late: le (s) → looks of its loop so far."""
+    """The daemon at one moment. market_s: since the opening, lunch left out; late: le (s) → looks so far."""
 
     market_s: float
     rss_bytes: int
@@ -144,7 +144,7 @@ def _settings(load: Load, rules: Path, addresses: Sequence[str]) -> dict[str, ob
 
 
 async def _ready(daemon: Daemon) -> str:
-    """Wait until clients can subscribe; a thousand rules are read and compiled before, ten seconds on a quiet machine."""
+    """Wait until clients can subscribe; a thousand rules are read before, ten seconds on a quiet machine."""
 
     async def listens() -> bool:
         return bool(daemon.events("gateway_alerts_loaded"))
