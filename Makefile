@@ -2,6 +2,7 @@
 #   make run     the daemon on simulated data, http://127.0.0.1:8710
 #   make test    all tests          make check   lint, format, types, layers
 #   make bench   speed beside its peers, in one run
+#   make soak    a market day under load in 24 minutes: nothing lost, the loop in time, memory level
 
 VENV ?= .venv
 STATE ?= var
@@ -15,7 +16,7 @@ WORKERS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench clean
+.PHONY: help setup run test check bench soak clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -50,6 +51,9 @@ check: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.bench $(ARGS)
+
+soak: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.soak $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

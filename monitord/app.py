@@ -39,7 +39,7 @@ from monitord.gateway.auth import Token
 from monitord.gateway.options import GatewayOptions
 from monitord.gateway.quotes import QuoteBoard
 from monitord.gateway.server import Gateway
-from monitord.health import LONGEST_LAG_S, Health
+from monitord.health import Health
 from monitord.keeping import Keeping
 from monitord.metrics import Metrics
 from monitord.pipeline import Outcome, Pipeline
@@ -50,8 +50,9 @@ from monitord.reference import Reference
 from monitord.retention import Retention
 from monitord.routing import build_routing
 from monitord.store import Store
+from monitord.storefile import STORE_NAME
 from monitord.study import Shelves, Study
-from monitord.systemd import notify
+from monitord.systemd import WATCHDOG_S, notify
 from monitord.warmup import Warmup
 from notifiers.channel import AlertChannel, Fenced
 from notifiers.delivery import Delivery
@@ -76,8 +77,6 @@ SWITCH_S: Final = 0.0002
 """How long a thread may keep the interpreter from another. Python's 5 ms are a third of what an alert's whole way may
 take, and the loop, the engine, the store and the vendor's thread would each wait them out."""
 VITAL_SIGNS_S: Final = 0.25
-WATCHDOG_S: Final = 4.0
-"""How often systemd's watchdog hears from us: well within the unit's WatchdogSec."""
 FAILED: Final = 1
 """Exit code of a daemon that must be started again; recovery puts right what it left behind."""
 FENCED: Final = 3
@@ -153,7 +152,7 @@ class App:
         positions.load(settings.positions.texts())
         broker = build_broker(settings)
         feed = build_feed(settings, broker_url=broker.url)
-        store = await Store.open(folder / "monitord.sqlite")
+        store = await Store.open(folder / STORE_NAME)
         cleanup.push_async_callback(store.close)
         await broker.start()
         cleanup.push_async_callback(broker.stop)
@@ -190,6 +189,7 @@ class App:
             desk=desk,
             study=build_study(settings, feed, pipeline, calendar=reference.calendar),
         )
+        self._metrics.watch_daemon(health.levels, pump=pump.counters, gateway=gateway.counters)
         cleanup.push_async_callback(gateway.stop)
         cleanup.callback(self._console.stop)
         return Parts(
@@ -398,10 +398,11 @@ class App:
             due = loop.time() + VITAL_SIGNS_S
             await asyncio.sleep(VITAL_SIGNS_S)
             parts.health.lag_s = max(loop.time() - due, 0.0)
-            if parts.health.lag_s < LONGEST_LAG_S and loop.time() >= ping_due:
+            if loop.time() >= ping_due and parts.health.alive():
                 notify("WATCHDOG=1")
                 ping_due = loop.time() + WATCHDOG_S
             self._metrics.loop_lag.set(parts.health.lag_s)
+            self._metrics.loop_late.observe(parts.health.lag_s)
             self._metrics.outbox.set(parts.store.lag_rows)
             self._metrics.clients.set(parts.gateway.clients)
             self._show_progress(parts)

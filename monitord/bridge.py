@@ -40,6 +40,7 @@ from feeds.tickstream import (
 from monitord.choice import build_feed
 from monitord.errors import DaemonError
 from monitord.signals import on_stop_signals
+from monitord.systemd import notify
 
 BEAT_S: Final = 2.0
 BEAT_TIMEOUT_S: Final = 2.0
@@ -176,10 +177,12 @@ class Bridge:
         await feed.open(after=spool.feed_offset if feed.has_offsets else -1)
         if not feed.has_offsets and spool.newest:
             await self._put_gap("the bridge was started again")
+        notify("READY=1")
         log.info("bridge_opened", source=feed.source_id, bridge=self.name, waiting=spool.waiting)
 
     async def _stop(self, taker: asyncio.Task[None], sender: asyncio.Task[None]) -> None:
         """Stop the feed, then the sender when it has sent everything or its time is over."""
+        notify("STOPPING=1")
         log.info("stopping", **self.counters())
         await self._feed.close()
         await asyncio.wait([taker])
@@ -363,6 +366,7 @@ class Bridge:
         loop = asyncio.get_running_loop()
         progress_at, failed = loop.time() + PROGRESS_S, False
         while True:
+            notify("WATCHDOG=1")
             try:
                 await self._beat()
                 failed = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from importlib.metadata import version
 from typing import Any, Final
 
 from feeds.feed import Feed
@@ -17,6 +18,8 @@ from notifiers.delivery import Delivery
 
 LONGEST_LAG_S: Final = 2.0
 """A loop that wakes this late serves nobody."""
+LONGEST_STEP_S: Final = 60.0
+"""A pump that neither publishes nor fails for so long hangs; by itself it looks again every second or few."""
 
 
 class Health:
@@ -43,6 +46,30 @@ class Health:
         self.lag_s = 0.0
         """How late the loop woke last; set by whoever measures it."""
         self.stopping = False
+        self._pumped = (-1, self._started_s)
+        """The pump's steps when they were last more, and when that was seen."""
+
+    def alive(self) -> bool:
+        """Return whether systemd's watchdog may hear that we live: the loop wakes in time, and the pump goes on.
+
+        A broker that is away is no reason: the pump fails and tries again, and a new process could do no more. Called
+        now and then.
+        """
+        now_s = self._monotonic()
+        if self._pump.steps != self._pumped[0] or self.stopping:
+            self._pumped = (self._pump.steps, now_s)
+        return self.lag_s < LONGEST_LAG_S and now_s - self._pumped[1] < LONGEST_STEP_S
+
+    def levels(self) -> Mapping[str, float]:
+        """Return what stands now, for metrics: ready and silent are 0 or 1, market_clock_seconds is Unix time."""
+        engine = self._pipeline.engine
+        return {
+            "ready": float(not self.reasons()),
+            "rules": len(engine.rules.rules),
+            "symbols": len(engine.market.universe),
+            "market_clock_seconds": (engine.market.clock_ms or 0) / 1000,
+            "feed_silent": float(engine.is_silent),
+        }
 
     def reasons(self) -> list[str]:
         """Return why the daemon is not ready, in words for people; empty when it is."""
@@ -66,8 +93,9 @@ class Health:
         """Return the health report, JSON-able."""
         engine = self._pipeline.engine
         return {
+            "version": version("monitord"),
             "uptime_s": round(self._monotonic() - self._started_s, 1),
-            "feed": {"source": self._feed.source_id, **self._feed.counters()},
+            "feed": {"source": self._feed.source_id, "silent": engine.is_silent, **self._feed.counters()},
             "engine": {
                 "ticks": engine.market.ticks,
                 "symbols": len(engine.market.universe),

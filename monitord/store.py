@@ -10,9 +10,9 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -23,13 +23,9 @@ from monitord.paging import Page, check_page
 from monitord.positions import ApiPositions
 from monitord.schema import migrate
 from monitord.silences import StoredSilences
+from monitord.storefile import copy_read, take_lock
 from notifiers.routing import DELIVERY_RULE
 from rules.alert import Alert
-
-try:
-    import fcntl
-except ImportError:  # Windows, where `record` and `doctor` come by here
-    fcntl = None  # type: ignore[assignment]
 
 REDRIVE_MS: Final = 24 * 3_600_000
 """How long a sent row is kept for publishing it again, should the broker lose it."""
@@ -139,6 +135,8 @@ class Store:
         self.held = ApiPositions(self._run)
         self._clock_ms = clock_ms
         self._unchecked_rows = 0
+        self._copy = path.with_name(f"{path.name}.copy")
+        self._copying = asyncio.Lock()
         self._waiting: Batch | None = None
         """What the newest commit found in the outbox, until the outbox changes otherwise."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
@@ -240,6 +238,25 @@ class Store:
             deliveries += some
         await self.silences.prune(ended_before_ms=limit_ms)
         return events, deliveries
+
+    @asynccontextmanager
+    async def copied(self) -> AsyncIterator[Path]:
+        """Yield a file that holds the store as it is now; it is gone afterwards. Commits go on meanwhile.
+
+        One at a time: a second one waits. Raises StoreError where the disk refuses.
+        """
+        async with self._copying:
+            writing = asyncio.get_running_loop().run_in_executor(None, self._write_copy)
+            try:
+                await asyncio.shield(writing)
+                yield self._copy
+            finally:
+                await asyncio.wait([writing])  # cancelled, the thread still writes what is removed below
+                self._copy.unlink(missing_ok=True)
+
+    def _write_copy(self) -> None:
+        with _sqlite_errors(self.path):
+            copy_read(self.path, self._copy)
 
     async def history(self, wanted: HistoryFilter, *, page: int = 1, page_size: int = 100) -> Page[StoredAlert]:
         """Return a page of the events that pass, newest first; page_size is at most 1000."""
@@ -347,7 +364,7 @@ class Store:
     def _open(self) -> None:
         with _sqlite_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _take_lock(self.path)
+            self._lock = take_lock(self.path)
             try:
                 self._db = db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=True)
                 for setting in (
@@ -355,7 +372,9 @@ class Store:
                     f"wal_autocheckpoint = {LONGEST_WAL_PAGES}",
                 ):  # fmt: skip
                     db.execute(f"PRAGMA {setting}").fetchall()
-                migrate(db, str(self.path))
+                migrate(db, self.path)
+                for left in self.path.parent.glob(f"{self._copy.name}*"):
+                    left.unlink()  # by a process that was killed
                 (self.lag_rows,) = db.execute("SELECT count(*) FROM events WHERE sent_ms IS NULL").fetchone()
             except BaseException:
                 self._close()
@@ -483,24 +502,6 @@ def _where(wanted: HistoryFilter) -> tuple[str, tuple[Any, ...]]:
     }
     asked = {test: value for test, value in tests.items() if value is not None}
     return f"WHERE {' AND '.join(asked)}" if asked else "", tuple(asked.values())
-
-
-def _take_lock(path: Path) -> int:
-    """Return a descriptor holding the lock beside the store; raises StoreError that names the process holding it."""
-    if fcntl is None:
-        raise StoreError(f"store {path}: this system has no locks that a killed process lets go; use Linux or macOS")
-    lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(lock, 20).decode(errors="replace").strip() or "unknown"
-        os.close(lock)
-        raise StoreError(
-            f"store {path} is already open by pid {holder}; stop that process or use another state directory"
-        ) from None
-    os.ftruncate(lock, 0)
-    os.write(lock, str(os.getpid()).encode())
-    return lock
 
 
 @contextmanager

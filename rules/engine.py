@@ -93,6 +93,11 @@ class Engine:
         """The rule set that `check` read last, with its text."""
 
     @property
+    def is_silent(self) -> bool:
+        """Whether the feed has marked a silence that lasts: no rule is looked at meanwhile."""
+        return self._reporter.is_silent
+
+    @property
     def rules(self) -> RuleSet:
         """The rule set in force."""
         return self._loaded.rules

@@ -53,6 +53,7 @@ async def _record(settings: Settings, folder: Path) -> Path | None:
     from monitord.choice import build_feed
     from monitord.recording import Recording
     from monitord.signals import on_stop_signals
+    from monitord.systemd import notify, tell_alive
 
     feed = build_feed(settings, broker_url=build_broker(settings).url)
     recording = Recording(folder, source_id=feed.source_id, patient=not feed.paced)
@@ -61,8 +62,11 @@ async def _record(settings: Settings, folder: Path) -> Path | None:
         await _open(feed, recording, settings)
         stopping = asyncio.Event()
         on_stop_signals(stopping.set)
+        notify("READY=1")
         try:
-            await asyncio.gather(_take_all(feed, recording, stopping), _close_on(stopping, feed), recording.run())
+            await asyncio.gather(
+                _take_all(feed, recording, stopping), _close_on(stopping, feed), recording.run(), tell_alive(stopping)
+            )
         except FeedError:
             await recording.stop()  # what came before the failure is as good as ever
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from monitord.routes import (
     alerts,
+    backup,
     deliveries,
     explain,
     health,
@@ -29,4 +30,5 @@ ROUTES: tuple[Route, ...] = (
     *quotes.ROUTES,
     *study.ROUTES,
     *ticket.ROUTES,
+    *backup.ROUTES,
 )

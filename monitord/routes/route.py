@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import orjson
@@ -39,6 +41,9 @@ class History(Protocol):
 
     async def alert(self, alert_id: str) -> StoredAlert | None:
         """Return the event of this id, None if there is none."""
+
+    def copied(self) -> AbstractAsyncContextManager[Path]:
+        """Yield a file that holds the whole store as it is now; it is gone afterwards."""
 
 
 class RulesControl(Protocol):

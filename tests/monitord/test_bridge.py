@@ -147,8 +147,10 @@ async def until_there_are(redis: Client, count: int) -> list[TickBatch | Heartbe
 
 
 async def test_a_feed_goes_into_the_stream_with_its_heart_and_its_instruments(
-    redis: Client, start: Callable[..., Running]
+    redis: Client, start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(bridge_module, "notify", told.append)
     a = start()
     inputs = [batch(1), Heartbeat(4000), Mark(MarkKind.SILENT, 5000, "x"), Mark(MarkKind.ALIVE, 6000, "y"), batch(2)]
     a.feed.say(*inputs)
@@ -164,6 +166,7 @@ async def test_a_feed_goes_into_the_stream_with_its_heart_and_its_instruments(
     assert "茅台" in (await redis.get("mon:ticks:main:instruments")).decode()
     assert await a.end() == 0
     assert not await redis.exists("mon:bridge:a"), "a spare need not wait for one that has gone"
+    assert (told[0], *dict.fromkeys(told)) == ("READY=1", "READY=1", "WATCHDOG=1", "STOPPING=1"), "what systemd hears"
 
 
 async def test_what_came_while_redis_was_away_follows_in_order(

@@ -134,6 +134,8 @@ class FakeHistory:
     def __init__(self) -> None:
         self.rows = [StoredAlert(n, f"al_{n}", record(n), EPOCH, n) for n in (3, 2, 1)]
         self.asked: list[tuple[HistoryFilter, int, int]] = []
+        self.copied: Any = None
+        """`Store.copied` of a real one, where a test has it."""
 
     async def history(self, wanted: HistoryFilter, *, page: int = 1, page_size: int = 100) -> Page[StoredAlert]:
         self.asked.append((wanted, page, page_size))
