@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from monitord.routes import alerts, deliveries, explain, health, positions, quotes, receivers, rules, silences, ticket
+from monitord.routes import (
+    alerts,
+    channels,
+    deliveries,
+    explain,
+    health,
+    positions,
+    quotes,
+    realtime,
+    receivers,
+    reference,
+    rules,
+    silences,
+    tasks,
+    ticket,
+)
 from monitord.routes.route import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -16,4 +31,8 @@ ROUTES: tuple[Route, ...] = (
     *silences.ROUTES,
     *quotes.ROUTES,
     *ticket.ROUTES,
+    *tasks.ROUTES,
+    *realtime.ROUTES,
+    *channels.ROUTES,
+    *reference.ROUTES,
 )
