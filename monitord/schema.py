@@ -198,7 +198,7 @@ CREATE TABLE service (                               -- whether rules are evalua
 ) STRICT;
 INSERT INTO service VALUES (1, 1, NULL);
 
-CREATE INDEX events_of_tasks ON events (seq) WHERE rule GLOB 'task-*';
+CREATE INDEX events_of_tasks ON events (seq, rule) WHERE rule GLOB 'task-*';
 """
 
 MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
