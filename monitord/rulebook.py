@@ -140,7 +140,8 @@ class Rulebook:
 
     def _read(self, files: Mapping[str, str], made: Mapping[str, RuleText]) -> RuleSet:
         rules = self._parse({**files, **{name: text.text for name, text in made.items()}})
-        strange = [rule for rule in rules.rules if rule.file not in made and TASK_RULE.fullmatch(rule.id)]
+        tasks = ((rule, TASK_RULE.fullmatch(rule.id)) for rule in rules.rules)
+        strange = [rule for rule, found in tasks if found is not None and rule.file != f"task/{found[1]}"]
         if strange:
             raise RuleFileError([
                 Finding(rule.file, rule.line, 1, f"the id {rule.id!r} is that of a task's rule", rule=rule.id,

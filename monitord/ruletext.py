@@ -18,8 +18,8 @@ _PERCENT: Final = re.compile(r"[0-9][0-9.]*%")
 """Shares are read without quotes only."""
 _KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TRAPS: Final = re.compile(r"y|n|yes|no|on|off|true|false|null", re.IGNORECASE)
-_FIRST_LINE: Final = 5
-"""Of the first rule's first field."""
+_FIRST_COLUMN: Final = 5
+"""Where a rule begins, and the key of its first field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +33,25 @@ class RuleField:
 
 @dataclass(frozen=True, slots=True)
 class RuleText:
-    """A rule file. name: what stands in findings for its path; origins: line, from 1 → field of the user's."""
+    """A rule file. name: what stands in findings for its path; origins: line, from 1 → field of the user's.
+
+    whole: what the user calls a rule, for a finding about no field of it, as where one is missing.
+    """
 
     name: str
     text: str
     origins: Mapping[int, str]
+    whole: str = ""
 
     def field_of(self, finding: Finding) -> str | None:
         """Return the field that a finding is about, None where it is about another file."""
-        return self.origins.get(finding.line) if finding.file == self.name else None
+        if finding.file != self.name:
+            return None
+        is_whole = finding.column == _FIRST_COLUMN and self.text.split("\n")[finding.line - 1].startswith("  - ")
+        return self.whole if self.whole and is_whole else self.origins.get(finding.line)
 
 
-def rule_text(name: str, group: str, rules: Sequence[Sequence[RuleField]]) -> RuleText:
+def rule_text(name: str, group: str, rules: Sequence[Sequence[RuleField]], *, whole: str = "") -> RuleText:
     """Write rules of one group; None as a value leaves its field out."""
     lines = ["version: 1", "groups:", f"- name: {_flow(group)}", "  rules:"]
     origins: dict[int, str] = {}
@@ -52,7 +59,7 @@ def rule_text(name: str, group: str, rules: Sequence[Sequence[RuleField]]) -> Ru
         for number, field in enumerate(one for one in rule if one.value is not None):
             lines.append(f"  {'  ' if number else '- '}{_key(field.key)}: {_flow(field.value)}")
             origins[len(lines)] = field.origin
-    return RuleText(name, "\n".join(lines) + "\n", origins)
+    return RuleText(name, "\n".join(lines) + "\n", origins, whole)
 
 
 def _flow(value: Any) -> str:

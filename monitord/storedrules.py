@@ -39,7 +39,7 @@ class Monitor:
         """Return it as a rule file."""
         fields = {"id": self.rule_id, **{key: value for key, value in self.rule.items() if key != "id"}}
         rule = [RuleField(key, value, f"rule.{key}") for key, value in fields.items()]
-        return rule_text(f"monitor/{self.id}", self.name or "api", [rule])
+        return rule_text(f"monitor/{self.id}", self.name or "api", [rule], whole="rule")
 
 
 class StoredMonitors:

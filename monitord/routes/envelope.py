@@ -54,17 +54,16 @@ async def checked_body(ask: Ask, model: type[Model], *, besides: Collection[str]
 
     besides: fields that a client sends back as it got them, and that mean nothing here.
     """
-    text = await ask.request.read() or b"{}"
     try:
-        if besides:
-            given = orjson.loads(text)
-            if isinstance(given, dict):
-                text = orjson.dumps({key: value for key, value in given.items() if key not in besides})
-        return model.model_validate_json(text)
+        given = orjson.loads(await ask.request.read() or b"{}")
+    except ValueError:  # orjson may quote what it read
+        raise ApiError(422, "bad_body", "the body is not JSON, or nested too deep") from None
+    if isinstance(given, dict):
+        given = {key: value for key, value in given.items() if key not in besides}
+    try:
+        return model.model_validate(given)
     except ValidationError as error:
         raise unprocessable(error) from None
-    except ValueError:
-        raise ApiError(422, "bad_body", "the body is not JSON") from None
 
 
 def unprocessable(error: ValidationError) -> ApiError:

@@ -118,9 +118,8 @@ async def test_a_task_is_told_where_brute_force_has_it(market_data: Path, tmp_pa
     recording = only(market_data / SESSION, SYMBOL, into=tmp_path)
     expected = list(by_brute_force(recording))
     assert {kind for kind, event, _, _ in expected if event == "fire"} == {"entry", "take_profit", "stop_loss"}
-    (tmp_path / "rules.yaml").write_text(
-        "version: 1\ngroups:\n- name: g\n  rules:\n  - {id: other, select: all, when: LAST > 1850, rearm: LAST < 1840}\n"
-    )
+    other = "{id: other, select: all, when: LAST > 1850, rearm: LAST < 1840}"
+    (tmp_path / "rules.yaml").write_text(f"version: 1\ngroups:\n- name: g\n  rules:\n  - {other}\n")
     settings = {"state_dir": tmp_path / "state", "rules.files": tmp_path / "rules.yaml"}
     feed = HeldFeed(inputs=[recording])
     async with running(settings, feed=feed) as session, asyncio.TaskGroup() as tasks:

@@ -15,8 +15,8 @@ from rules.rule import Frequency, Mode, OnStart, Rule
 
 STOCK = {"stock_code": "600519.SH"}
 WHOLE: dict[str, Any] = {
-    **STOCK, "task_name": "短线 \"a\": {b}", "entry_min": 1790, "entry_max": 1800.5, "take_profit": 1900, "stop_loss": 1700,
-    "check_interval": 90, "quant_config": [
+    **STOCK, "task_name": "短线 \"a\": {b}", "entry_min": 1790, "entry_max": 1800.5, "take_profit": 1900,
+    "stop_loss": 1700, "check_interval": 90, "quant_config": [
         {"when": "CROSS(LAST,1750)", "rearm": "LAST < 1740", "severity": "critical"},
         {"when": "CROSS(C,MA(C,5))", "period": "5m"},
     ],
