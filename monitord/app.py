@@ -12,9 +12,10 @@ import signal
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +42,8 @@ from monitord.gateway.quotes import QuoteBoard
 from monitord.gateway.server import Gateway
 from monitord.health import Health
 from monitord.keeping import Keeping
+from monitord.log import Redaction
+from monitord.making import open_desks, open_rulebook
 from monitord.metrics import Metrics
 from monitord.pipeline import Outcome, Pipeline
 from monitord.positions import PositionSources
@@ -49,6 +52,7 @@ from monitord.recording import Recording
 from monitord.reference import Reference
 from monitord.retention import Retention
 from monitord.routing import build_routing
+from monitord.rulebook import Rulebook
 from monitord.store import Store
 from monitord.storefile import STORE_NAME
 from monitord.study import Shelves, Study
@@ -164,7 +168,11 @@ class App:
         quotes = QuoteBoard()
         recording = await self._recording(feed, cleanup)
         reference = Reference(feed, folder=source_folder(settings, feed))
-        pipeline = self._pipeline(feed, store, quotes, reference, recording)
+        book = await open_rulebook(
+            store, settings.rules.texts, parse=partial(parse_rules, settings), shared=bool(settings.engine.share),
+            change=lambda decide: pipeline.change_rules(decide),
+        )  # fmt: skip
+        pipeline = self._pipeline(feed, store, quotes, reference, recording, book)
         self._metrics.watch_engine(lambda: pipeline.engine.market.dropped, counters=pipeline.counters)
         pump = Pump(store, channel, on_published=lambda epoch, alerts: gateway.hub.hear(epoch, alerts))
         retention = Retention(store, keep_days=settings.history.keep_days)
@@ -172,7 +180,11 @@ class App:
         routing = await asyncio.to_thread(build_routing, settings.notify)
         routers = await self._routers(routing, store, silences, pipeline)
         deliveries = tuple(self._delivery(one, broker, store, routers[one.name]) for one in settings.notify.receivers())
-        desk = Desk(deliveries, stored=store.deliveries, silences=silences, kept=store.silences)
+        made = await open_desks(book, store, quotes=quotes, channels=lambda: gateway.hub)
+        desk = Desk(
+            deliveries, stored=store.deliveries, silences=silences, kept=store.silences, events=store,
+            receivers=settings.notify.receivers(), redact=Redaction(settings.secrets()).text,
+        )  # fmt: skip
         await desk.load_silences()
         self._metrics.watch_receivers(desk.counters, statuses=desk.statuses)
         health = Health(
@@ -188,6 +200,7 @@ class App:
             metrics=self._metrics.render,
             desk=desk,
             study=build_study(settings, feed, pipeline, calendar=reference.calendar),
+            made=made,
         )
         self._metrics.watch_daemon(health.levels, pump=pump.counters, gateway=gateway.counters)
         cleanup.push_async_callback(gateway.stop)
@@ -211,7 +224,13 @@ class App:
         return recording
 
     def _pipeline(
-        self, feed: Feed, store: Store, quotes: QuoteBoard, reference: Reference, recording: Recording | None
+        self,
+        feed: Feed,
+        store: Store,
+        quotes: QuoteBoard,
+        reference: Reference,
+        recording: Recording | None,
+        book: Rulebook,
     ) -> Pipeline:
         settings = self._settings
         self._metrics.watch_feed(feed.counters)
@@ -225,7 +244,7 @@ class App:
             journal=journal,
             store=store,
             checkpoints=CheckpointFolder(folder / "checkpoints"),
-            load_rules=lambda: load_rules(settings),
+            load_rules=book.load,
             positions=PositionSources(settings.positions.texts, store.held),
             load_sectors=lambda: load_sectors(settings),
             load_exrights=lambda: load_exrights(settings, reference.calendar()),
@@ -587,5 +606,10 @@ def load_exrights(settings: Settings, calendar: Calendar) -> str:
 
 def load_rules(settings: Settings) -> RuleSet:
     """Read and check every rule file, keep our share; raises RuleFileError with all findings, or OSError."""
+    return parse_rules(settings, settings.rules.texts())
+
+
+def parse_rules(settings: Settings, texts: Mapping[str, str]) -> RuleSet:
+    """Check rule files given as path → text, keep our share; raises RuleFileError with all findings."""
     share = Share.parse(settings.engine.share) if settings.engine.share else None
-    return rulefile.load(settings.rules.texts(), language=settings.rules.language, share=share)
+    return rulefile.load(texts, language=settings.rules.language, share=share)

@@ -346,6 +346,19 @@ class Deliveries:
             for at_ms, latency_ms, verdict, code, text in rows
         ]
 
+    async def attempts_of(self, delivery_ids: Sequence[int]) -> dict[int, list[Attempt]]:
+        """Return the attempts of these deliveries, oldest first, by delivery; one without any is left out."""
+        rows = await self._all(
+            "SELECT delivery_id, at_ms, latency_ms, verdict, code, text FROM attempts "
+            "WHERE delivery_id IN (SELECT value FROM json_each(?)) ORDER BY delivery_id, n",
+            (orjson.dumps(list(delivery_ids)).decode(),),
+        )
+        found: dict[int, list[Attempt]] = {}
+        for delivery_id, at_ms, latency_ms, verdict, code, text in rows:
+            attempt = Attempt(at_ms=at_ms, latency_ms=latency_ms, verdict=Verdict(verdict), code=code, text=text)
+            found.setdefault(delivery_id, []).append(attempt)
+        return found
+
     async def counts(self) -> dict[tuple[str, str], int]:
         """Return how many deliveries each (receiver, state) has."""
         rows = await self._all("SELECT receiver, state, count(*) FROM deliveries GROUP BY receiver, state", ())

@@ -143,6 +143,8 @@ class Pipeline:
         self._quiet_timer: asyncio.TimerHandle | None = None
         self._quiet = asyncio.Event()
         self.turn = asyncio.Lock()
+        self._rules_turn = asyncio.Lock()
+        """Held from reading rules until they are in force: what is read later must not be overtaken."""
         self._writing = asyncio.Lock()
         """Held while a checkpoint is written: a stop may come while the periodic one is under way."""
         self._closed = False
@@ -328,12 +330,25 @@ class Pipeline:
 
         Raises RuleError, OSError, UnicodeDecodeError or StoreError, and changes nothing, if any of them is bad.
         """
-        rules = await self._today.rules()
         await self.caught_up.wait()
-        async with self.turn:
-            await self._take_over(*await self._today.market(), await self._today.held())
-            if rules.source != self._engine.rules.source:
-                await self._control(Control(ControlKind.RULES, rules.source))
+        async with self._rules_turn:
+            rules = await self._today.rules()
+            async with self.turn:
+                await self._take_over(*await self._today.market(), await self._today.held())
+                await self._take_rules(rules)
+
+    async def change_rules(self, decide: Callable[[], Awaitable[RuleSet]]) -> None:
+        """Let the rules that `decide` returns take effect; meanwhile no others do. Raises what it raises."""
+        await self.caught_up.wait()
+        async with self._rules_turn:
+            rules = await decide()
+            async with self.turn:
+                await self._take_rules(rules)
+
+    async def _take_rules(self, rules: RuleSet) -> None:
+        """Let rules take effect where they are others than those in force; the turn is the caller's."""
+        if rules.source != self._engine.rules.source:
+            await self._control(Control(ControlKind.RULES, rules.source))
         if self._past is not None:
             self._past.look_again()
         log.info("rules_loaded", rules=len(rules.rules))

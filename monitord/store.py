@@ -17,12 +17,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import orjson
+
 from monitord.deliveries import Deliveries
 from monitord.errors import StoreError
 from monitord.paging import Page, check_page
 from monitord.positions import ApiPositions
 from monitord.schema import migrate
 from monitord.silences import StoredSilences
+from monitord.storedrules import StoredMonitors, StoredService, StoredTasks
 from monitord.storefile import copy_read, take_lock
 from notifiers.routing import DELIVERY_RULE
 from rules.alert import Alert
@@ -84,7 +87,10 @@ class StoredAlert:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryFilter:
-    """What to list; None lets all pass. since_ms ≤ ts_event_ms < until_ms (Unix ms); trade_date "2023-02-01"."""
+    """What to list; None lets all pass. since_ms ≤ ts_event_ms < until_ms (Unix ms); trade_date "2023-02-01".
+
+    task_rules: a glob of rules of tasks; before_seq: only older ones, to read on where a page ended.
+    """
 
     rule: str | None = None
     symbol: str | None = None
@@ -93,6 +99,8 @@ class HistoryFilter:
     trade_date: str | None = None
     since_ms: int | None = None
     until_ms: int | None = None
+    task_rules: str | None = None
+    before_seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +141,9 @@ class Store:
         self.deliveries = Deliveries(self._run, clock_ms=clock_ms, tell=self._tell, on_told=self._on_told)
         self.silences = StoredSilences(self._run, clock_ms=clock_ms)
         self.held = ApiPositions(self._run)
+        self.monitors = StoredMonitors(self._run, clock_ms=clock_ms)
+        self.tasks = StoredTasks(self._run, clock_ms=clock_ms)
+        self.service = StoredService(self._run, clock_ms=clock_ms)
         self._clock_ms = clock_ms
         self._unchecked_rows = 0
         self._copy = path.with_name(f"{path.name}.copy")
@@ -262,16 +273,18 @@ class Store:
         """Return a page of the events that pass, newest first; page_size is at most 1000."""
         check_page(page, page_size)
         where, values = _where(wanted)
+        # Named, for SQLite would take that of all rules, and sort what it finds there.
+        events = "events" if wanted.task_rules is None else "events INDEXED BY events_of_tasks"
         return await self._run(
             lambda db: Page(
                 tuple(
                     StoredAlert(*row)
                     for row in db.execute(
-                        f"SELECT seq, id, record, epoch, off FROM events {where} ORDER BY seq DESC LIMIT ? OFFSET ?",
+                        f"SELECT seq, id, record, epoch, off FROM {events} {where} ORDER BY seq DESC LIMIT ? OFFSET ?",
                         (*values, page_size, (page - 1) * page_size),
                     )
                 ),
-                db.execute(f"SELECT count(*) FROM events {where}", values).fetchone()[0],
+                db.execute(f"SELECT count(*) FROM {events} {where}", values).fetchone()[0],
                 page,
                 page_size,
             )
@@ -281,6 +294,14 @@ class Store:
         """Return the event of this id, None if there is none."""
         row = await self._one("SELECT seq, id, record, epoch, off FROM events WHERE id = ?", alert_id)
         return None if row is None else StoredAlert(*row)
+
+    async def alerts(self, alert_ids: Sequence[str]) -> dict[str, StoredAlert]:
+        """Return the events of these ids that there are, by id."""
+        rows = await self._all(
+            "SELECT seq, id, record, epoch, off FROM events WHERE id IN (SELECT value FROM json_each(?))",
+            orjson.dumps(list(alert_ids)).decode(),
+        )
+        return {row[1]: StoredAlert(*row) for row in rows}
 
     async def recent(self, *, within_ms: int) -> list[bytes]:
         """Return the records of the market's events of so long before the newest of them, in store order.
@@ -499,6 +520,9 @@ def _where(wanted: HistoryFilter) -> tuple[str, tuple[Any, ...]]:
         "trade_date = ?": wanted.trade_date,
         "ts_event_ms >= ?": wanted.since_ms,
         "ts_event_ms < ?": wanted.until_ms,
+        # The first half is the index's own condition, word for word: else SQLite would not take it.
+        "rule GLOB 'task-*' AND rule GLOB ?": wanted.task_rules,
+        "seq < ?": wanted.before_seq,
     }
     asked = {test: value for test, value in tests.items() if value is not None}
     return f"WHERE {' AND '.join(asked)}" if asked else "", tuple(asked.values())
