@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 from feeds.history import HistoryRequest, PastBars
 from feeds.inputs import FeedInput
 from feeds.instruments import Instrument
+from feeds.known import Known
 from feeds.sessions import Calendar
 
 
@@ -57,6 +58,17 @@ class Referenced(Protocol):
         """Take the days on which the market trades."""
 
 
+@runtime_checkable
+class Telling(Protocol):
+    """What a feed has besides, that another process tells of instruments and trading days.
+
+    It yields `Known` among its ticks when there is news, so that all who read it let it take effect at one place.
+    """
+
+    async def known(self) -> Known:
+        """Return what it was told last, after `open`; empty if that is nothing, or cannot be read now."""
+
+
 FEEDS: dict[str, str] = {
     "simulated": "feeds.simulated:SimulatedFeed",
     "replay": "feeds.replay:ReplayFeed",
@@ -81,6 +93,11 @@ def load_feed(name: str) -> Callable[..., Feed]:
     module, _, attribute = FEEDS[name].partition(":")
     feed: Callable[..., Feed] = getattr(import_module(module), attribute)
     return feed
+
+
+def counts_by_one(feed: Feed) -> bool:
+    """Tell whether offsets grow by one from input to input, so that a missing one is seen; not where they are ids."""
+    return not getattr(feed, "offsets_are_ids", False)
 
 
 def history_of(feed: Feed) -> Callable[[HistoryRequest], Awaitable[PastBars]] | None:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from feeds.history import Bars
+from feeds.known import Known
 from feeds.tick import TickBatch
 
 
@@ -71,8 +72,9 @@ class FeedInput:
     """One input as a feed yields it.
 
     offset: the feed's own, strictly growing from 0, where it can be opened again after it (replay, simulated, Redis);
-    -1 from a live callback feed, whose inputs get their offset from the journal.
+    -1 from a live callback feed, whose inputs get their offset from the journal. `Known`: from a feed that is `Telling`
+    (feeds/feed.py), what holds from here on; whoever runs the engine makes control records of it.
     """
 
     offset: int
-    value: TickBatch | Heartbeat | Mark
+    value: TickBatch | Heartbeat | Mark | Known

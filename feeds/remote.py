@@ -20,8 +20,9 @@ from feeds.errors import FeedError
 from feeds.frame import WrongVersion
 from feeds.inputs import FeedInput, Heartbeat, Mark, MarkKind
 from feeds.instruments import Instrument
+from feeds.known import Known, unpack
 from feeds.tick import TickBatch
-from feeds.tickstream import LATEST_MS, STREAM, Names, StreamDown, decode, open_client, read_instruments, saying
+from feeds.tickstream import LATEST_MS, STREAM, Names, StreamDown, StreamRefused, decode, open_client, saying
 
 BLOCK_MS: Final = 1_000
 """Well below the socket's timeout: an answer is due after this at the latest, so a frozen server is noticed."""
@@ -44,6 +45,7 @@ class RemoteFeed:
     """
 
     has_offsets = True
+    offsets_are_ids = True
     paced = True
 
     def __init__(
@@ -94,14 +96,23 @@ class RemoteFeed:
 
     async def instruments(self) -> Sequence[Instrument]:
         """Return what the bridge's feed knows, empty where it has not told; after `open`."""
+        return (await self.known()).instruments
+
+    async def known(self) -> Known:
+        """Return what a bridge has told last; what it tells later comes as an input.
+
+        Empty where none has, where it cannot be read now, and where it is of another release.
+        """
         client = open_client(self._url, timeout_s=self._timeout_s)
         try:
             with saying("read the instruments"):
-                text = await client.get(self._names.instruments)
-            return read_instruments(text)
-        except StreamDown as error:
-            log.warning("remote_instruments_unknown", error=str(error))
-            return ()
+                packed = await client.get(self._names.reference)
+            return Known() if packed is None else unpack(packed)
+        except StreamRefused:
+            raise
+        except FeedError as error:
+            log.warning("remote_reference_unknown", error=str(error))
+            return Known()
         finally:
             await _closed(client)
 
@@ -208,7 +219,7 @@ class RemoteFeed:
         yield FeedInput(offset, value)
 
 
-def _read(fields: Mapping[bytes, bytes]) -> tuple[int, TickBatch | Heartbeat | Mark]:
+def _read(fields: Mapping[bytes, bytes]) -> tuple[int, TickBatch | Heartbeat | Mark | Known]:
     """Return the id of the entry before and the input; raises FeedError, or KeyError for what no bridge wrote."""
     try:
         return int(fields.get(b"p", b"-1")), decode(fields[b"k"].decode(), fields[b"v"])
@@ -223,8 +234,10 @@ def _number(text: bytes, otherwise: int) -> int:
         return otherwise
 
 
-def _begins_ms(value: TickBatch | Heartbeat | Mark) -> int:
-    """Return the exchange's time at which an input begins; 0 for a batch of nothing."""
+def _begins_ms(value: TickBatch | Heartbeat | Mark | Known) -> int:
+    """Return the exchange's time at which an input begins; 0 for a batch of nothing, and where it has none."""
+    if isinstance(value, Known):
+        return 0
     if isinstance(value, TickBatch):
         return value.span_ms[0] if len(value) else 0
     return value.ts_ms

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import orjson
 
-from feeds.connection import connect
 from feeds.inputs import FeedInput, Mark, MarkKind
 from feeds.journal import read_journal
+from feeds.known import Known
 from feeds.remote import RemoteFeed
 from feeds.simulated import Market
 from feeds.tick import TickBatch
@@ -56,14 +56,6 @@ class BridgeProcess:
         """The exit code, None while it runs."""
         assert self.process is not None
         return self.process.returncode
-
-    async def until_it_writes(self, url: str) -> None:
-        """Wait until its instruments are there, which come before its first input."""
-        redis = connect(url)
-        while not await redis.exists("mon:ticks:main:instruments"):
-            assert self.ended is None, self.tail()
-            await asyncio.sleep(0.05)
-        await redis.aclose()
 
     async def until_it_holds(self) -> None:
         """Wait until this run holds the stream, or has ended."""
@@ -133,7 +125,8 @@ def decided(inputs: Sequence[FeedInput], state_dir: Path) -> list[Alert]:
     for given in inputs:
         while controls and controls[0][0] < given.offset:
             alerts += engine.step(controls.pop(0)[1])
-        alerts += engine.step(given.value, offset=given.offset)
+        if not isinstance(given.value, Known):  # what came of it stands among the control records
+            alerts += engine.step(given.value, offset=given.offset)
     for _, control in controls:
         alerts += engine.step(control)
     return alerts

@@ -106,7 +106,6 @@ class Stand:
             watching = tasks.create_task(self.broker.run())
             recording = tasks.create_task(self.recorder.run())
             await self.bridge.start()
-            await self.bridge.until_it_writes(self.broker.url)
             await self.daemon.start()
             faults = [
                 tasks.create_task(self._harm("daemon", KILLS, self._kill_daemon)),
