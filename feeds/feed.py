@@ -62,10 +62,10 @@ class Referenced(Protocol):
 class Telling(Protocol):
     """What a feed has besides, that another process tells of instruments and trading days.
 
-    It yields `Known` among its ticks when there is news, so that all who read it let it take effect at one place.
+    It yields `Known` with an input when there is news, so that all who read it let it take effect at one place.
     """
 
-    async def known(self) -> Known:
+    async def reference(self) -> Known:
         """Return what it was told last, after `open`; empty if that is nothing, or cannot be read now."""
 
 

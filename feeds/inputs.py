@@ -72,9 +72,11 @@ class FeedInput:
     """One input as a feed yields it.
 
     offset: the feed's own, strictly growing from 0, where it can be opened again after it (replay, simulated, Redis);
-    -1 from a live callback feed, whose inputs get their offset from the journal. `Known`: from a feed that is `Telling`
-    (feeds/feed.py), what holds from here on; whoever runs the engine makes control records of it.
+    -1 from a live callback feed, whose inputs get their offset from the journal.
+    known: from a feed that is `Telling` (feeds/feed.py), instruments and days as they are from here on; the value is a
+    heartbeat that says nothing new then.
     """
 
     offset: int
-    value: TickBatch | Heartbeat | Mark | Known
+    value: TickBatch | Heartbeat | Mark
+    known: Known | None = None

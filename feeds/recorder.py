@@ -282,7 +282,7 @@ def _digest(bars: Bars) -> bytes:
     arrays = (bars.counts, bars.ends_ms, *(getattr(bars, name) for name in COLUMNS), bars.before_lots, bars.before_cny)
     digest = hashlib.sha256(repr((bars.period, bars.until_ms, bars.symbols)).encode())
     for array in arrays:
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.digest()
 
 

@@ -96,9 +96,9 @@ class RemoteFeed:
 
     async def instruments(self) -> Sequence[Instrument]:
         """Return what the bridge's feed knows, empty where it has not told; after `open`."""
-        return (await self.known()).instruments
+        return (await self.reference()).instruments
 
-    async def known(self) -> Known:
+    async def reference(self) -> Known:
         """Return what a bridge has told last; what it tells later comes as an input.
 
         Empty where none has, where it cannot be read now, and where it is of another release.
@@ -205,8 +205,8 @@ class RemoteFeed:
         except FeedError as error:
             self._counts["unreadable"] += 1
             log.error("tick_stream_unreadable", offset=offset, error=str(error))
-            before, ts_ms = (_number(fields.get(name, b""), otherwise) for name, otherwise in ((b"p", -1), (b"ts", 0)))
-            value = Mark(MarkKind.GAP, ts_ms if 0 <= ts_ms < LATEST_MS else 0, UNREADABLE)
+            before = _number(fields.get(b"p", b""), -1)
+            value = Mark(MarkKind.GAP, _time_of(fields), UNREADABLE)
         # One less is this entry's own gap mark, which was taken already.
         if self._last >= 0 and self._last not in (before, offset - 1):
             self._counts["gaps"] += 1
@@ -216,7 +216,10 @@ class RemoteFeed:
         self._last = offset
         self._counts["inputs"] += 1
         self._counts["ticks"] += len(value) if isinstance(value, TickBatch) else 0
-        yield FeedInput(offset, value)
+        if isinstance(value, Known):
+            yield FeedInput(offset, Heartbeat(_time_of(fields)), value)
+        else:
+            yield FeedInput(offset, value)
 
 
 def _read(fields: Mapping[bytes, bytes]) -> tuple[int, TickBatch | Heartbeat | Mark | Known]:
@@ -232,6 +235,12 @@ def _number(text: bytes, otherwise: int) -> int:
         return int(text)
     except ValueError:
         return otherwise
+
+
+def _time_of(fields: Mapping[bytes, bytes]) -> int:
+    """Return the exchange time that the stream had come to at an entry; 0 where it says none that can be."""
+    ts_ms = _number(fields.get(b"ts", b""), 0)
+    return ts_ms if 0 <= ts_ms < LATEST_MS else 0
 
 
 def _begins_ms(value: TickBatch | Heartbeat | Mark | Known) -> int:

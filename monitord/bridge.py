@@ -228,18 +228,19 @@ class Bridge:
         """Spool what the feed yields until it ends; a feed that breaks ends it as well, and the bridge with FAILED."""
         try:
             async for given in self._feed:
-                await self._look_for_news(given.value)
+                await self._look_for_news(given)
                 await self._in_thread(lambda given=given: self._put(given))  # type: ignore[misc]
                 self._spooled.set()
         except FeedError as error:
             log.error("feed_failed", why=str(error))
             self._failed = True
 
-    async def _look_for_news(self, value: object) -> None:
+    async def _look_for_news(self, given: FeedInput) -> None:
         """Spool what is new of instruments and days before the input that comes: names change overnight."""
-        if isinstance(value, Known):
-            await self._reference.hear(value)  # spooled as it came, and told again to who does not know it
-            self._told = value
+        value = given.value
+        if given.known is not None:
+            await self._reference.hear(given.known)
+            await self._tell()
         elif isinstance(value, TickBatch) and not self._reference.is_daily:
             day = day_number(newest_ts_ms(value) or self._spool.ts_ms)
             if day != self._told_day or self._told is None:

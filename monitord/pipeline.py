@@ -310,10 +310,8 @@ class Pipeline:
                     await self._settle(await self._today.rules())
                 if self._past is not None and self._settled and isinstance(given.value, TickBatch):
                     await self._past.meet(given.value, known=self._today.instruments)
-                if isinstance(given.value, Known):
-                    await self._hear(given.value)
-                    # To the engine no more than a place in the feed.
-                    given = FeedInput(given.offset, Heartbeat(self._engine.market.clock_ms))
+                if given.known is not None:
+                    await self._hear(given.known)
                 await self._take(given)
 
     async def _hear(self, told: Known) -> None:

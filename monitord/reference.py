@@ -62,7 +62,7 @@ class Reference:
     async def start(self) -> None:
         """Learn what there is, before the first tick: today's from the disk, else the feed's, else an older one."""
         if isinstance(self._feed, Telling):
-            await self._start_told(await self._feed.known())
+            await self._start_told(await self._feed.reference())
             return
         if not self.is_daily:
             self._known = Known(instruments=tuple(await self._feed.instruments()))
@@ -90,7 +90,8 @@ class Reference:
         if told.instruments:
             await self._keep(told)
         else:
-            await self._take(await asyncio.to_thread(_read, self._file, self._feed.source_id) or Known())
+            kept = await asyncio.to_thread(_read, self._file, self._feed.source_id)
+            await self._take(Known() if kept is None else kept)
 
     async def hear(self, told: Known) -> bool:
         """Take what came among a feed's ticks; True if it is news."""

@@ -118,14 +118,11 @@ async def _controls(reference: Reference, settings: Settings) -> Sequence[Contro
 async def _take_all(
     feed: Feed, recording: Recording, stopping: asyncio.Event, *, on_told: Callable[[Known], Awaitable[None]]
 ) -> None:
-    from feeds.known import Known
-
     try:
         async for given in feed:
-            if isinstance(given.value, Known):
-                await on_told(given.value)
-            else:
-                await recording.take(given.value, given.offset)
+            if given.known is not None:
+                await on_told(given.known)
+            await recording.take(given.value, given.offset)
     finally:
         stopping.set()
         recording.end()

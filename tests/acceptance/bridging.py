@@ -13,7 +13,6 @@ import orjson
 
 from feeds.inputs import FeedInput, Mark, MarkKind
 from feeds.journal import read_journal
-from feeds.known import Known
 from feeds.remote import RemoteFeed
 from feeds.simulated import Market
 from feeds.tick import TickBatch
@@ -125,8 +124,7 @@ def decided(inputs: Sequence[FeedInput], state_dir: Path) -> list[Alert]:
     for given in inputs:
         while controls and controls[0][0] < given.offset:
             alerts += engine.step(controls.pop(0)[1])
-        if not isinstance(given.value, Known):  # what came of it stands among the control records
-            alerts += engine.step(given.value, offset=given.offset)
+        alerts += engine.step(given.value, offset=given.offset)
     for _, control in controls:
         alerts += engine.step(control)
     return alerts

@@ -124,7 +124,7 @@ def test_merging_is_a_stable_sort_however_files_are_read(
         paths.append(write(folder / f"{number}.parquet", rows(*given)))
         every += given
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recording, "ROWS_AT_ONCE", at_once)
+        patch.setattr(recordedfile, "ROWS_AT_ONCE", at_once)
         patch.setattr(recordedfile.tables, "__kwdefaults__", {"rows": at_once})
         played = play(*paths)
     assert [row for batch in played for row in batch] == sorted(every, key=lambda row: row[1])

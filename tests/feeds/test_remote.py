@@ -323,10 +323,10 @@ async def test_instruments_are_those_the_bridge_told(broker: EmbeddedBroker, mak
     told = Known(20250102, (maotai,), (20241231, 20250102))
     await writer.put_reference(encode(told)[1])
     assert list(await feed.instruments()) == [maotai]
-    assert await feed.known() == told
+    assert await feed.reference() == told
     await writer.put_reference(b"of another release")
     with capture_logs() as logs:
-        assert await feed.known() == Known()
+        assert await feed.reference() == Known()
     assert [line["event"] for line in logs] == ["remote_reference_unknown"]
     await writer.close()
 
@@ -339,8 +339,9 @@ async def test_what_is_told_later_comes_at_its_place(broker: EmbeddedBroker, mak
     inputs = [Spooled(n, offset(n), n * 3000, *encode(one)) for n, one in enumerate(values, 1)]
     await writer.append(inputs, spool="s", head=head, now_us=0, after=0)
     await writer.close()
-    assert await read(make, 3) == [FeedInput(offset(n), one) for n, one in enumerate(values, 1)]
-    assert await read(make, 2, after=offset(1)) == [FeedInput(offset(2), told), FeedInput(offset(3), values[2])]
+    heard = FeedInput(offset(2), Heartbeat(6000), told)
+    assert await read(make, 3) == [FeedInput(offset(1), batch(1)), heard, FeedInput(offset(3), batch(3))]
+    assert await read(make, 2, after=offset(1)) == [heard, FeedInput(offset(3), batch(3))]
 
 
 async def test_a_silent_stream_is_worth_one_word(

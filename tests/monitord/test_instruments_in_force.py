@@ -70,9 +70,10 @@ class ToldMarket(LiveMarket):
     async def __aiter__(self) -> AsyncIterator[FeedInput]:
         for offset, value in enumerate(self.inputs):
             if offset > self.after:
-                yield FeedInput(offset, value)
+                told = isinstance(value, Known)
+                yield FeedInput(offset, Heartbeat(0), value) if told else FeedInput(offset, value)
 
-    async def known(self) -> Known:
+    async def reference(self) -> Known:
         return self.told
 
 
