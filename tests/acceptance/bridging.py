@@ -6,12 +6,12 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import orjson
 
-from feeds.inputs import FeedInput, Mark, MarkKind
+from feeds.inputs import Control, ControlKind, FeedInput, Heartbeat, Mark, MarkKind
 from feeds.journal import read_journal
 from feeds.remote import RemoteFeed
 from feeds.simulated import Market
@@ -116,10 +116,15 @@ class Recorder:
         return self.inputs[-1].offset if self.inputs else -1
 
 
-def decided(inputs: Sequence[FeedInput], state_dir: Path) -> list[Alert]:
-    """Return what one engine that never stops decides from these inputs, with the control records of a daemon."""
-    (folder,) = (state_dir / "sources").iterdir()
+def decided(inputs: Sequence[FeedInput], state: Path, *, rules: Control | None = None) -> list[Alert]:
+    """Return what one engine that never stops decides from these inputs, with the control records of a daemon.
+
+    state: the daemon's folder of journal and store. rules: what it takes instead of the daemon's, whose share they are.
+    """
+    (folder,) = (state / "sources").iterdir()
     controls = [(record.follows, record.value) for record in read_journal(folder / "journal")]
+    if rules is not None:
+        controls = [(at, rules if value.kind is ControlKind.RULES else value) for at, value in controls]
     engine, alerts = Engine(), []
     for given in inputs:
         while controls and controls[0][0] < given.offset:
@@ -130,8 +135,8 @@ def decided(inputs: Sequence[FeedInput], state_dir: Path) -> list[Alert]:
     return alerts
 
 
-def told_by_market(settings: Mapping[str, object]) -> Iterator[TickBatch]:
-    """Yield every batch that the simulated market of these settings has, from its first day's start."""
+def told_by_market(settings: Mapping[str, object]) -> Iterator[TickBatch | Heartbeat]:
+    """Yield what the simulated market of these settings tells, from its first day's start."""
     hour, minute, second = map(int, str(settings["feed.simulated.start"]).split(":"))
     start_ms = ((hour * 60 + minute) * 60 + second) * 1000
     market = Market(
@@ -142,16 +147,18 @@ def told_by_market(settings: Mapping[str, object]) -> Iterator[TickBatch]:
     whole = True
     while (value := market.next(whole=whole)) is not None:
         whole = False
-        if isinstance(value, TickBatch):
-            yield value
+        yield value
 
 
-def account(delivered: Sequence[FeedInput], told: Iterator[TickBatch]) -> dict[str, int]:
-    """Count what became of every batch the market told; raises AssertionError for one that nobody accounts for.
+def account(delivered: Sequence[FeedInput], said: Iterable[TickBatch | Heartbeat]) -> dict[str, int]:
+    """Count what became of every batch the market told up to the last one delivered.
+
+    Raises AssertionError for one that nobody accounts for.
 
     Delivered batches are those that were told, bit for bit and in their order, none twice; where some are missing, a
     gap mark stands in their place.
     """
+    told = (value for value in said if isinstance(value, TickBatch))
     counts = dict.fromkeys(("delivered", "delivered_ticks", "missing", "missing_ticks", "gap_marks"), 0)
     marked = True  # a bridge that starts late has no need to say so
     for given in delivered:
@@ -168,7 +175,4 @@ def account(delivered: Sequence[FeedInput], told: Iterator[TickBatch]) -> dict[s
         counts["delivered"] += 1
         counts["delivered_ticks"] += len(batch)
         marked = False
-    for batch in told:
-        counts["missing"] += 1
-        counts["missing_ticks"] += len(batch)
     return counts

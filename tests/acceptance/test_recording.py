@@ -19,7 +19,6 @@ from tests.acceptance.daemon import LOOK_S, ROOT, Daemon
 
 pytestmark = pytest.mark.acceptance
 
-STAMPS = {"recv_ms", "evaluated_ms", "published_ms"}
 FEED: dict[str, object] = {
     "feed.simulated.symbols": 60,
     "feed.simulated.speed": 0,
@@ -59,7 +58,7 @@ def flags(settings: dict[str, object]) -> list[str]:
 
 
 def unstamped(event: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in event.items() if name not in STAMPS}
+    return {name: value for name, value in event.items() if name != "stamps"}
 
 
 def told(state_dir: Path) -> list[dict[str, Any]]:

@@ -205,7 +205,9 @@ async def test_a_server_that_lost_everything_gets_again_what_the_spool_has(
     await redis.flushall()
     a.feed.say(batch(6))
     assert await until_there_are(redis, 6) == [batch(n) for n in range(1, 7)]
-    assert [at for at, _ in await redis.xrange("mon:ticks:main")][: len(ids)] == ids, "who has read them passes them over"
+    assert [at for at, _ in await redis.xrange("mon:ticks:main")][: len(ids)] == ids, (
+        "who has read them passes them over"
+    )
 
 
 async def test_what_the_spool_had_to_drop_is_counted_and_marked(
