@@ -19,6 +19,7 @@ from feeds.tick import TickBatch
 from rules.alert import Alert
 from rules.engine import Engine
 from tests.acceptance.daemon import ROOT
+from tests.acceptance.process import environment as trading_days
 
 
 class BridgeProcess:
@@ -33,7 +34,7 @@ class BridgeProcess:
         environment: Mapping[str, str] = {},
     ) -> None:
         self._settings = {"state_dir": state_dir, "log.format": "json", **settings}
-        self._module = "tests.acceptance.live_market" if live else "monitord"
+        self._module = "tests.acceptance.live_market" if live else "tests.acceptance.process"
         self._environment = environment
         self.log = state_dir.with_suffix(".log")
         self._held_before = 0
@@ -42,12 +43,12 @@ class BridgeProcess:
     async def start(self) -> None:
         """Start the process; its output goes to the log file."""
         flags = [word for name, value in self._settings.items() for word in ("--set", f"{name}={value}")]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MONITORD_")}
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("MONITORD_")}
         with self.log.open("ab") as log:
             self._held_before = len(self.events("bridge_holds_stream"))
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", self._module, "bridge", *flags,
-                stdout=log, stderr=log, cwd=ROOT, env=environment | dict(self._environment),
+                stdout=log, stderr=log, cwd=ROOT, env=clean | trading_days() | dict(self._environment),
             )  # fmt: skip
 
     @property

@@ -20,6 +20,7 @@ from feeds.inputs import FeedInput
 from feeds.simulated import SimulatedFeed
 from feeds.timetable import make_timetable
 from monitord.__main__ import main
+from tests.acceptance.process import read_days_from_file
 
 OPENED = "LIVE_MARKET_OPENED"
 """Environment variable: the file that holds the Unix time at which the market was at feed.simulated.start."""
@@ -77,5 +78,6 @@ class LiveMarket(SimulatedFeed):
 
 
 if __name__ == "__main__":
+    read_days_from_file()
     FEEDS["simulated"] = "tests.acceptance.live_market:LiveMarket"
     sys.exit(main())

@@ -30,7 +30,7 @@ from tests.acceptance.live_market import OPENED
 KILLS = int(os.environ.get("MONITORD_TEST_BRIDGE_KILLS", "5"))
 """How often bridge and daemon are killed each, and the broker a fifth as often; the long run sets 50."""
 IS_LONG = KILLS > 5
-SPEED = float(os.environ.get("MONITORD_TEST_BRIDGE_SPEED", "10" if IS_LONG else "30"))
+SPEED = float(os.environ.get("MONITORD_TEST_BRIDGE_SPEED", "10" if IS_LONG else "15"))
 SEED = int(os.environ.get("MONITORD_TEST_BRIDGE_SEED", "11"))
 SYMBOLS = int(os.environ.get("MONITORD_TEST_BRIDGE_SYMBOLS", "5500" if IS_LONG else "400"))
 """The long run has the whole market; what is lost or doubled by a kill is the same of fewer."""

@@ -16,6 +16,7 @@ import pytest
 from feeds.sessions import HOUR_MS, Calendar, unix_ms
 from feeds.simulated import Market
 from tests.acceptance.daemon import LOOK_S, ROOT, Daemon
+from tests.acceptance.process import environment as trading_days
 
 pytestmark = pytest.mark.acceptance
 
@@ -41,7 +42,8 @@ groups:
 async def command(*words: str, environment: dict[str, str] | None = None) -> asyncio.subprocess.Process:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MONITORD_")}
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "monitord", *words, cwd=ROOT, env=clean | (environment or {}),
+        sys.executable, "-m", "tests.acceptance.process", *words,
+        cwd=ROOT, env=clean | trading_days() | (environment or {}),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
 
