@@ -95,6 +95,12 @@ def load_feed(name: str) -> Callable[..., Feed]:
     return feed
 
 
+def complaint_of(feed: Feed) -> str | None:
+    """Return what a feed has to complain of now, in words for people (`complaint() -> str | None`); most never do."""
+    say: Callable[[], str | None] | None = getattr(feed, "complaint", None)
+    return None if say is None else say()
+
+
 def counts_by_one(feed: Feed) -> bool:
     """Tell whether offsets grow by one from input to input, so that a missing one is seen; not where they are ids."""
     return not getattr(feed, "offsets_are_ids", False)

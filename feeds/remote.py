@@ -128,6 +128,13 @@ class RemoteFeed:
         """Return ticks and inputs since open, gaps found, entries that could not be read, and reconnects."""
         return dict(self._counts)
 
+    def complaint(self) -> str | None:
+        """Return that nothing comes, and since when, once that has lasted for QUIET_S; a bridge beats every second."""
+        if not self._told_quiet or self._closed:
+            return None
+        quiet_s = asyncio.get_running_loop().time() - self._flowed_s
+        return f"the tick stream {self._names.stream} has said nothing for {quiet_s:.0f} s: is the bridge running?"
+
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _next_entries(self) -> Sequence[tuple[bytes, dict[bytes, bytes]]]:

@@ -355,6 +355,11 @@ async def test_a_silent_stream_is_worth_one_word(
         for _ in range(12):
             assert await feed._next_entries() == ()
     assert [line["event"] for line in logs].count("tick_stream_silent") == 1
+    said = feed.complaint()
+    assert said is not None
+    assert said.startswith("the tick stream mon:ticks:main has said nothing for")
+    feed._note_quiet(quiet=False)
+    assert feed.complaint() is None
 
 
 async def test_a_bridge_whose_clock_is_behind_on_an_emptied_server_is_told_of(
