@@ -26,7 +26,7 @@ from config.settings import Settings
 from feeds.barcache import BarCache
 from feeds.errors import FeedError
 from feeds.exrights import HOLIDAYS_SINCE, closed_weekdays, encode_exrights
-from feeds.feed import Feed, history_of
+from feeds.feed import Feed, counts_by_one, history_of
 from feeds.instruments import Instrument
 from feeds.journal import Journal
 from feeds.sessions import Calendar
@@ -214,7 +214,7 @@ class App:
         folder = self._settings.record.folder
         if folder is None:
             return None
-        recording = Recording(folder, source_id=feed.source_id, patient=not feed.paced)
+        recording = Recording(folder, source_id=feed.source_id, patient=not feed.paced, counted=counts_by_one(feed))
         cleanup.push_async_callback(recording.abandon)
         try:
             await recording.open()
@@ -292,6 +292,8 @@ class App:
         for delivery in parts.deliveries:
             await delivery.open()
         await parts.pipeline.recover()
+        if parts.recording is not None:
+            parts.recording.resume(parts.pipeline.engine.offset)
         await parts.gateway.start()
         self._console.start(parts.gateway.address)
         self._watch_signals()

@@ -439,6 +439,12 @@ class Engine:
                 found[slot.rule.id] = Readiness(*counts, tuple(missing[::-1]))
         return found
 
+    @property
+    def silent_since_ms(self) -> int | None:
+        """Since when the feed has been silent, as marks say (Unix ms); None while it is not. Any thread."""
+        silences = self.market.outages.silences
+        return silences[-1][0] if self._reporter.is_silent and silences else None
+
     def parts(self) -> Parts:
         """Return what explains a rule; nothing of it may be changed."""
         of_symbols = [slot for slot in self._loaded.slots if slot.rule.over is None]
