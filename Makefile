@@ -3,6 +3,7 @@
 #   make test    all tests          make check   lint, format, types, layers
 #   make bench   speed beside its peers, in one run
 #   make faults  kills, cuts, stalls and bad input in long counts; PART=1 to 5 for one part, each within an hour
+#   make soak    a market day under load in 24 minutes: nothing lost, the loop in time, memory level
 
 VENV ?= .venv
 STATE ?= var
@@ -17,7 +18,7 @@ ARGS ?=
 PART ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench faults clean
+.PHONY: help setup run test check bench faults soak clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -55,6 +56,9 @@ bench: $(VENV)/dev.stamp
 
 faults: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.faults $(PART)
+
+soak: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.soak $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -133,11 +133,14 @@ def _dotenv(file: FilePath) -> Layer:
 
 
 def _credentials(folder: str | None) -> Layer:
-    """Read systemd's credentials: one file a setting, named like its variable without MONITORD_: gateway__tokens."""
+    """Read systemd's credentials: one file a setting, named like its variable without MONITORD_: gateway__tokens.
+
+    systemd puts the name of a whole folder that it hands on before each: monitord_gateway__tokens.
+    """
     if not folder:
         return Layer({}, dotted)
     texts = {file.name: file.read_text(encoding="utf-8").strip() for file in sorted(FilePath(folder).iterdir())}
-    paths = {name: tuple(name.lower().split("__")) for name in texts}
+    paths = {name: tuple(name.lower().removeprefix(PREFIX.lower()).split("__")) for name in texts}
     return _text_layer(texts, paths, origin=f"credentials in {folder}", written="__".join)
 
 

@@ -93,6 +93,11 @@ class Engine:
         """The rule set that `check` read last, with its text."""
 
     @property
+    def is_silent(self) -> bool:
+        """Whether the feed has marked a silence that lasts: no rule is looked at meanwhile."""
+        return self._reporter.is_silent
+
+    @property
     def rules(self) -> RuleSet:
         """The rule set in force."""
         return self._loaded.rules
@@ -394,6 +399,10 @@ class Engine:
         """
         return self._past.bars(period, date, over=over)
 
+    def recent_bars(self, period: str, symbols: Sequence[str]) -> BarTable:
+        """Return all bars there are of some symbols, the forming ones too; none where none are made of that period."""
+        return self._past.recent(period, symbols)
+
     def exright_factors(self, date: int) -> Mapping[str, tuple[float, float]]:
         """Return by symbol what its prices and volumes of before a trade date were multiplied by on it."""
         return self._past.factors(date)
@@ -429,6 +438,12 @@ class Engine:
                 counts = int(np.count_nonzero(watched)), int(np.count_nonzero(ready))
                 found[slot.rule.id] = Readiness(*counts, tuple(missing[::-1]))
         return found
+
+    @property
+    def silent_since_ms(self) -> int | None:
+        """Since when the feed has been silent, as marks say (Unix ms); None while it is not. Any thread."""
+        silences = self.market.outages.silences
+        return silences[-1][0] if self._reporter.is_silent and silences else None
 
     def parts(self) -> Parts:
         """Return what explains a rule; nothing of it may be changed."""

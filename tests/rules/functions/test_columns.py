@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rules.functions import columns
@@ -83,6 +83,7 @@ def test_every_compiled_step_is_tested() -> None:
 
 @needs_compiled
 @pytest.mark.parametrize("step", ON_TAPES)
+@settings(max_examples=30)
 @given(given_=st.lists(COLUMN, min_size=2, max_size=2))
 def test_steps_of_tapes_alone_give_the_bits_of_numpy(step: str, given_: list[np.ndarray]) -> None:
     assert columns.COMPILED is not None
@@ -95,6 +96,7 @@ def test_steps_of_tapes_alone_give_the_bits_of_numpy(step: str, given_: list[np.
 
 @needs_compiled
 @pytest.mark.parametrize("step", STEPS)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_both_ways_give_the_same_bits(step: str, data: st.DataObject) -> None:
     given_ = data.draw(st.tuples(*STEPS[step]))
