@@ -186,7 +186,7 @@ class App:
             receivers=settings.notify.receivers(), redact=Redaction(settings.secrets()).text,
         )  # fmt: skip
         await desk.load_silences()
-        self._metrics.watch_receivers(desk.counters, statuses=desk.statuses)
+        self._metrics.watch_receivers(desk.counters, statuses=desk.statuses, backlog=desk.backlog)
         health = Health(
             feed, pipeline, store=store, pump=pump, deliveries=deliveries, reference=reference, recording=recording
         )

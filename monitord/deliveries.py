@@ -280,6 +280,10 @@ class Deliveries:
 
         return await self._run(revive)
 
+    async def origin(self) -> str:
+        """Return the id that the store was given when it was made."""
+        return str((await self._all("SELECT id FROM identity", ()))[0][0])
+
     async def receiver_state(self, receiver: str) -> ReceiverState | None:
         """Return the receiver's kept health, None for one never seen."""
         rows = await self._all(
@@ -362,6 +366,15 @@ class Deliveries:
     async def counts(self) -> dict[tuple[str, str], int]:
         """Return how many deliveries each (receiver, state) has."""
         rows = await self._all("SELECT receiver, state, count(*) FROM deliveries GROUP BY receiver, state", ())
+        return {(receiver, state): count for receiver, state, count in rows}
+
+    async def backlog(self) -> dict[tuple[str, str], int]:
+        """Return how many deliveries are pending or dead, by (receiver, state); those delivered are not looked at."""
+        rows = await self._all(
+            "SELECT receiver, state, count(*) FROM deliveries WHERE state IN ('pending', 'dead') "
+            "GROUP BY receiver, state",
+            (),
+        )
         return {(receiver, state): count for receiver, state, count in rows}
 
     async def prune(self, *, created_before_ms: int, at_once: int) -> int:

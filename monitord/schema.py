@@ -203,7 +203,15 @@ INSERT INTO service VALUES (1, 1, NULL);
 CREATE INDEX events_of_tasks ON events (seq, rule) WHERE rule GLOB 'task-*';
 """
 
-MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
+_VERSION_6: Final = """
+CREATE TABLE identity (                              -- tells this store from all others: one row
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    id   TEXT NOT NULL
+) STRICT;
+INSERT INTO identity VALUES (1, lower(hex(randomblob(8))));
+"""
+
+MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6)
 """Script n makes version n + 1 of version n."""
 
 _BACK_TO_1: Final = "DROP TABLE held;"
@@ -261,7 +269,9 @@ DROP TABLE tasks;
 DROP TABLE monitors;
 """
 
-DOWNGRADES: Final = (_BACK_TO_1, _BACK_TO_2, _BACK_TO_3, _BACK_TO_4)
+_BACK_TO_5: Final = "DROP TABLE identity;"
+
+DOWNGRADES: Final = (_BACK_TO_1, _BACK_TO_2, _BACK_TO_3, _BACK_TO_4, _BACK_TO_5)
 """Script n makes version n + 1 of version n + 2; what the older version has no place for is lost."""
 
 

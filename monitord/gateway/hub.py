@@ -94,8 +94,8 @@ class Follower:
     replaying: set[str] = field(default_factory=set)
     """Its channels of alerts that are not live yet."""
     health: bool = False
-    admitted: bool = False
-    """Authenticated: gets heartbeats."""
+    following: bool = False
+    """Has a subscription, of whatever kind: gets heartbeats. Before it, a top would be no position it may resume from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,7 @@ class Hub:
             return
         told = _Once(lambda dialect: dialect.heartbeat(top))
         for follower in self.followers:
-            if follower.admitted and not follower.replaying:
+            if follower.following and not follower.replaying:
                 follower.outlet.add(told.burst(follower.outlet.dialect))
 
     def tell_health(self, report: bytes) -> None:

@@ -103,6 +103,9 @@ class DeskSource(Protocol):
     async def disable(self, name: str, *, reason: str) -> None:
         """Switch it off."""
 
+    async def take_stock(self) -> None:
+        """Count what the metrics show of the store."""
+
     async def deliveries(self, wanted: DeliveryFilter, *, page: int, page_size: int) -> Page[StoredDelivery]:
         """Return a page of the deliveries that pass, newest first."""
 

@@ -106,8 +106,12 @@ class Daemon:
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """Return the log lines of all runs, or those of one event."""
-        lines = (orjson.loads(line) for line in self.log.read_bytes().splitlines() if line.startswith(b"{"))
+        lines = (orjson.loads(line) for line in self._whole_lines() if line.startswith(b"{"))
         return [line for line in lines if name in (None, line.get("event"))]
+
+    def _whole_lines(self) -> list[bytes]:
+        """Return the lines that are written to their end: the last one may be on its way."""
+        return self.log.read_bytes().rpartition(b"\n")[0].splitlines()
 
     def tail(self, size: int = 4000) -> str:
         """Return the end of its log."""
