@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise, repeat
 from typing import Any, Final
 
 import numpy as np
@@ -363,17 +363,29 @@ class Market:
             gap, away_ms = self.gaps.before_one(self.gaps.trail(layer), row, ts_ms)
         return GAPS[gap], None if away_ms < 0 else away_ms
 
+    def gaps_before(
+        self, layer: str, rows: IntArray, times_ms: IntArray, *, closing: bool
+    ) -> Iterable[tuple[str | None, int | None]]:
+        """Return what `gap_before` does for each of these symbols; without an end where that is nothing for any."""
+        bars = self.bars.get(layer)
+        if bars is not None:
+            gaps = bars.gap.array.take(rows)
+            away_ms = (bars if closing else self.joining).away_ms.array.take(rows)
+        else:
+            found = self.gaps.before(self.gaps.trail(layer), rows, times_ms)
+            if found is None:
+                return repeat((None, None))
+            gaps, away_ms = found
+        return [
+            (GAPS[gap], None if away < 0 else away) for gap, away in zip(gaps.tolist(), away_ms.tolist(), strict=True)
+        ]
+
     def _plan_day(self) -> None:
         """List the bar closes of the current date that are still to come."""
         self._due = due_times(self.midnight_ms, tuple(self.bars)) if self.date else []
         self._next_due = bisect_right(self._due, self.clock_ms, key=lambda due: due[0])
 
     # ── reading and checkpoint ────────────────────────────────────────────────────────────────────────────────────
-
-    def tick(self, row: int) -> dict[str, float | None]:
-        """Return the core columns of a symbol's latest tick; unknown is None."""
-        # item: an element as a float in half the time; NaN alone is not itself.
-        return {name: number if (number := raw.item(row)) == number else None for name, raw in self.latest.core()}
 
     def quote(self, row: int) -> dict[str, float | int | None]:
         """Return every kept column of a symbol's latest tick, with its time and status."""

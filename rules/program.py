@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -19,6 +19,7 @@ from feeds.tick import BoolArray, IntArray
 from rules.books import BOOK_WORDS, word_of
 from rules.graph import Graph
 from rules.holding import Moves, StateBits
+from rules.imprint import Imprint
 from rules.language.tree import Expr, Formula
 from rules.lifecycle import EdgeBits, SlotKey
 from rules.logic import BitRows, Circuit, byte_width
@@ -41,6 +42,7 @@ class Slot:
     rearm: Node | None
     values: Mapping[str, Node]
     """What an event of this slot reports: upper-case expression or output name → node."""
+    imprint: Imprint
 
     @property
     def key(self) -> SlotKey:
@@ -54,9 +56,12 @@ class Slot:
         yield from self.values.values()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fire:
-    """A slot fires for the symbol of this row; `late`: it was true already at its first sample."""
+    """A slot fires for the symbol of this row; `late`: it was true already at its first sample.
+
+    Not frozen: see Moment.
+    """
 
     slot: Slot
     row: int
@@ -68,6 +73,8 @@ DENSE: Final = 4
 TOGETHER: Final = 256
 """Up to so many nodes are evaluated for some symbols in less time than it takes to call for those of several slots."""
 Sessions: TypeAlias = tuple[Session, ...]
+Values: TypeAlias = dict[str, float | None]
+"""What an event reports: expression or output name → value, unknown is None."""
 Overlap: TypeAlias = Callable[[IntArray, Sessions], BoolArray | bool]
 """(times, sessions) → which of the samples are in session; for ticks by their time, for bars by any overlap."""
 
@@ -85,13 +92,17 @@ class Sample:
 
     def place(self, row: int) -> int:
         """Return where the symbol of this row, which must be sampled, stands among the samples."""
+        return row if isinstance(self.at, slice) else int(self.places(np.array([row]))[0])
+
+    def places(self, rows: IntArray) -> IntArray:
+        """Return where the symbols of these rows, which must be sampled, stand among the samples."""
         if isinstance(self.at, slice):
-            return row
+            return rows
         if not self._places:  # made at the first fire: most samples have none
             places = np.zeros(self.n_symbols, np.int64)
             places[self.at] = np.arange(len(self.at))
             self._places.append(places)
-        return int(self._places[0][row])
+        return self._places[0].take(rows)
 
     def inside(self, sessions: Sessions) -> BoolArray | bool:
         """Tell which samples are in these sessions; one bool where all agree."""
@@ -289,7 +300,7 @@ def compile_slots(rules: RuleSet, market: Graph, *, groups: Graph | None = None)
                 text: graph.add(renamed_expr(expr, free), period=period, names=names, cap=rule.cap, closed=closed)
                 for text, expr in value_exprs(rule, leg).items()
             }
-            slots.append(Slot(rule, leg, len(slots), condition, rearm, values))
+            slots.append(Slot(rule, leg, len(slots), condition, rearm, values, Imprint.of(rule, leg.name)))
     return slots
 
 
@@ -308,6 +319,7 @@ def market_layer(rule: Rule) -> str:
     return layer_name(rule.session) if rule.period == "tick" else rule.period
 
 
+@cache
 def layer_name(sessions: Sessions) -> str:
     """Return the graph's period for the ticks of these sessions."""
     return f"tick@{'+'.join(sorted(sessions))}"

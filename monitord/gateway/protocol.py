@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import orjson
@@ -293,8 +294,12 @@ def _plain(ch: str, record: bytes) -> bytes:
 
 
 def _alert(ch: str, alert: Published) -> bytes:
-    place = (orjson.dumps(ch), orjson.dumps(alert.epoch), alert.off, alert.record)
-    return b'{"ch":%b,"epoch":%b,"off":%d,"data":%b}' % place
+    return b'%b%d,"data":%b}' % (_alert_begins(ch, alert.epoch), alert.off, alert.record)
+
+
+@lru_cache(maxsize=256)
+def _alert_begins(ch: str, epoch: str) -> bytes:
+    return b'{"ch":%b,"epoch":%b,"off":' % (orjson.dumps(ch), orjson.dumps(epoch))
 
 
 def _heartbeat(top: Position) -> bytes:
