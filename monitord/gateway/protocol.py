@@ -129,13 +129,13 @@ class Published:
             raise ValueError("an alert is a JSON object")
         if b"\n" in record or b"\r" in record:  # they separate objects in a frame and lines in SSE
             record = orjson.dumps(alert)
-        return cls(epoch, off, record, channels_of(alert))
+        return cls(epoch, off, record, channels_of(alert.get("symbol"), alert.get("rule"), alert.get("severity")))
 
 
-def channels_of(alert: dict[str, Any]) -> tuple[str, ...]:
+def channels_of(symbol: object, rule: object, severity: object) -> tuple[str, ...]:
     """Return all channels an alert goes out on; one without a symbol (a group's) has no symbol channel."""
-    named = (("sym", alert.get("symbol")), ("rule", alert.get("rule")), ("sev", alert.get("severity")))
-    return ("alerts", *(f"alerts:{kind}:{name}" for kind, name in named if isinstance(name, str)))
+    named = (("alerts:sym:", symbol), ("alerts:rule:", rule), ("alerts:sev:", severity))
+    return ("alerts", *[start + name for start, name in named if isinstance(name, str)])
 
 
 @dataclass(frozen=True, slots=True)
