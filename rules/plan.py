@@ -16,10 +16,10 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from feeds.tick import FloatArray
-from rules.functions import columns
 from rules.functions.values import Constant, NumberNode
 from rules.node import Node, Selection
 from rules.state import Column, StateTable
+from rules import tape
 from rules.tape import Tape, share_out
 
 _Part: TypeAlias = Node | tuple[Node, ...]
@@ -87,7 +87,7 @@ def _stands(node: Node) -> bool:
 
 def _parts(nodes: Sequence[Node], results: frozenset[Node]) -> list[_Part]:
     """Return what is called and what goes on tapes, in order; first what stands there and is read by who is called."""
-    if columns.COMPILED is None:
+    if tape.COMPILED is None:
         return list(nodes)
     called = {node for node in nodes if node.recipe() is None}
     read = results.union(*(node.args for node in called))
