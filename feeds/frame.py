@@ -24,6 +24,7 @@ from typing import Final, Literal
 import numpy as np
 
 from feeds.errors import FeedError
+from feeds.scan import word_sum
 from feeds.tick import CORE, REST, FloatArray, TickBatch
 
 VERSION: Final = 1
@@ -33,7 +34,11 @@ COLUMNS: Final = (*CORE, *REST)
 _MAGIC: Final = b"MDTF"
 _HEADER: Final = struct.Struct("<4sHHIIQQ")
 _CHECKSUM_WORD: Final = 3
-_PRESENT: Final = struct.Struct("<Q")
+_WORD: Final = struct.Struct("<Q")
+_PRESENT: Final = _WORD
+_I2: Final = np.dtype("<i2")
+_I8: Final = np.dtype("<i8")
+_F8: Final = np.dtype("<f8")
 _REMEMBERED: Final = 16
 _SAMPLED: Final = 48
 _tuples: Final[OrderedDict[tuple[int, bytes, bytes, bytes], tuple[bytes, tuple[str, ...]]]] = OrderedDict()
@@ -88,10 +93,10 @@ def decode(frame: bytes, rest: bytes | None = None) -> TickBatch:
     n, symbols_size, present = _check(frame)
     symbols_end = _HEADER.size + _up(symbols_size)
     symbols = _split(frame, _HEADER.size + symbols_size, n)
-    times = np.frombuffer(frame, "<i8", 2 * n, symbols_end).reshape(2, n)
+    times = np.frombuffer(frame, _I8, 2 * n, symbols_end).reshape(2, n)
     names = [name for place, name in enumerate(COLUMNS) if present >> place & 1]
-    block = np.frombuffer(frame, "<f8", len(names) * n, symbols_end + 16 * n).reshape(len(names), n)
-    status = np.frombuffer(frame, "<i2", n, symbols_end + 16 * n + block.nbytes)
+    block = np.frombuffer(frame, _F8, len(names) * n, symbols_end + 16 * n).reshape(len(names), n)
+    status = np.frombuffer(frame, _I2, n, symbols_end + 16 * n + block.nbytes)
     core_count = (present & _CORE_BITS).bit_count()
     lazy = dict(zip(names[core_count:], block[core_count:], strict=True))
     if rest is not None:
@@ -146,8 +151,8 @@ def _size(n: int, symbols_size: int, present: int) -> int:
 
 def _checksum(frame: bytes) -> int:
     # A sum of words finds every flipped bit and runs at memory speed (0.02 ms a market; CRC-32 takes 0.11 ms).
-    words = np.frombuffer(frame, "<u8")
-    return (int(words.sum(dtype=np.uint64)) - int(words[_CHECKSUM_WORD])) % (1 << 64)
+    (own,) = _WORD.unpack_from(frame, _CHECKSUM_WORD * 8)
+    return (word_sum(frame) - int(own)) % (1 << 64)
 
 
 def _up(size: int) -> int:

@@ -30,19 +30,19 @@ hold(PyObject *given, Py_buffer *view, Py_ssize_t itemsize, Py_ssize_t rows, Py_
     return 0;
 }
 
-/* Read up to eight bytes; what lies behind the row is 0. */
+/* Read `size` bytes, eight at most; what lies behind them is 0. */
 static inline uint64_t
-load(const unsigned char *row, Py_ssize_t at, Py_ssize_t width)
+load(const unsigned char *bytes, size_t size)
 {
     uint64_t word = 0;
-    memcpy(&word, row + at, width - at < WORD ? (size_t)(width - at) : WORD);
+    memcpy(&word, bytes, size);
     return word;
 }
 
 static inline void
-store(unsigned char *row, Py_ssize_t at, Py_ssize_t width, uint64_t word)
+store(unsigned char *bytes, uint64_t word, size_t size)
 {
-    memcpy(row + at, &word, width - at < WORD ? (size_t)(width - at) : WORD);
+    memcpy(bytes, &word, size);
 }
 
 /* ── gates ───────────────────────────────────────────────────────────────────────────────────────────────────── */
@@ -143,29 +143,34 @@ tell(PyObject *found, const Slot *slot, Py_ssize_t at, uint64_t fires, uint64_t 
     return 1;
 }
 
+/* Take a sample of `size` bytes of one slot, eight at most; 0 with an exception set. */
+static inline int
+sample_word(const Slot *slot, Py_ssize_t at, size_t size, PyObject *found)
+{
+    uint64_t t = load(slot->t + at, size), f = load(slot->f + at, size);
+    uint64_t valid = (t | f) & load(slot->enabled + at, size);
+    uint64_t started = load(slot->started + at, size), armed = load(slot->armed + at, size);
+    uint64_t rearmed = load(slot->rearm + at, size) & valid, first = valid & ~started, late = 0;
+    if (first) {
+        late = first & t & slot->on_start;
+        rearmed = (rearmed & ~first) | (first & f) | late;
+        store(slot->started + at, started | first, size);
+    }
+    uint64_t fires = (armed | rearmed) & t & valid, after = (armed | rearmed) ^ fires;
+    if (after != armed)
+        store(slot->armed + at, after, size);
+    return !fires || tell(found, slot, at, fires, late);
+}
+
 /* Take a sample of one slot; 0 with an exception set. */
 static int
 sample(const Slot *slot, PyObject *found)
 {
-    for (Py_ssize_t at = 0; at < slot->width; at += WORD) {
-        uint64_t t = load(slot->t, at, slot->width), f = load(slot->f, at, slot->width);
-        uint64_t valid = (t | f) & load(slot->enabled, at, slot->width);
-        if (!valid)
-            continue;
-        uint64_t started = load(slot->started, at, slot->width), armed = load(slot->armed, at, slot->width);
-        uint64_t rearmed = load(slot->rearm, at, slot->width) & valid, first = valid & ~started, late = 0;
-        if (first) {
-            late = first & t & slot->on_start;
-            rearmed = (rearmed & ~first) | (first & f) | late;
-            store(slot->started, at, slot->width, started | first);
-        }
-        uint64_t fires = (armed | rearmed) & t & valid, after = (armed | rearmed) ^ fires;
-        if (after != armed)
-            store(slot->armed, at, slot->width, after);
-        if (fires && !tell(found, slot, at, fires, late))
+    Py_ssize_t at = 0;
+    for (; slot->width - at >= WORD; at += WORD) /* of a size that is known here: a load, not a call */
+        if (!sample_word(slot, at, WORD, found))
             return 0;
-    }
-    return 1;
+    return at == slot->width || sample_word(slot, at, (size_t)(slot->width - at), found);
 }
 
 /* What `edges` takes, in its order. */

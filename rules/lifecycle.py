@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -142,8 +143,7 @@ class Record:
     flapping: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """When a fire happens: Unix ms, trade date, ordinal of the trade date, end of the bar it belongs to.
 
     outages: (since, until) in Unix ms of what the rule's clock leaves out, in order, each within a day, none of them
@@ -167,11 +167,7 @@ class Moment:
     @property
     def part(self) -> str:
         """The half-day or auction this moment is in."""
-        clock = day_ms(self.ts_ms)
-        for name, until_ms in _PARTS:
-            if clock < until_ms:
-                return name
-        return "after_hours"
+        return _part_of(self.ts_ms)
 
     def since_ms(self, ts_ms: int, day: int, *, rule: Rule) -> int:
         """Return how far the rule's own clock has come since a time of that day: its sessions' time, less outages."""
@@ -184,8 +180,7 @@ class Moment:
         return passed_ms
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What becomes of a fire.
 
     event  fire, suppressed (`why` tells), or flapping: the fire that made it too many
@@ -289,7 +284,8 @@ class Ledger:
 
     def _next_episode(self, key: tuple[str, str, str], date: str) -> int:
         held_date, held = self.episodes.get(key, (date, 0))
-        episode = 1 + max(held if held_date == date else 0, self.floors.get((*key, date), 0))
+        floor = self.floors.get((*key, date), 0) if self.floors else 0
+        episode = 1 + max(held if held_date == date else 0, floor)
         self.episodes[key] = (date, episode)
         return episode
 
@@ -304,6 +300,13 @@ _PARTS: Final = (
     ("close_auction", 15 * 3_600_000 + 1),
 )
 _RECORD_FIELDS: Final = tuple(Record.__dataclass_fields__)
+
+
+@lru_cache(maxsize=64)  # events of one moment come together
+def _part_of(ts_ms: int) -> str:
+    """Return the half-day or auction this time is in."""
+    clock = day_ms(ts_ms)
+    return next((name for name, until_ms in _PARTS if clock < until_ms), "after_hours")
 
 
 def _record(values: Sequence[Any]) -> Record:

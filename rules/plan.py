@@ -36,7 +36,7 @@ class Plan:
     all symbols their columns may hold something else, or they have none.
     """
 
-    __slots__ = ("_again", "_calls", "_lent", "_places", "_state", "nodes", "results")
+    __slots__ = ("_again", "_calls", "_is_taped", "_lent", "_places", "_state", "nodes", "results")
 
     def __init__(self, nodes: Sequence[Node], state: StateTable, *, results: Collection[Node]) -> None:
         self.nodes = tuple(nodes)
@@ -49,6 +49,7 @@ class Plan:
             call for call, part in zip(self._calls, made, strict=True) if not isinstance(part, Constant)
         )
         """For a pass over all symbols right after one: constants are what they were."""
+        self._is_taped = all(isinstance(part, Tape) or _stands(part) for part in made)
         self._state = state
         self._places = share_out(self.nodes, kept, results=self.results)
         self._lent: list[tuple[NumberNode, FloatArray]] = []
@@ -62,6 +63,10 @@ class Plan:
             calls = self._again
         else:
             self._lend()
+        if self._is_taped:  # numpy is not called
+            for call in calls:
+                call(at, n)
+            return
         with np.errstate(all="ignore"):
             for call in calls:
                 call(at, n)

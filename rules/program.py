@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Final, TypeAlias
+from functools import lru_cache, partial
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 
 from feeds.instruments import Instrument, board_of
-from feeds.sessions import Session, in_session, session_clock_ms
+from feeds.scan import span
+from feeds.sessions import Session, day_ms, in_session, session_clock_ms, spans_of
 from feeds.tick import BoolArray, IntArray
 from rules.books import BOOK_WORDS, word_of
 from rules.graph import Graph
@@ -54,8 +55,7 @@ class Slot:
         yield from self.values.values()
 
 
-@dataclass(frozen=True, slots=True)
-class Fire:
+class Fire(NamedTuple):
     """A slot fires for the symbol of this row; `late`: it was true already at its first sample."""
 
     slot: Slot
@@ -254,7 +254,10 @@ def ticks_in_session(
 
     span_ms: the earliest and the latest time, if they are known.
     """
-    first, last = (int(times_ms.min()), int(times_ms.max())) if span_ms is None else span_ms
+    first, last = span(times_ms) if span_ms is None else span_ms
+    first_ms = day_ms(first)
+    if any(one.first_ms <= first_ms <= first_ms + last - first <= one.last_ms for one in spans_of(sessions)):
+        return True
     inside = in_session(first, sessions)
     elapsed = session_clock_ms(last, sessions) - session_clock_ms(first, sessions)
     if inside == in_session(last, sessions) and elapsed == (last - first if inside else 0):
@@ -303,6 +306,7 @@ def market_layer(rule: Rule) -> str:
     return layer_name(rule.session) if rule.period == "tick" else rule.period
 
 
+@lru_cache(maxsize=64)
 def layer_name(sessions: Sessions) -> str:
     """Return the graph's period for the ticks of these sessions."""
     return f"tick@{'+'.join(sorted(sessions))}"

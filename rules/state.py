@@ -25,6 +25,10 @@ class Column:
 
     def borrow(self, array: NDArray[Any]) -> None:
         """Show an array of someone else's from now on: whoever changes something takes `mine` first."""
+        flags = array.flags
+        if array.dtype is self.array.dtype and flags.c_contiguous and not flags.writeable:
+            self.array = array
+            return
         self.array = np.ascontiguousarray(array, self.array.dtype).view()
         self.array.flags.writeable = False
 
