@@ -85,9 +85,9 @@ class Fires:
 
         def moment_of(slot: Slot, row: int) -> tuple[Moment, Cause]:
             at = sample.place(row)
-            end_ms = None if bars is None else int(bars.end_ms.array[row])
-            moment = self._reporter.moment(slot, row, int(sample.times_ms[at]), end_ms)
-            return moment, Cause(int(arrival[at]), phase)
+            end_ms: int | None = None if bars is None else bars.end_ms.array.item(row)
+            moment = self._reporter.moment(slot, row, sample.times_ms.item(at), end_ms)
+            return moment, Cause(arrival.item(at), phase)
 
         self._episodes.move(group, group.sample(sample), moment_of)
 

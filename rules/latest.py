@@ -178,8 +178,7 @@ class Latest:
         self._derive(at)
 
     def borrow(self, batch: TickBatch) -> None:
-        """Show one tick per symbol of all in order, each of them of one day, with a price and trading."""
-        self._date = trade_date(batch.span_ms[0])
+        """Show one tick per symbol of all in order, each of them of the clock's day, with a price and trading."""
         self.newest_ms = max(self.newest_ms, batch.span_ms[1])
         self.ts_ms.borrow(batch.ts_event_ms)
         self.status.borrow(batch.status)

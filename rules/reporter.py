@@ -7,9 +7,10 @@ order does not depend on how ticks were cut into batches.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import repeat
-from typing import Final
+from operator import itemgetter
+from typing import Final, NamedTuple
 
 from feeds.inputs import Mark
 from feeds.sessions import date_text
@@ -28,13 +29,14 @@ from rules.rule import Evaluation, Rule
 FEED_RULE: Final = "feed"
 """Rule id of health events: a feed's silence is an episode of it."""
 
+_PLACE: Final = itemgetter(0, 1, 2, 3)
+"""What events are ordered by."""
 BEFORE_TICK, AT_TICK, AFTER_TICK = 0, 1, 2
 """Phases of one tick: it closes the bar it leaves behind, is a sample itself, and may be the day's closing tick."""
 
 
-@dataclass(slots=True)
-class Cause:
-    """What an event comes from: place in arrival order, and phase around that tick. Not frozen: see Moment."""
+class Cause(NamedTuple):
+    """What an event comes from: place in arrival order, and phase around that tick."""
 
     arrival: int = 0
     phase: int = BEFORE_TICK
@@ -57,6 +59,11 @@ class Reporter:
     def is_silent(self) -> bool:
         """Whether the feed has marked a silence that lasts: no rule is sampled, but bars still close."""
         return self.silent_episode is not None
+
+    @property
+    def has_noted(self) -> bool:
+        """Whether anything was noted since the last flush."""
+        return bool(self._noted)
 
     def moment(self, slot: Slot, row: int, ts_ms: int, bar_end_ms: int | None, *, timed: bool = False) -> Moment:
         """Return what there is to know of a sample of one symbol; `timed`: a timer's end, which is no sample."""
@@ -213,7 +220,7 @@ class Reporter:
 
     def flush(self) -> list[Alert]:
         """Return what was noted since the last flush, in order."""
-        self._noted.sort(key=lambda noted: noted[:4])
+        self._noted.sort(key=_PLACE)
         alerts = [noted[4] for noted in self._noted]
         self._noted.clear()
         return alerts
