@@ -131,8 +131,9 @@ class Names:
 
     def channels(self, alert: Outgoing) -> list[str]:
         """Return the pub/sub channels one alert is told on."""
-        by_symbol = [] if alert.symbol is None else [f"{self.live}:sym:{alert.symbol}"]
-        return [self.live, *by_symbol, f"{self.live}:rule:{alert.rule}", f"{self.live}:sev:{alert.severity}"]
+        live = f"{self.prefix}alerts"
+        named = [f"{live}:rule:{alert.rule}", f"{live}:sev:{alert.severity}"]
+        return [live, *named] if alert.symbol is None else [live, f"{live}:sym:{alert.symbol}", *named]
 
 
 class AlertChannel:

@@ -232,8 +232,7 @@ class Ledger:
         record.sent_day = moment.day
         record.sent_ms = moment.ts_ms
         record.sent_bar_ms = moment.bar_end_ms
-        if rule.frequency is Frequency.ONCE_PER_SESSION:
-            record.sent_part = moment.part
+        record.sent_part = moment.part
         record.sent_price = moment.last
         record.held_back = 0
         return Verdict(episode, Event.FIRE, None, held_back)

@@ -197,9 +197,10 @@ class Hub:
         untold, self._untold = self._untold, []
         if not untold:
             return
+        followed = frozenset().union(*(channels for _, channels in self._groups))
         by_channel: dict[str, list[Published]] = defaultdict(list)
         for alert in untold:
-            for ch in alert.channels:
+            for ch in followed.intersection(alert.channels):
                 by_channel[ch].append(alert)
         encoded = _Encoded(by_channel)
         for (dialect, channels), followers in self._groups.items():

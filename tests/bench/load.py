@@ -31,6 +31,8 @@ TIDY_S: Final = 1.0
 """How long before the next callback the clients look at what they got."""
 BUFFER_BYTES: Final = 1 << 20
 """What one client gets in an interval, and more: 70 kB."""
+RECEIVE_BYTES: Final = 1 << 20
+"""What a client's kernel takes in: by itself it grows to it, and the first burst finds it too small."""
 _LEN_16: Final = 126
 PING: Final = 0x89
 PONG: Final = b"\x8a\x80\x00\x00\x00\x00"
@@ -98,7 +100,9 @@ class Ear:
 
     def __init__(self, host: str, port: int) -> None:
         """Connect and shake hands; raises ConnectionError where the server does not."""
-        self.socket = socket.create_connection((host, port))
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        self.socket.connect((host, port))
         self.alerts: list[tuple[int, int]] = []
         """Of each alert the recv_ms of its tick, and when its frame was complete (Unix ns); see `tidy`."""
         self._kept = memoryview(bytearray(b"\xff" * BUFFER_BYTES))  # written to, else the first burst would find it
