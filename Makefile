@@ -12,7 +12,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
     2>/dev/null && echo $(name))))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-SOURCES := $(wildcard */*.c */*/*.c)
+SOURCES := $(wildcard */*.c */*.h)
 WORKERS ?= 2
 ARGS ?=
 PART ?=
