@@ -89,6 +89,8 @@ class Engine:
             self.market, self._graph, loaded=self._loaded, fires=self._fires, reporter=self._reporter
         )
         self._out: list[Alert] = []
+        self._watches_seconds = False
+        """Whether some rule looks at the market as of each second: then none may be passed over."""
         self._checked: tuple[str, RuleSet] | None = None
         """The rule set that `check` read last, with its text."""
 
@@ -163,11 +165,6 @@ class Engine:
             return 0
         quiet_ms = min(market.next_due_ms, from_ms + self._loaded.shortest_timer_ms, self._loaded.next_expiry_ms)
         return quiet_ms if rings_ms is None else min(quiet_ms, rings_ms)
-
-    @property
-    def _watches_seconds(self) -> bool:
-        """Whether some rule looks at the market as of each second: then none may be passed over."""
-        return self._breadth.is_watching or self._graph.wants_seconds or self.market.latest.uses("FEED_AGE")
 
     def _take_segment(self, rows: IntArray, batch: TickBatch, *, quiet_until_ms: int) -> None:
         """Take ticks of one clock second, or of several before `quiet_until_ms`, each symbol once."""
@@ -352,6 +349,9 @@ class Engine:
             if checked is None or checked[0] != control.text:
                 checked = control.text, rulefile.from_source(control.text)
             self._loaded.load(checked[1])
+            self._watches_seconds = (
+                self._breadth.is_watching or self._graph.wants_seconds or self.market.latest.uses("FEED_AGE")
+            )
         elif control.kind is ControlKind.INSTRUMENTS:
             self.market.know(control.text)
             self._loaded.cover()

@@ -73,7 +73,7 @@ class Plan:
 
     def _lend(self) -> None:
         """Give nodes their columns for this pass; nodes stand in several plans."""
-        if not self._lent or self._lent[0][1].size != self._state.n:
+        if self._places and (not self._lent or self._lent[0][1].size != self._state.n):
             made = [np.empty(self._state.n) for _ in range(1 + max(self._places.values(), default=-1))]
             self._lent = [(node, made[place]) for node, place in self._places.items()]
         for node, column in self._lent:
