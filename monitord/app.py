@@ -7,7 +7,6 @@ Start: store → broker → deliveries take their place → recovery → gateway
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import sys
 import time
@@ -33,6 +32,7 @@ from feeds.sessions import Calendar
 from monitord.broker import Broker, EmbeddedBroker, ExternalBroker
 from monitord.checkpoint import CheckpointFolder
 from monitord.choice import build_feed
+from monitord.collector import Collector
 from monitord.console import Console
 from monitord.desk import Desk
 from monitord.errors import DaemonError
@@ -130,6 +130,7 @@ class App:
         self._settings = settings
         self._console = console
         self._metrics = Metrics()
+        self._collector = Collector()
         self._stopping = asyncio.Event()
         self._reload_wanted = asyncio.Event()
         self._restarts: deque[float] = deque()
@@ -138,6 +139,7 @@ class App:
     async def run(self) -> int:
         """Build, run, and take down in order; return 0 after a clean stop."""
         async with AsyncExitStack() as cleanup:
+            cleanup.callback(self._collector.stop)
             parts = await self._build(cleanup)
             await self._start(parts)
             await self._serve(parts)
@@ -252,6 +254,7 @@ class App:
             on_alerts=self._tell,
             on_ticks=quotes.update,
             on_step=self._count,
+            on_rest=self._collector.rest,
             record=None if recording is None else recording.take,
             window=settings.engine.window,
             checkpoint_s=settings.engine.checkpoint_s,
@@ -297,9 +300,7 @@ class App:
         await parts.gateway.start()
         self._console.start(parts.gateway.address)
         self._watch_signals()
-        # What stands now stays: a full collection over it would cost some 40 ms in the middle of a snapshot.
-        gc.collect()
-        gc.freeze()
+        self._collector.start()
         sys.setswitchinterval(SWITCH_S)
         notify("READY=1")
 
@@ -427,6 +428,7 @@ class App:
             self._metrics.outbox.set(parts.store.lag_rows)
             self._metrics.clients.set(parts.gateway.clients)
             self._show_progress(parts)
+            self._collector.wait_no_longer()
 
     def _show_progress(self, parts: Parts) -> None:
         market = parts.pipeline.engine.market

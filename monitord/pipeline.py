@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -109,7 +109,8 @@ class Pipeline:
     """Runs one feed through one engine. `recover` once, then `run`; the other methods may be called from other tasks.
 
     on_alerts, on_ticks, on_step: called on the loop with events after their commit, with every batch after that, and
-    with what each input gave. record: called last with each input and its offset, or with what it is behind.
+    with what each input gave. on_rest: called on the engine's thread in the quiet behind a batch. record: called last
+    with each input and its offset, or with what it is behind.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class Pipeline:
         on_alerts: Callable[[Sequence[Alert]], None],
         on_ticks: Callable[[TickBatch], None] = lambda batch: None,
         on_step: Callable[[Outcome], None] = lambda outcome: None,
+        on_rest: Callable[[], None] = lambda: None,
         record: Record | None = None,
         window: int = 250,
         checkpoint_s: float = 60.0,
@@ -145,6 +147,7 @@ class Pipeline:
         self._on_alerts = on_alerts
         self._on_ticks = on_ticks
         self._on_step = on_step
+        self._on_rest = on_rest
         self._record = record
         self._window = window
         self._checkpoint_s = checkpoint_s
@@ -641,8 +644,13 @@ class Pipeline:
         """Let the engine thread complete the newest batch, and a checkpoint begin; on the loop."""
         self._quiet_timer = None
         if not self._closed:
-            self._thread.submit(self._log.finish)
+            self._thread.submit(self._rest)
             self._quiet.set()
+
+    def _rest(self) -> None:
+        """Do what can wait until everyone is told; on the engine's thread, which no one waits for now."""
+        self._log.finish()
+        self._on_rest()
 
     async def _control(self, control: Control | Bars) -> None:
         """Journal a control record behind the last input, sync it, and let it take effect."""

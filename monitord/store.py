@@ -417,33 +417,46 @@ class Store:
         source_id: str,
         stamps: Mapping[str, int],
     ) -> _Committed:
-        added = self._insert(db, alerts, stamps)
+        nothing_waits = bool(alerts) and db.execute(_ANY_PENDING).fetchone() is None
+        rows = self._rows(alerts, stamps)
+        added = self._insert(db, alerts, rows)
         db.execute(
             "INSERT INTO inputs VALUES (?, ?) "
             "ON CONFLICT (source_id) DO UPDATE SET offset = max(offset, excluded.offset)",
             (source_id, offset),
         )
-        return _Committed(added, _look(db, HANDED_ON) if added else None)
+        if not added:
+            return _Committed(0, None)
+        if nothing_waits and added == len(rows) <= HANDED_ON:
+            return _Committed(added, _just_added(db, rows))
+        return _Committed(added, _look(db, HANDED_ON))
 
-    def _insert(self, db: sqlite3.Connection, alerts: Sequence[Alert], stamps: Mapping[str, int]) -> int:
+    def _rows(self, alerts: Sequence[Alert], stamps: Mapping[str, int]) -> list[OutboxRow]:
+        """Encode events; their `seq` comes when they are inserted."""
+        return [
+            OutboxRow(0, alert.id, alert.to_json(**stamps), alert.symbol, alert.rule, alert.severity)
+            for alert in alerts
+        ]
+
+    def _insert(self, db: sqlite3.Connection, alerts: Sequence[Alert], rows: Sequence[OutboxRow]) -> int:
         """Put events into the outbox; return how many were new."""
         now_ms = self._clock_ms()
         added = db.executemany(
             "INSERT INTO events (id, event, rule, rev, leg, symbol, \"group\", severity, trade_date, episode, "
             "ts_event_ms, record, committed_ms) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO NOTHING",
-            (
+            [
                 (
                     alert.id, str(alert.event), alert.rule, alert.rev, alert.leg, alert.symbol, alert.group,
-                    alert.severity, alert.trade_date, alert.episode, alert.ts_event_ms, alert.to_json(**stamps), now_ms,
+                    alert.severity, alert.trade_date, alert.episode, alert.ts_event_ms, row.record, now_ms,
                 )
-                for alert in alerts
-            ),
+                for alert, row in zip(alerts, rows, strict=True)
+            ],
         ).rowcount  # fmt: skip
         return max(added, 0)  # -1 for no alert at all
 
     def _tell(self, db: sqlite3.Connection, alert: Alert) -> int:
         """Put an event that no input decided into the outbox."""
-        return self._insert(db, [alert], {"evaluated_ms": alert.ts_event_ms})
+        return self._insert(db, [alert], self._rows([alert], {"evaluated_ms": alert.ts_event_ms}))
 
     def _on_told(self, new: int) -> None:
         """Count such events and tell the pump. What a commit found before lacks them: the outbox is asked again."""
@@ -490,6 +503,7 @@ _PRUNE: Final = "DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE s
 _PENDING: Final = (
     "SELECT seq, id, record, symbol, rule, severity FROM events WHERE sent_ms IS NULL ORDER BY seq LIMIT ?"
 )
+_ANY_PENDING: Final = "SELECT 1 FROM events WHERE sent_ms IS NULL LIMIT 1"
 _COUNTERS: Final = """
 WITH day AS (SELECT * FROM events WHERE trade_date = ?),
 fired AS (
@@ -507,8 +521,20 @@ ORDER BY min(day.seq)
 
 
 def _look(db: sqlite3.Connection, limit: int) -> Batch:
+    return Batch([OutboxRow(*row) for row in db.execute(_PENDING, (limit,))], *_acked(db))
+
+
+def _just_added(db: sqlite3.Connection, rows: Sequence[OutboxRow]) -> Batch:
+    """Return what `_look` would find where nothing waits but what was inserted just now: all in turn."""
+    (last,) = db.execute("SELECT last_insert_rowid()").fetchone()
+    first = last - len(rows) + 1
+    return Batch([replace(row, seq=seq) for seq, row in enumerate(rows, first)], *_acked(db))
+
+
+def _acked(db: sqlite3.Connection) -> tuple[str, int]:
+    """Return epoch and greatest offset that the broker acknowledged."""
     epoch, acked = db.execute("SELECT epoch, acked FROM channel").fetchone() or ("", 0)
-    return Batch([OutboxRow(*row) for row in db.execute(_PENDING, (limit,))], epoch, acked)
+    return epoch, acked
 
 
 def _where(wanted: HistoryFilter) -> tuple[str, tuple[Any, ...]]:
