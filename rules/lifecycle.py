@@ -94,7 +94,6 @@ class EdgeBits:
         self.armed ^= fires
         return fires, late
 
-
     def take(
         self, circuit: Circuit, *, rearm_rows: IntArray, enabled: BitRows, fire_on_start: BitRows
     ) -> list[tuple[int, int, bool]]:
