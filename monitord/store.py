@@ -10,12 +10,14 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
+
+import orjson
 
 from monitord.deliveries import Deliveries
 from monitord.errors import StoreError
@@ -23,13 +25,10 @@ from monitord.paging import Page, check_page
 from monitord.positions import ApiPositions
 from monitord.schema import migrate
 from monitord.silences import StoredSilences
+from monitord.storedrules import StoredMonitors, StoredService, StoredTasks
+from monitord.storefile import copy_read, take_lock
 from notifiers.routing import DELIVERY_RULE
 from rules.alert import Alert
-
-try:
-    import fcntl
-except ImportError:  # Windows, where `record` and `doctor` come by here
-    fcntl = None  # type: ignore[assignment]
 
 REDRIVE_MS: Final = 24 * 3_600_000
 """How long a sent row is kept for publishing it again, should the broker lose it."""
@@ -87,7 +86,10 @@ class StoredAlert:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryFilter:
-    """What to list; None lets all pass. since_ms ≤ ts_event_ms < until_ms (Unix ms); trade_date "2023-02-01"."""
+    """What to list; None lets all pass. since_ms ≤ ts_event_ms < until_ms (Unix ms); trade_date "2023-02-01".
+
+    task_rules: a glob of rules of tasks; before_seq: only older ones, to read on where a page ended.
+    """
 
     rule: str | None = None
     symbol: str | None = None
@@ -96,6 +98,8 @@ class HistoryFilter:
     trade_date: str | None = None
     since_ms: int | None = None
     until_ms: int | None = None
+    task_rules: str | None = None
+    before_seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,8 +140,13 @@ class Store:
         self.deliveries = Deliveries(self._run, clock_ms=clock_ms, tell=self._tell, on_told=self._on_told)
         self.silences = StoredSilences(self._run, clock_ms=clock_ms)
         self.held = ApiPositions(self._run)
+        self.monitors = StoredMonitors(self._run, clock_ms=clock_ms)
+        self.tasks = StoredTasks(self._run, clock_ms=clock_ms)
+        self.service = StoredService(self._run, clock_ms=clock_ms)
         self._clock_ms = clock_ms
         self._unchecked_rows = 0
+        self._copy = path.with_name(f"{path.name}.copy")
+        self._copying = asyncio.Lock()
         self._waiting: Batch | None = None
         """What the newest commit found in the outbox, until the outbox changes otherwise."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
@@ -240,20 +249,41 @@ class Store:
         await self.silences.prune(ended_before_ms=limit_ms)
         return events, deliveries
 
+    @asynccontextmanager
+    async def copied(self) -> AsyncIterator[Path]:
+        """Yield a file that holds the store as it is now; it is gone afterwards. Commits go on meanwhile.
+
+        One at a time: a second one waits. Raises StoreError where the disk refuses.
+        """
+        async with self._copying:
+            writing = asyncio.get_running_loop().run_in_executor(None, self._write_copy)
+            try:
+                await asyncio.shield(writing)
+                yield self._copy
+            finally:
+                await asyncio.wait([writing])  # cancelled, the thread still writes what is removed below
+                self._copy.unlink(missing_ok=True)
+
+    def _write_copy(self) -> None:
+        with _sqlite_errors(self.path):
+            copy_read(self.path, self._copy)
+
     async def history(self, wanted: HistoryFilter, *, page: int = 1, page_size: int = 100) -> Page[StoredAlert]:
         """Return a page of the events that pass, newest first; page_size is at most 1000."""
         check_page(page, page_size)
         where, values = _where(wanted)
+        # Named, for SQLite would take that of all rules, and sort what it finds there.
+        events = "events" if wanted.task_rules is None else "events INDEXED BY events_of_tasks"
         return await self._run(
             lambda db: Page(
                 tuple(
                     StoredAlert(*row)
                     for row in db.execute(
-                        f"SELECT seq, id, record, epoch, off FROM events {where} ORDER BY seq DESC LIMIT ? OFFSET ?",
+                        f"SELECT seq, id, record, epoch, off FROM {events} {where} ORDER BY seq DESC LIMIT ? OFFSET ?",
                         (*values, page_size, (page - 1) * page_size),
                     )
                 ),
-                db.execute(f"SELECT count(*) FROM events {where}", values).fetchone()[0],
+                db.execute(f"SELECT count(*) FROM {events} {where}", values).fetchone()[0],
                 page,
                 page_size,
             )
@@ -263,6 +293,14 @@ class Store:
         """Return the event of this id, None if there is none."""
         row = await self._one("SELECT seq, id, record, epoch, off FROM events WHERE id = ?", alert_id)
         return None if row is None else StoredAlert(*row)
+
+    async def alerts(self, alert_ids: Sequence[str]) -> dict[str, StoredAlert]:
+        """Return the events of these ids that there are, by id."""
+        rows = await self._all(
+            "SELECT seq, id, record, epoch, off FROM events WHERE id IN (SELECT value FROM json_each(?))",
+            orjson.dumps(list(alert_ids)).decode(),
+        )
+        return {row[1]: StoredAlert(*row) for row in rows}
 
     async def recent(self, *, within_ms: int) -> list[bytes]:
         """Return the records of the market's events of so long before the newest of them, in store order.
@@ -346,7 +384,7 @@ class Store:
     def _open(self) -> None:
         with _sqlite_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _take_lock(self.path)
+            self._lock = take_lock(self.path)
             try:
                 self._db = db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=True)
                 for setting in (
@@ -354,7 +392,9 @@ class Store:
                     f"wal_autocheckpoint = {LONGEST_WAL_PAGES}",
                 ):  # fmt: skip
                     db.execute(f"PRAGMA {setting}").fetchall()
-                migrate(db, str(self.path))
+                migrate(db, self.path)
+                for left in self.path.parent.glob(f"{self._copy.name}*"):
+                    left.unlink()  # by a process that was killed
                 (self.lag_rows,) = db.execute("SELECT count(*) FROM events WHERE sent_ms IS NULL").fetchone()
             except BaseException:
                 self._close()
@@ -506,27 +546,12 @@ def _where(wanted: HistoryFilter) -> tuple[str, tuple[Any, ...]]:
         "trade_date = ?": wanted.trade_date,
         "ts_event_ms >= ?": wanted.since_ms,
         "ts_event_ms < ?": wanted.until_ms,
+        # The first half is the index's own condition, word for word: else SQLite would not take it.
+        "rule GLOB 'task-*' AND rule GLOB ?": wanted.task_rules,
+        "seq < ?": wanted.before_seq,
     }
     asked = {test: value for test, value in tests.items() if value is not None}
     return f"WHERE {' AND '.join(asked)}" if asked else "", tuple(asked.values())
-
-
-def _take_lock(path: Path) -> int:
-    """Return a descriptor holding the lock beside the store; raises StoreError that names the process holding it."""
-    if fcntl is None:
-        raise StoreError(f"store {path}: this system has no locks that a killed process lets go; use Linux or macOS")
-    lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(lock, 20).decode(errors="replace").strip() or "unknown"
-        os.close(lock)
-        raise StoreError(
-            f"store {path} is already open by pid {holder}; stop that process or use another state directory"
-        ) from None
-    os.ftruncate(lock, 0)
-    os.write(lock, str(os.getpid()).encode())
-    return lock
 
 
 @contextmanager

@@ -1,8 +1,7 @@
 from typing import Final
 
-from numpy.typing import NDArray
-
 import numpy as np
+from numpy.typing import NDArray
 
 from feeds.tick import IntArray
 

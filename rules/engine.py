@@ -89,8 +89,15 @@ class Engine:
             self.market, self._graph, loaded=self._loaded, fires=self._fires, reporter=self._reporter
         )
         self._out: list[Alert] = []
+        self._watches_seconds = False
+        """Whether some rule looks at the market as of each second: then none may be passed over."""
         self._checked: tuple[str, RuleSet] | None = None
         """The rule set that `check` read last, with its text."""
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the feed has marked a silence that lasts: no rule is looked at meanwhile."""
+        return self._reporter.is_silent
 
     @property
     def rules(self) -> RuleSet:
@@ -158,11 +165,6 @@ class Engine:
             return 0
         quiet_ms = min(market.next_due_ms, from_ms + self._loaded.shortest_timer_ms, self._loaded.next_expiry_ms)
         return quiet_ms if rings_ms is None else min(quiet_ms, rings_ms)
-
-    @property
-    def _watches_seconds(self) -> bool:
-        """Whether some rule looks at the market as of each second: then none may be passed over."""
-        return self._breadth.is_watching or self._graph.wants_seconds or self.market.latest.uses("FEED_AGE")
 
     def _take_segment(self, rows: IntArray, batch: TickBatch, *, quiet_until_ms: int) -> None:
         """Take ticks of one clock second, or of several before `quiet_until_ms`, each symbol once."""
@@ -347,6 +349,9 @@ class Engine:
             if checked is None or checked[0] != control.text:
                 checked = control.text, rulefile.from_source(control.text)
             self._loaded.load(checked[1])
+            self._watches_seconds = (
+                self._breadth.is_watching or self._graph.wants_seconds or self.market.latest.uses("FEED_AGE")
+            )
         elif control.kind is ControlKind.INSTRUMENTS:
             self.market.know(control.text)
             self._loaded.cover()
@@ -403,6 +408,10 @@ class Engine:
         """
         return self._past.bars(period, date, over=over)
 
+    def recent_bars(self, period: str, symbols: Sequence[str]) -> BarTable:
+        """Return all bars there are of some symbols, the forming ones too; none where none are made of that period."""
+        return self._past.recent(period, symbols)
+
     def exright_factors(self, date: int) -> Mapping[str, tuple[float, float]]:
         """Return by symbol what its prices and volumes of before a trade date were multiplied by on it."""
         return self._past.factors(date)
@@ -438,6 +447,12 @@ class Engine:
                 counts = int(np.count_nonzero(watched)), int(np.count_nonzero(ready))
                 found[slot.rule.id] = Readiness(*counts, tuple(missing[::-1]))
         return found
+
+    @property
+    def silent_since_ms(self) -> int | None:
+        """Since when the feed has been silent, as marks say (Unix ms); None while it is not. Any thread."""
+        silences = self.market.outages.silences
+        return silences[-1][0] if self._reporter.is_silent and silences else None
 
     def parts(self) -> Parts:
         """Return what explains a rule; nothing of it may be changed."""

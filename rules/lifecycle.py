@@ -18,8 +18,8 @@ import numpy as np
 
 from feeds.sessions import day_ms, session_clock_ms, session_length_ms
 from feeds.tick import IntArray
-from rules.alert import Event
 from rules import logic
+from rules.alert import Event
 from rules.logic import BitRows, Circuit, byte_width
 from rules.rule import Flap, Frequency, Gap, Rule
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feeds.instruments import Instrument, decode_table
-from feeds.sessions import day_ms, midnight_ms, trade_date
 from feeds.scan import span
+from feeds.sessions import day_ms, midnight_ms, trade_date
 from feeds.tick import BoolArray, IntArray, TickBatch
 from feeds.universe import Universe
 from rules import ordinary
@@ -83,6 +83,8 @@ class Market:
         self.outages = Outages()
         self._due: list[tuple[int, int, tuple[str, ...]]] = []
         self._next_due = 0
+        self._ends_of: tuple[tuple[int, int, int], list[tuple[PeriodBars, int]]] = ((-1, 0, 0), [])
+        """What `_bars_of` has found last: it holds for a minute."""
         self._in_order: IntArray | None = None
         """The last rows that were found to be those of all symbols in order; decoders repeat the very object."""
 
@@ -217,13 +219,20 @@ class Market:
             or int(batch.status[0]) in HALTED
         ):
             return None
-        bars = [(one, int(self.ends(minute, period))) for period, one in self.bars.items()]
+        bars = self._bars_of(minute)
         done = ordinary.take(
             batch, self.latest, day=self.day, trail=self.gaps.bars, since_ms=half_began_ms(last_ms), bars=bars
         )  # fmt: skip
         if not done:
             return None
         return Segment(rows, at, batch, arrival, None, None)
+
+    def _bars_of(self, minute: int) -> list[tuple[PeriodBars, int]]:
+        """Return each period's bars, and the end (Unix ms) of the one that holds this trading minute of today."""
+        key = self.midnight_ms, minute, len(self.bars)
+        if self._ends_of[0] != key:
+            self._ends_of = key, [(one, int(self.ends(minute, period))) for period, one in self.bars.items()]
+        return self._ends_of[1]
 
     def _all_priced(self, batch: TickBatch) -> bool:
         """Tell whether all ticks have a price, are of one day, and come after the opening auction's result."""

@@ -16,10 +16,10 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from feeds.tick import FloatArray
+from rules import tape
 from rules.functions.values import Constant, NumberNode
 from rules.node import Node, Selection
 from rules.state import Column, StateTable
-from rules import tape
 from rules.tape import Tape, share_out
 
 _Part: TypeAlias = Node | tuple[Node, ...]
@@ -73,7 +73,7 @@ class Plan:
 
     def _lend(self) -> None:
         """Give nodes their columns for this pass; nodes stand in several plans."""
-        if not self._lent or self._lent[0][1].size != self._state.n:
+        if self._places and (not self._lent or self._lent[0][1].size != self._state.n):
             made = [np.empty(self._state.n) for _ in range(1 + max(self._places.values(), default=-1))]
             self._lent = [(node, made[place]) for node, place in self._places.items()]
         for node, column in self._lent:

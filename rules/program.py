@@ -7,7 +7,7 @@ and mode. A group's `sample` takes one sample of all of them for some symbols: g
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Final, NamedTuple, TypeAlias
 
@@ -76,16 +76,18 @@ Overlap: TypeAlias = Callable[[IntArray, Sessions], BoolArray | bool]
 """(times, sessions) → which of the samples are in session; for ticks by their time, for bars by any overlap."""
 
 
-@dataclass(frozen=True, slots=True)
 class Sample:
     """Which symbols are sampled, and when: one time per symbol, the tick's or the bar's end (Unix ms)."""
 
-    at: Selection
-    n_symbols: int
-    times_ms: IntArray
-    overlap: Overlap
-    _inside: dict[Sessions, BoolArray | bool] = field(default_factory=dict)
-    _places: list[IntArray] = field(default_factory=list)
+    __slots__ = ("_inside", "_places", "at", "n_symbols", "overlap", "times_ms")
+
+    def __init__(self, at: Selection, n_symbols: int, times_ms: IntArray, overlap: Overlap) -> None:
+        self.at = at
+        self.n_symbols = n_symbols
+        self.times_ms = times_ms
+        self.overlap = overlap
+        self._inside: dict[Sessions, BoolArray | bool] = {}
+        self._places: list[IntArray] = []
 
     def place(self, row: int) -> int:
         """Return where the symbol of this row, which must be sampled, stands among the samples."""

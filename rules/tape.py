@@ -59,8 +59,12 @@ class Tape:
         taken, whole = self._list, isinstance(at, slice)
         for other, place in self._others.items():
             taken[place] = other.value
-        for node, place in self._outs.items():
-            node.value = taken[place] = node.column_lent if whole else np.empty(n)
+        if whole:
+            for node, place in self._outs.items():
+                node.value = taken[place] = node.column_lent
+        elif self._outs:
+            for (node, place), column in zip(self._outs.items(), np.empty((len(self._outs), n)), strict=True):
+                node.value = taken[place] = column
         for truth, place in self._truths.items():
             truth.value = bits = truth.lent if whole and truth.lent.n == n else Bits.of(n)
             taken[place], taken[place + 1] = bits.true, bits.false

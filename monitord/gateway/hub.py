@@ -92,8 +92,8 @@ class Follower:
     replaying: set[str] = field(default_factory=set)
     """Its channels of alerts that are not live yet."""
     health: bool = False
-    admitted: bool = False
-    """Authenticated: gets heartbeats."""
+    following: bool = False
+    """Has a subscription of whatever kind, so gets heartbeats. Before it, a top would be no position to resume from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,8 @@ class Hub:
         self._flush_at: asyncio.Handle | None = None
         self._awaited: list[tuple[Position, asyncio.Future[None]]] = []
         self._groups: dict[tuple[Dialect, frozenset[str]], set[Follower]] = {}
+        self._followed: Counter[str] = Counter()
+        """How many are live on each channel."""
         self.followers: set[Follower] = set()
         self.counters: Counter[str] = Counter()
 
@@ -218,7 +220,7 @@ class Hub:
             return
         told = _Once(lambda dialect: dialect.heartbeat(top))
         for follower in self.followers:
-            if follower.admitted and not follower.replaying:
+            if follower.following and not follower.replaying:
                 follower.outlet.add(told.burst(follower.outlet.dialect))
 
     def tell_health(self, report: bytes) -> None:
@@ -227,6 +229,24 @@ class Hub:
         for follower in self.followers:
             if follower.health:
                 follower.outlet.offer("health", told.burst(follower.outlet.dialect))
+
+    def is_followed(self, ch: str) -> bool:
+        """Tell whether anybody is live on this channel."""
+        return self._followed[ch] > 0
+
+    def tell(self, ch: str, record: bytes, *, latest: bool = False) -> None:
+        """Send this (JSON without a position) to all who follow a channel of alerts.
+
+        latest: a client that is behind gets the newest of these alone.
+        """
+        told = _Once(lambda dialect: dialect.plain(ch, record))
+        for follower in self.followers:
+            if ch in follower.live or ch in follower.replaying:
+                burst = told.burst(follower.outlet.dialect)
+                if latest:
+                    follower.outlet.offer(ch, burst)
+                else:
+                    follower.outlet.add(burst)
 
     def join(self, outlet: Outlet) -> Follower:
         """Add a connection that follows nothing yet."""
@@ -402,6 +422,12 @@ class Hub:
             self._groups[key].discard(follower)
             if not self._groups[key]:
                 del self._groups[key]
+        for ch in live - follower.live:
+            self._followed[ch] += 1
+        for ch in follower.live - live:
+            self._followed[ch] -= 1
+            if not self._followed[ch]:
+                del self._followed[ch]
         follower.live = live
         if live:
             self._groups.setdefault((follower.outlet.dialect, live), set()).add(follower)

@@ -12,10 +12,13 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
+from monitord.tasks import task_of
+
 MAX_INTERVAL_MS: Final = 60_000
 DEFAULT_INTERVAL_MS: Final = 500
 MAX_NAME: Final = 200
-NAMED: Final = ("alerts:sym:", "alerts:rule:", "alerts:sev:", "tick:")
+TASK: Final = "task:"
+NAMED: Final = ("alerts:sym:", "alerts:rule:", "alerts:sev:", "tick:", TASK)
 PLAIN: Final = ("alerts", "health")
 Id: TypeAlias = int | str | None
 
@@ -78,7 +81,13 @@ class Want:
 
     @property
     def is_alerts(self) -> bool:
-        return self.ch == "alerts" or self.ch.startswith("alerts:")
+        """Whether it carries alerts, which have positions."""
+        return self.ch == "alerts" or self.ch.startswith(("alerts:", TASK))
+
+    @property
+    def is_task(self) -> bool:
+        """Whether it carries a task's status and progress besides its alerts."""
+        return self.ch.startswith(TASK)
 
     @property
     def symbol(self) -> str | None:
@@ -135,7 +144,9 @@ class Published:
 def channels_of(symbol: object, rule: object, severity: object) -> tuple[str, ...]:
     """Return all channels an alert goes out on; one without a symbol (a group's) has no symbol channel."""
     named = (("alerts:sym:", symbol), ("alerts:rule:", rule), ("alerts:sev:", severity))
-    return ("alerts", *[start + name for start, name in named if isinstance(name, str)])
+    channels = ("alerts", *[start + name for start, name in named if isinstance(name, str)])
+    task = task_of(rule) if isinstance(rule, str) and rule.startswith("task-") else None
+    return channels if task is None else (*channels, f"{TASK}{task[0]}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,7 +164,13 @@ def test_of_columns_that_stand_for_all_symbols_only_the_rows_that_are_there_can_
 def test_a_tape_follows_columns_from_play_to_play() -> None:
     mine = compiled([0, -1, 0, 0, 0, 0, 0, 0], [0.5])
     first, second = np.full(3, 2.0), np.full(5, 4.0)
-    for standing, n, rows in ((first, 3, None), (second, 5, None), (second, 2, [4, 1]), (second, 5, None), (first, 3, None)):
+    for standing, n, rows in (
+        (first, 3, None),
+        (second, 5, None),
+        (second, 2, [4, 1]),
+        (second, 5, None),
+        (first, 3, None),
+    ):
         out = np.empty(n)
         mine.play([standing], [out], n, None if rows is None else np.array(rows))
         assert out.tolist() == [standing[0] * 1.5] * n

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rules.functions import columns
@@ -89,6 +89,7 @@ def test_every_compiled_step_is_tested() -> None:
 
 @needs_compiled
 @pytest.mark.parametrize("step", STEPS)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_both_ways_give_the_same_bits(step: str, data: st.DataObject) -> None:
     given_ = data.draw(st.tuples(*STEPS[step]))
