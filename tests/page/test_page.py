@@ -77,7 +77,7 @@ class Stage:
         if token:
             await made.add_init_script(f"sessionStorage.setItem('monitord.token', '{SECRET}')")
         page = await made.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(40_000)
         page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         await page.goto(f"{self.url}/#{view}")
@@ -220,7 +220,7 @@ async def test_a_formula_is_tried_out_and_marked_where_it_fires(stage: Stage, tm
     page = await stage.page("rules")
     await _choose_only(page, "600519")
     await page.locator("textarea").fill("FAST: MA(C,5); SLOW: MA(C,20);\nFAST > SLOW")
-    async with page.expect_response("**/v1/tryout") as answered:
+    async with page.expect_response("**/v1/tryout", timeout=60_000) as answered:
         await page.get_by_role("button", name="Run", exact=True).click()
     told = await (await answered.value).json()
     chart = page.locator("[data-role=tryout-chart]")
