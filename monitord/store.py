@@ -10,12 +10,14 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
+
+import orjson
 
 from monitord.deliveries import Deliveries
 from monitord.errors import StoreError
@@ -23,13 +25,10 @@ from monitord.paging import Page, check_page
 from monitord.positions import ApiPositions
 from monitord.schema import migrate
 from monitord.silences import StoredSilences
+from monitord.storedrules import StoredMonitors, StoredService, StoredTasks
+from monitord.storefile import copy_read, take_lock
 from notifiers.routing import DELIVERY_RULE
 from rules.alert import Alert
-
-try:
-    import fcntl
-except ImportError:  # Windows, where `record` and `doctor` come by here
-    fcntl = None  # type: ignore[assignment]
 
 REDRIVE_MS: Final = 24 * 3_600_000
 """How long a sent row is kept for publishing it again, should the broker lose it."""
@@ -88,7 +87,10 @@ class StoredAlert:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryFilter:
-    """What to list; None lets all pass. since_ms ≤ ts_event_ms < until_ms (Unix ms); trade_date "2023-02-01"."""
+    """What to list; None lets all pass. since_ms ≤ ts_event_ms < until_ms (Unix ms); trade_date "2023-02-01".
+
+    task_rules: a glob of rules of tasks; before_seq: only older ones, to read on where a page ended.
+    """
 
     rule: str | None = None
     symbol: str | None = None
@@ -97,6 +99,8 @@ class HistoryFilter:
     trade_date: str | None = None
     since_ms: int | None = None
     until_ms: int | None = None
+    task_rules: str | None = None
+    before_seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +141,13 @@ class Store:
         self.deliveries = Deliveries(self._run, clock_ms=clock_ms, tell=self._tell, on_told=self._on_told)
         self.silences = StoredSilences(self._run, clock_ms=clock_ms)
         self.held = ApiPositions(self._run)
+        self.monitors = StoredMonitors(self._run, clock_ms=clock_ms)
+        self.tasks = StoredTasks(self._run, clock_ms=clock_ms)
+        self.service = StoredService(self._run, clock_ms=clock_ms)
         self._clock_ms = clock_ms
         self._unchecked_rows = 0
+        self._copy = path.with_name(f"{path.name}.copy")
+        self._copying = asyncio.Lock()
         self._waiting: Batch | None = None
         """What the newest commit found in the outbox, until the outbox changes otherwise."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
@@ -241,20 +250,41 @@ class Store:
         await self.silences.prune(ended_before_ms=limit_ms)
         return events, deliveries
 
+    @asynccontextmanager
+    async def copied(self) -> AsyncIterator[Path]:
+        """Yield a file that holds the store as it is now; it is gone afterwards. Commits go on meanwhile.
+
+        One at a time: a second one waits. Raises StoreError where the disk refuses.
+        """
+        async with self._copying:
+            writing = asyncio.get_running_loop().run_in_executor(None, self._write_copy)
+            try:
+                await asyncio.shield(writing)
+                yield self._copy
+            finally:
+                await asyncio.wait([writing])  # cancelled, the thread still writes what is removed below
+                self._copy.unlink(missing_ok=True)
+
+    def _write_copy(self) -> None:
+        with _sqlite_errors(self.path):
+            copy_read(self.path, self._copy)
+
     async def history(self, wanted: HistoryFilter, *, page: int = 1, page_size: int = 100) -> Page[StoredAlert]:
         """Return a page of the events that pass, newest first; page_size is at most 1000."""
         check_page(page, page_size)
         where, values = _where(wanted)
+        # Named, for SQLite would take that of all rules, and sort what it finds there.
+        events = "events" if wanted.task_rules is None else "events INDEXED BY events_of_tasks"
         return await self._run(
             lambda db: Page(
                 tuple(
                     StoredAlert(*row)
                     for row in db.execute(
-                        f"SELECT seq, id, record, epoch, off FROM events {where} ORDER BY seq DESC LIMIT ? OFFSET ?",
+                        f"SELECT seq, id, record, epoch, off FROM {events} {where} ORDER BY seq DESC LIMIT ? OFFSET ?",
                         (*values, page_size, (page - 1) * page_size),
                     )
                 ),
-                db.execute(f"SELECT count(*) FROM events {where}", values).fetchone()[0],
+                db.execute(f"SELECT count(*) FROM {events} {where}", values).fetchone()[0],
                 page,
                 page_size,
             )
@@ -264,6 +294,14 @@ class Store:
         """Return the event of this id, None if there is none."""
         row = await self._one("SELECT seq, id, record, epoch, off FROM events WHERE id = ?", alert_id)
         return None if row is None else StoredAlert(*row)
+
+    async def alerts(self, alert_ids: Sequence[str]) -> dict[str, StoredAlert]:
+        """Return the events of these ids that there are, by id."""
+        rows = await self._all(
+            "SELECT seq, id, record, epoch, off FROM events WHERE id IN (SELECT value FROM json_each(?))",
+            orjson.dumps(list(alert_ids)).decode(),
+        )
+        return {row[1]: StoredAlert(*row) for row in rows}
 
     async def recent(self, *, within_ms: int) -> list[bytes]:
         """Return the records of the market's events of so long before the newest of them, in store order.
@@ -347,7 +385,7 @@ class Store:
     def _open(self) -> None:
         with _sqlite_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _take_lock(self.path)
+            self._lock = take_lock(self.path)
             try:
                 self._db = db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=True)
                 for setting in (
@@ -355,7 +393,9 @@ class Store:
                     f"wal_autocheckpoint = {LONGEST_WAL_PAGES}",
                 ):  # fmt: skip
                     db.execute(f"PRAGMA {setting}").fetchall()
-                migrate(db, str(self.path))
+                migrate(db, self.path)
+                for left in self.path.parent.glob(f"{self._copy.name}*"):
+                    left.unlink()  # by a process that was killed
                 (self.lag_rows,) = db.execute("SELECT count(*) FROM events WHERE sent_ms IS NULL").fetchone()
             except BaseException:
                 self._close()
@@ -377,33 +417,46 @@ class Store:
         source_id: str,
         stamps: Mapping[str, int],
     ) -> _Committed:
-        added = self._insert(db, alerts, stamps)
+        nothing_waits = bool(alerts) and db.execute(_ANY_PENDING).fetchone() is None
+        rows = self._rows(alerts, stamps)
+        added = self._insert(db, alerts, rows)
         db.execute(
             "INSERT INTO inputs VALUES (?, ?) "
             "ON CONFLICT (source_id) DO UPDATE SET offset = max(offset, excluded.offset)",
             (source_id, offset),
         )
-        return _Committed(added, _look(db, HANDED_ON) if added else None)
+        if not added:
+            return _Committed(0, None)
+        if nothing_waits and added == len(rows) <= HANDED_ON:
+            return _Committed(added, _just_added(db, rows))
+        return _Committed(added, _look(db, HANDED_ON))
 
-    def _insert(self, db: sqlite3.Connection, alerts: Sequence[Alert], stamps: Mapping[str, int]) -> int:
+    def _rows(self, alerts: Sequence[Alert], stamps: Mapping[str, int]) -> list[OutboxRow]:
+        """Encode events; their `seq` comes when they are inserted."""
+        return [
+            OutboxRow(0, alert.id, alert.to_json(**stamps), alert.symbol, alert.rule, alert.severity)
+            for alert in alerts
+        ]
+
+    def _insert(self, db: sqlite3.Connection, alerts: Sequence[Alert], rows: Sequence[OutboxRow]) -> int:
         """Put events into the outbox; return how many were new."""
         now_ms = self._clock_ms()
         added = db.executemany(
             "INSERT INTO events (id, event, rule, rev, leg, symbol, \"group\", severity, trade_date, episode, "
             "ts_event_ms, record, committed_ms) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO NOTHING",
-            (
+            [
                 (
                     alert.id, str(alert.event), alert.rule, alert.rev, alert.leg, alert.symbol, alert.group,
-                    alert.severity, alert.trade_date, alert.episode, alert.ts_event_ms, alert.to_json(**stamps), now_ms,
+                    alert.severity, alert.trade_date, alert.episode, alert.ts_event_ms, row.record, now_ms,
                 )
-                for alert in alerts
-            ),
+                for alert, row in zip(alerts, rows, strict=True)
+            ],
         ).rowcount  # fmt: skip
         return max(added, 0)  # -1 for no alert at all
 
     def _tell(self, db: sqlite3.Connection, alert: Alert) -> int:
         """Put an event that no input decided into the outbox."""
-        return self._insert(db, [alert], {"evaluated_ms": alert.ts_event_ms})
+        return self._insert(db, [alert], self._rows([alert], {"evaluated_ms": alert.ts_event_ms}))
 
     def _on_told(self, new: int) -> None:
         """Count such events and tell the pump. What a commit found before lacks them: the outbox is asked again."""
@@ -450,6 +503,7 @@ _PRUNE: Final = "DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE s
 _PENDING: Final = (
     "SELECT seq, id, record, symbol, rule, severity FROM events WHERE sent_ms IS NULL ORDER BY seq LIMIT ?"
 )
+_ANY_PENDING: Final = "SELECT 1 FROM events WHERE sent_ms IS NULL LIMIT 1"
 _COUNTERS: Final = """
 WITH day AS (SELECT * FROM events WHERE trade_date = ?),
 fired AS (
@@ -467,8 +521,20 @@ ORDER BY min(day.seq)
 
 
 def _look(db: sqlite3.Connection, limit: int) -> Batch:
+    return Batch([OutboxRow(*row) for row in db.execute(_PENDING, (limit,))], *_acked(db))
+
+
+def _just_added(db: sqlite3.Connection, rows: Sequence[OutboxRow]) -> Batch:
+    """Return what `_look` would find where nothing waits but what was inserted just now: all in turn."""
+    (last,) = db.execute("SELECT last_insert_rowid()").fetchone()
+    first = last - len(rows) + 1
+    return Batch([replace(row, seq=seq) for seq, row in enumerate(rows, first)], *_acked(db))
+
+
+def _acked(db: sqlite3.Connection) -> tuple[str, int]:
+    """Return epoch and greatest offset that the broker acknowledged."""
     epoch, acked = db.execute("SELECT epoch, acked FROM channel").fetchone() or ("", 0)
-    return Batch([OutboxRow(*row) for row in db.execute(_PENDING, (limit,))], epoch, acked)
+    return epoch, acked
 
 
 def _where(wanted: HistoryFilter) -> tuple[str, tuple[Any, ...]]:
@@ -480,27 +546,12 @@ def _where(wanted: HistoryFilter) -> tuple[str, tuple[Any, ...]]:
         "trade_date = ?": wanted.trade_date,
         "ts_event_ms >= ?": wanted.since_ms,
         "ts_event_ms < ?": wanted.until_ms,
+        # The first half is the index's own condition, word for word: else SQLite would not take it.
+        "rule GLOB 'task-*' AND rule GLOB ?": wanted.task_rules,
+        "seq < ?": wanted.before_seq,
     }
     asked = {test: value for test, value in tests.items() if value is not None}
     return f"WHERE {' AND '.join(asked)}" if asked else "", tuple(asked.values())
-
-
-def _take_lock(path: Path) -> int:
-    """Return a descriptor holding the lock beside the store; raises StoreError that names the process holding it."""
-    if fcntl is None:
-        raise StoreError(f"store {path}: this system has no locks that a killed process lets go; use Linux or macOS")
-    lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(lock, 20).decode(errors="replace").strip() or "unknown"
-        os.close(lock)
-        raise StoreError(
-            f"store {path} is already open by pid {holder}; stop that process or use another state directory"
-        ) from None
-    os.ftruncate(lock, 0)
-    os.write(lock, str(os.getpid()).encode())
-    return lock
 
 
 @contextmanager

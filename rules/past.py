@@ -87,7 +87,7 @@ class Past:
         last = past.last
         rows, ends_ms = past.rows[last], past.ends_ms[last]
         self._market.exrights.begin(rows, dates=past.as_of[last], close=past.fields["C"][last])
-        sampled_ms = self._market.gaps.bars.sampled_ms.array
+        sampled_ms = self._market.gaps.bars.sampled_ms.mine()
         unseen = self._market.latest.ts_ms.array[rows] == 0
         seen_ms = np.minimum(ends_ms[unseen], bars.until_ms)
         sampled_ms[rows[unseen]] = np.maximum(sampled_ms[rows[unseen]], seen_ms)
@@ -148,7 +148,7 @@ class Past:
         rows = past.rows[last]
         idle = held.end_ms.array[rows] == 0
         for word, column in held.fields.items():
-            column.array[rows[idle]] = past.fields[word][last][idle]
+            column.mine()[rows[idle]] = past.fields[word][last][idle]
 
     # ── bars that go on ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -184,7 +184,7 @@ class Past:
         held.flat.array[rows] = False
         held.gap.array[rows], held.away_ms.array[rows] = NO_GAP, -1
         for word, column in held.fields.items():
-            column.array[rows] = past.fields[word][those]
+            column.mine()[rows] = past.fields[word][those]
 
     # ── reading out ───────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -27,9 +27,12 @@ ONLY_IN = {
         "feeds/spool.py",
         "monitord/store.py",
         "monitord/schema.py",
+        "monitord/storefile.py",
+        "monitord/upkeep.py",
         "monitord/deliveries.py",
         "monitord/positions.py",
         "monitord/silences.py",
+        "monitord/storedrules.py",
     },
     "pydantic_settings": {"config/settings.py", "config/loading.py"},
 }

@@ -30,6 +30,7 @@ from monitord.gateway.protocol import (
 )
 from monitord.gateway.quotes import Conflator, QuoteSource
 from monitord.routes import ROUTES
+from monitord.routes.envelope import refusal
 from monitord.routes.openapi import document
 from monitord.routes.route import (
     ApiError,
@@ -37,6 +38,7 @@ from monitord.routes.route import (
     DeskSource,
     HealthSource,
     History,
+    Made,
     Route,
     RulesControl,
     Sources,
@@ -71,12 +73,14 @@ class Gateway:
         quotes: QuoteSource,
         health: HealthSource,
         desk: DeskSource,
+        made: Made | None = None,
         metrics: Callable[[], bytes] = lambda: b"",
         study: StudySource | None = None,
     ) -> None:
         """Make ready without listening.
 
-        metrics: renders the text of /metrics; study: what answers about bars, names and formulas, None = nobody does.
+        made: what is made by API; metrics: renders the text of /metrics; study: what answers about bars, names and
+        formulas. None: nobody does.
         """
         gate = Gate(
             options.tokens,
@@ -87,9 +91,10 @@ class Gateway:
         self._options = options
         self._health = health
         self.hub = Hub(alerts, ring_size=options.ring_size)
-        self._floor = Floor(options, gate, self.hub, Conflator(quotes), self._health_json)
+        status_of = made.tasks.channel_status if made is not None else lambda ch: None
+        self._floor = Floor(options, gate, self.hub, Conflator(quotes), self._health_json, status_of)
         self._sources = Sources(
-            history, rules, quotes, health, metrics, gate.issue_ticket, options.ticket_s, desk, study
+            history, rules, quotes, health, metrics, gate.issue_ticket, options.ticket_s, desk, study, made
         )
         self._runner: web.AppRunner | None = None
         self._beat: asyncio.TimerHandle | None = None
@@ -190,13 +195,13 @@ class Gateway:
                 raise ApiError(403, "forbidden_origin", "pages of this origin may not use the gateway")
             return await handler(request)
         except ApiError as error:
-            return json_response({"error": error.error}, status=error.status)
+            return _refusing(request, error.status, error.error)
         except RequestError as error:
             status, code = REFUSALS.get(error.code, (400, "bad_request"))
-            return json_response({"error": {"code": code, "msg": error.msg, "field": None}}, status=status)
+            return _refusing(request, status, {"code": code, "msg": error.msg, "field": None})
         except web.HTTPException as error:
             code = error.reason.lower().replace(" ", "_")
-            response = json_response({"error": {"code": code, "msg": error.reason, "field": None}}, status=error.status)
+            response = _refusing(request, error.status, {"code": code, "msg": error.reason, "field": None})
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
             return response
@@ -205,7 +210,7 @@ class Gateway:
         except Exception:  # the top of a request's task
             log.exception("gateway_request_failed", method=request.method, path=request.path)
             told = {"code": "internal", "msg": "internal error; it has been logged", "field": None}
-            return json_response({"error": told}, status=500)
+            return _refusing(request, 500, told)
 
     # ── connections ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -312,6 +317,10 @@ def _query(model: type[BaseModel] | None, request: web.Request) -> BaseModel | N
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         raise ApiError(400, "bad_request", first["msg"], field=field) from None
+
+
+def _refusing(request: web.Request, status: int, error: Mapping[str, Any]) -> web.Response:
+    return json_response(refusal(request.path, status, error), status=status)
 
 
 def _serving(body: Any) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from monitord.routes import (
     alerts,
+    backup,
+    channels,
     deliveries,
     explain,
     health,
     positions,
     quotes,
+    realtime,
     receivers,
+    reference,
     rules,
     silences,
     study,
+    tasks,
     ticket,
 )
 from monitord.routes.route import Route
@@ -29,4 +34,9 @@ ROUTES: tuple[Route, ...] = (
     *quotes.ROUTES,
     *study.ROUTES,
     *ticket.ROUTES,
+    *tasks.ROUTES,
+    *realtime.ROUTES,
+    *channels.ROUTES,
+    *reference.ROUTES,
+    *backup.ROUTES,
 )

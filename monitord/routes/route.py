@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import orjson
@@ -19,10 +21,13 @@ if TYPE_CHECKING:
     from feeds.history import BarTable
     from feeds.instruments import Instrument
     from monitord.deliveries import DeliveryFilter, StoredDelivery
-    from monitord.desk import ReceiverReport
+    from monitord.desk import ReceiverKind, ReceiverReport, Told
     from monitord.positions import Listed
+    from monitord.ruledesk import RuleDesk
+    from monitord.taskdesk import TaskDesk
     from monitord.tryout import Wish
     from monitord.warmup import Progress
+    from notifiers.notifier import Outcome
     from notifiers.recorded import Attempt
     from notifiers.silences import Silence
     from rules.explain import Explanation
@@ -39,6 +44,9 @@ class History(Protocol):
 
     async def alert(self, alert_id: str) -> StoredAlert | None:
         """Return the event of this id, None if there is none."""
+
+    def copied(self) -> AbstractAsyncContextManager[Path]:
+        """Yield a file that holds the whole store as it is now; it is gone afterwards."""
 
 
 class RulesControl(Protocol):
@@ -95,6 +103,9 @@ class DeskSource(Protocol):
     async def disable(self, name: str, *, reason: str) -> None:
         """Switch it off."""
 
+    async def take_stock(self) -> None:
+        """Count what the metrics show of the store."""
+
     async def deliveries(self, wanted: DeliveryFilter, *, page: int, page_size: int) -> Page[StoredDelivery]:
         """Return a page of the deliveries that pass, newest first."""
 
@@ -103,6 +114,15 @@ class DeskSource(Protocol):
 
     async def replay(self, wanted: DeliveryFilter) -> int:
         """Deliver the dead letters that pass again; return how many alerts they are."""
+
+    async def notifications(self, wanted: DeliveryFilter, *, page: int, page_size: int) -> Page[Told]:
+        """Return a page of the deliveries that pass, newest first, each with its attempts and its event."""
+
+    def channels(self) -> list[ReceiverKind]:
+        """Return what is configured, in the settings' order; secrets are not in it."""
+
+    async def test(self, name: str) -> Outcome:
+        """Send a test message to a receiver; what it says is free of secrets."""
 
     async def silences(self) -> list[Silence]:
         """Return the newest silences, newest first."""
@@ -128,6 +148,14 @@ class StudySource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """What is made by API: tasks and rules."""
+
+    tasks: TaskDesk
+    rules: RuleDesk
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """What handlers may ask."""
 
@@ -143,6 +171,8 @@ class Sources:
     desk: DeskSource
     study: StudySource | None = None
     """None: nobody answers (a 503)."""
+    made: Made | None = None
+    """None: a gateway by which nothing can be made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +183,13 @@ class Ask:
     grant: Grant
     query: Any
     sources: Sources
+
+    @property
+    def made(self) -> Made:
+        """What is made by API; raises ApiError 503 where nothing can be."""
+        if self.sources.made is None:
+            raise ApiError(503, "unavailable", "this gateway has no tasks and no rules by API")
+        return self.sources.made
 
     def require(self, *resources: str) -> None:
         """Raise ApiError 403 unless the token may read one of these."""
