@@ -65,7 +65,7 @@ async def test_whatever_the_vendor_answers_no_alert_is_lost_and_none_told_that_w
         for number in range(ALERTS):
             stream.add(alert(number, id=f"al_{number:020x}"), at_ms=T0_MS + number * 7000)
         bot.forced.extend(dice.choice(TROUBLE[kind]) for _ in range(12))
-        await run_until(delivery, wall, 4 * 3_600_000)
+        await run_until(delivery, wall, 5_400_000)
         assert set(await store.deliveries.counts()) == {("contract", "delivered")}
         words = Counter(word for text in bot.texts for word in text.split() if word.startswith("al_"))
         assert words == Counter(f"al_{number:020x}" for number in range(ALERTS))
