@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from math import inf
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import hiredis
 import orjson
@@ -54,8 +54,7 @@ class Fenced(DeliveryError):
     """Another publisher holds this share with a newer token; this one must stop publishing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """An alert to publish. json: the bytes of `Alert.to_json`, unchanged; symbol None = no symbol channel."""
 
     id: str
@@ -65,8 +64,7 @@ class Outgoing:
     severity: str
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What publishing gave: the alert's offset, and whether it had been published before in this epoch."""
 
     off: int
@@ -129,11 +127,11 @@ class Names:
     def dedup(self, alert_id: str) -> str:
         return f"{self.prefix}{{alerts}}:dedup:{alert_id}"
 
-    def channels(self, alert: Outgoing) -> list[str]:
+    def channels(self, alert: Outgoing) -> tuple[str, ...]:
         """Return the pub/sub channels one alert is told on."""
         live = f"{self.prefix}alerts"
-        named = [f"{live}:rule:{alert.rule}", f"{live}:sev:{alert.severity}"]
-        return [live, *named] if alert.symbol is None else [live, f"{live}:sym:{alert.symbol}", *named]
+        named = f"{live}:rule:{alert.rule}", f"{live}:sev:{alert.severity}"
+        return (live, *named) if alert.symbol is None else (live, f"{live}:sym:{alert.symbol}", *named)
 
 
 class AlertChannel:
@@ -246,7 +244,8 @@ class AlertChannel:
     def call(self, batch: Sequence[Outgoing], *, epoch: str, acked: int) -> list[Any]:
         """Return what a call of the script that publishes this batch is given: number of keys, keys, arguments."""
         names = self.names
-        keys = [names.meta, names.stream, names.fence, *(names.dedup(alert.id) for alert in batch)]
+        dedup = names.dedup("")
+        keys = [names.meta, names.stream, names.fence, *[dedup + alert.id for alert in batch]]
         values: list[Any] = [epoch, acked, self._share, self._token, self._stream_length, DEDUP_S]
         for alert in batch:
             channels = names.channels(alert)
@@ -262,17 +261,15 @@ class AlertChannel:
             await self._load_script()
         # Packed in C: redis-py's own way takes 1 ms for the 420 words of 60 alerts.
         command = hiredis.pack_command(("EVALSHA", self._publish_sha, *self.call(batch, epoch=epoch, acked=acked)))
-        line = await self._open_line()
         try:
+            line = await self._open_line()
             async with asyncio.timeout(self._timeout_s):
                 await line.send_packed_command(command)
                 return cast(list[tuple[int, int]], await line.read_response(timeout=inf))
         except ResponseError:  # read to its end: the next call may use the connection
             raise
-        except BaseException:
-            self._line, line.socket_timeout = None, self._timeout_s
-            await line.disconnect(nowait=True)
-            await self._redis.connection_pool.release(line)
+        except BaseException:  # also where it could not be opened again: it would stay closed for ever
+            await self._drop_line()
             raise
 
     async def _open_line(self) -> Any:
@@ -287,6 +284,13 @@ class AlertChannel:
             await self._line.disconnect(nowait=True)
             await self._line.connect()
         return self._line
+
+    async def _drop_line(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            line.socket_timeout = self._timeout_s
+            await line.disconnect(nowait=True)
+            await self._redis.connection_pool.release(line)
 
 
 class Subscription:
@@ -377,7 +381,8 @@ class Subscription:
 
         The first is waited for as redis-py does it; at 0.07 ms each, the other 60 of a burst would take longer than
         everything else behind the script. They are looked at GATHER_S later, when whoever has published them in this
-        process has got his answer and told of it: to read them before would hold him up for 2 ms. Raises TimeoutError if one of them does not come to its end.
+        process has got his answer and told of it: to read them before would hold him up for 2 ms. Raises TimeoutError
+        if one of them does not come to its end.
         """
         live: Any = self._live  # redis-py types one method of three here
         message = await live.get_message(ignore_subscribe_messages=True, timeout=wait_s)
