@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -57,13 +56,6 @@ class Crowd:
             await self._process.wait()
 
 
-def narrow(stand: Stand) -> None:
-    """Let every connection that comes have a small buffer in the kernel, as accepted sockets have their listener's."""
-    for site in stand.gateway._runner.sites:  # type: ignore[union-attr]
-        for listener in site._server.sockets:  # type: ignore[attr-defined]
-            listener._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-
-
 async def burst_after_burst(stand: Stand) -> tuple[dict[int, int], float, int]:
     """Publish for SECONDS, on a slow machine until the deaf are cut.
 
@@ -91,9 +83,9 @@ def quiet() -> Iterator[None]:
         yield
 
 
-async def test_who_does_not_read_is_cut_and_costs_the_others_nothing() -> None:
+async def test_who_does_not_read_is_cut_and_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monitord.gateway.outlet.SEND_BYTES", SEND_BUFFER_BYTES)
     async with standing(max_clients=CLIENTS + 1) as stand:
-        narrow(stand)
         crowd = Crowd(stand.port)
         try:
             await crowd.start()
