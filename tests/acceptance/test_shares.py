@@ -61,7 +61,7 @@ async def test_two_halves_tell_what_one_engine_does_and_a_zombie_tells_nothing(t
     broker = EmbeddedBroker(tmp_path / "b", port=free_port())
     await broker.start()
     url = f"redis://127.0.0.1:{broker.port}/0"
-    market = {"feed.simulated.symbols": 60, "feed.simulated.days": 1, "feed.simulated.start": "10:30:00"}
+    market = {"feed.simulated.symbols": 60, "feed.simulated.days": 1, "feed.simulated.start": "13:30:00"}
     bridge = BridgeProcess(
         tmp_path / "bridge", {**market, "feed.name": "simulated", "feed.simulated.speed": 600, "bridge.url": url}
     )
@@ -74,7 +74,7 @@ async def test_two_halves_tell_what_one_engine_does_and_a_zombie_tells_nothing(t
             for half in halves:  # before there is anything to read
                 await half.start()
             await bridge.start()
-            assert await bridge.end(120) == 0, bridge.tail()
+            assert await bridge.end(300) == 0, bridge.tail()
             for half in halves:
                 await caught_up(half, recorder.last)
             alerts = await told(url)

@@ -554,40 +554,8 @@ async def test_the_embedded_broker_lets_a_bridge_in_and_no_further(
         shutil.rmtree(folder)
 
 
-def run_python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MONITORD_")}
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True,
-        timeout=120, check=False,
-    )  # fmt: skip
-
-
-async def test_the_command_runs_where_nothing_of_posix_is(broker: EmbeddedBroker, tmp_path: Path) -> None:
-    """As on Windows: no POSIX module can be imported, and the loop takes no signal handlers."""
-    program = f"""
-import asyncio, sys
-for name in {POSIX_ONLY!r}:
-    if name not in ("posix",):  # the interpreter itself holds it
-        sys.modules[name] = None
-def refuse(*_):
-    raise NotImplementedError
-asyncio.SelectorEventLoop.add_signal_handler = refuse
-from monitord.__main__ import main
-sys.exit(main(sys.argv[1:]))
-"""
-    done = await asyncio.to_thread(
-        run_python, program, "bridge", "--feed", "simulated", "--name", "win", "--state-dir", str(tmp_path / "s"),
-        "--set", f"bridge.url={broker.url}", "--set", "feed.simulated.symbols=20", "--set", "feed.simulated.days=1",
-        "--set", "feed.simulated.speed=0", "--set", "feed.simulated.start=14:59:00",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    redis = connect(broker.url)
-    assert await redis.xlen("mon:ticks:main") > 20
-    await redis.aclose()
-
-
 NOT_POSIX = f"""
-import asyncio, signal, sys
+import asyncio, contextlib, io, json, signal, sys
 for name in {POSIX_ONLY!r}:
     if name != "posix":  # the interpreter itself holds it
         sys.modules[name] = None
@@ -595,46 +563,54 @@ def refuse(*_):
     raise NotImplementedError
 asyncio.SelectorEventLoop.add_signal_handler = refuse
 del signal.SIGHUP
-from monitord.__main__ import main
-sys.exit(main(sys.argv[1:]))
+import monitord.__main__, monitord.bridge, feeds.remote, feeds.xt
+told = []
+for argv in json.loads(sys.argv[1]):
+    out, err = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in "12")
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = monitord.__main__.main(argv)
+    told.append([code, out.buffer.getvalue().decode(), err.buffer.getvalue().decode()])
+json.dump(told, sys.stdout)
 """
+"""What runs commands one after the other, as on Windows: no POSIX module can be imported, no signal handled."""
 
 
-def test_record_works_where_nothing_of_posix_is(tmp_path: Path) -> None:
-    done = run_python(
-        NOT_POSIX, "record", "--feed", "simulated", "--to", str(tmp_path / "r"), "--set", f"state_dir={tmp_path}",
-        "--set", "feed.simulated.symbols=20", "--set", "feed.simulated.days=1", "--set", "feed.simulated.speed=0",
-        "--set", "feed.simulated.start=14:59:00",
+async def test_its_commands_run_where_nothing_of_posix_is(broker: EmbeddedBroker, tmp_path: Path) -> None:
+    market = [
+        f"feed.simulated.{name}"
+        for name in ("symbols=20", "days=1", "speed=0", "start=14:59:00")
+    ]  # fmt: skip
+    simulated = [word for one in market for word in ("--set", one)]
+    commands = [
+        ["run", "--state-dir", str(tmp_path)],
+        ["doctor", "--json", "--set", f"state_dir={tmp_path}"],
+        ["record", "--feed", "simulated", "--to", str(tmp_path / "r"), "--set", f"state_dir={tmp_path}", *simulated],
+        ["bridge", "--feed", "simulated", "--name", "win", "--state-dir", str(tmp_path / "s"),
+         "--set", f"bridge.url={broker.url}", *simulated],
+    ]  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MONITORD_")}
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", NOT_POSIX, json.dumps(commands)],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "recorded: " in done.stdout
-    assert len(list((tmp_path / "r").glob("*.parquet"))) == 1
+    run, doctor, record, bridge = json.loads(done.stdout)
 
+    assert (run[0], run[2].count("\n")) == (2, 1)
+    assert "run needs Linux" in run[2]
 
-def test_doctor_works_where_nothing_of_posix_is(tmp_path: Path) -> None:
-    done = run_python(NOT_POSIX, "doctor", "--json", "--set", f"state_dir={tmp_path}")
-    assert "Traceback" not in done.stderr
-    verdicts = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert "Traceback" not in doctor[2]
+    verdicts = {check["name"]: check for check in json.loads(doctor[1])["checks"]}
     assert (verdicts["broker"]["verdict"], verdicts["feed"]["verdict"]) == ("skip", "ok"), verdicts
 
+    assert record[0] == 0, record
+    assert "recorded: " in record[1]
+    assert len(list((tmp_path / "r").glob("*.parquet"))) == 1
 
-def test_run_says_in_one_line_that_it_needs_linux(tmp_path: Path) -> None:
-    done = run_python(NOT_POSIX, "run", "--state-dir", str(tmp_path))
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "run needs Linux" in done.stderr
-
-
-def test_its_modules_name_nothing_of_posix() -> None:
-    program = f"""
-import sys
-for name in {POSIX_ONLY!r}:
-    if name != "posix":
-        sys.modules[name] = None
-import monitord.__main__, monitord.bridge, feeds.remote, feeds.xt
-from monitord.__main__ import parser
-parser()
-"""
-    assert run_python(program).returncode == 0, run_python(program).stderr
+    assert bridge[0] == 0, bridge
+    redis = connect(broker.url)
+    assert await redis.xlen("mon:ticks:main") > 20
+    await redis.aclose()
 
 
 def settings(tmp_path: Path, **sections: object) -> Settings:
