@@ -2,9 +2,9 @@
 
 Every symbol trades and has a price, all ticks are of one trading minute, no gap lies before any of them, and each joins
 the open bar that its symbol holds. Such ticks are looked at, and the bars' extremes widened, by compiled code. What
-they show is not copied: the columns of the latest tick borrow the batch's, and so do the bars their close; volume and amount
-are worked out when somebody reads them. Where there was no compiler, or something is out of the ordinary, the market
-takes them step by step, to the same bits.
+they show is not copied: the columns of the latest tick borrow the batch's, and so do the bars their close; volume and
+amount are worked out when somebody reads them. Where there was no compiler, or something is out of the ordinary, the
+market takes them step by step, to the same bits.
 """
 
 from __future__ import annotations
