@@ -58,7 +58,7 @@ def encode(batch: TickBatch, *, columns: Literal["all", "core"] = "all") -> byte
     """
     names = [name for name in (COLUMNS if columns == "all" else CORE) if batch.has(name)]
     present = _bits(names)
-    symbols = _join(batch.symbols)
+    symbols = _joined(batch.symbols)
     frame = b"".join(
         (
             _HEADER.pack(_MAGIC, VERSION, 0, len(batch), len(symbols), present, 0),
@@ -161,6 +161,22 @@ def _up(size: int) -> int:
 
 def _padded(part: bytes) -> bytes:
     return part + bytes(_up(len(part)) - len(part))
+
+
+def _joined(symbols: tuple[str, ...]) -> bytes:
+    """Return the symbols as a frame has them; those of the very tuple that came last are still there.
+
+    Who writes a market down does it beside the engine, and keeps the interpreter from it for as long as this takes.
+    """
+    global _newest
+    of, joined = _newest
+    if of is not symbols:
+        joined = _join(symbols)
+        _newest = symbols, joined
+    return joined
+
+
+_newest: tuple[tuple[str, ...], bytes] = ((), b"")
 
 
 def _join(symbols: tuple[str, ...]) -> bytes:

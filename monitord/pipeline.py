@@ -83,9 +83,12 @@ class Outbox(Protocol):
     """What the pipeline needs of the store."""
 
     async def commit(
-        self, alerts: Sequence[Alert], *, offset: int, source_id: str, stamps: Mapping[str, int] | None = None
+        self, alerts: Sequence[Alert], *, offset: int, source_id: str, records: Sequence[bytes] | None = None
     ) -> int:
-        """Store events, stamped with our own clock (ms), and the input offset at once; return how many were new."""
+        """Store events and the input offset at once; return how many were new.
+
+        records: the events' JSON, if it is made already.
+        """
 
     async def offset(self, *, source_id: str) -> int:
         """Return the last committed input offset of this source, -1 if there is none."""
@@ -96,10 +99,10 @@ class Outbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one turn of the engine thread gave; stamps: when the input came and was evaluated (Unix ms)."""
+    """What one turn of the engine thread gave; records: the alerts' JSON, stamped with our own clock."""
 
     alerts: list[Alert]
-    stamps: dict[str, int]
+    records: list[bytes]
     ticks: int
     offset: int
     seconds: float
@@ -532,7 +535,7 @@ class Pipeline:
         with self._remembering():
             outcome = await self.in_engine(lambda: self._evaluate(given))
             self._on_step(outcome)
-            await self._commit(outcome.alerts, outcome.offset, stamps=outcome.stamps)
+            await self._commit(outcome.alerts, outcome.offset, records=outcome.records)
         if isinstance(given.value, TickBatch):
             await asyncio.sleep(0)  # the pump was woken, and its way is the longer one
             self._on_ticks(given.value)
@@ -552,11 +555,14 @@ class Pipeline:
         alerts += self._take_queued(before=given.offset)
         self._ahead = True
         alerts += self._step(given.value, Place(False, offset), offset=offset)
+        stamps = _stamps(given.value)
+        # On the thread that made them, whose core has them at hand, and while the disk has the input to write.
+        records = [alert.to_json(**stamps) for alert in alerts]
         if alerts and not self._feed.has_offsets:
             self._log.secure()
         self._tell_doubts()
         ticks = len(given.value) if isinstance(given.value, TickBatch) else 0
-        return Outcome(alerts, _stamps(given.value), ticks, offset, time.perf_counter() - started)
+        return Outcome(alerts, records, ticks, offset, time.perf_counter() - started)
 
     def _take_queued(self, *, before: int | None = None) -> list[Alert]:
         """Take the journaled control records that follow an input older than `before`; None: all there are."""
@@ -685,11 +691,11 @@ class Pipeline:
             self._log.secure()
         return alerts
 
-    async def _commit(self, alerts: Sequence[Alert], offset: int, *, stamps: Mapping[str, int] | None = None) -> None:
+    async def _commit(self, alerts: Sequence[Alert], offset: int, *, records: Sequence[bytes] | None = None) -> None:
         now = asyncio.get_running_loop().time()
         if alerts or now >= self._offset_due:
             self._offset_due = now + OFFSET_EVERY_S
-            await self._store.commit(alerts, offset=offset, source_id=self._feed.source_id, stamps=stamps)
+            await self._store.commit(alerts, offset=offset, source_id=self._feed.source_id, records=records)
         self._ahead = False
         if alerts:
             self._on_alerts(alerts)

@@ -10,12 +10,12 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import orjson
 
@@ -45,8 +45,7 @@ LONGEST_WAL_PAGES: Final = 10_000
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxRow:
+class OutboxRow(NamedTuple):
     """An event that is to be published; record: the bytes of `Alert.to_json`."""
 
     seq: int
@@ -176,18 +175,18 @@ class Store:
             self._thread.shutdown()
 
     async def commit(
-        self, alerts: Sequence[Alert], *, offset: int, source_id: str = "", stamps: Mapping[str, int] | None = None
+        self, alerts: Sequence[Alert], *, offset: int, source_id: str = "", records: Sequence[bytes] | None = None
     ) -> int:
         """Put events into the outbox and move the input offset, in one transaction; return how many events were new.
 
-        An event whose id is here already is a duplicate: it was decided before from the same inputs. The offset never
-        goes back. Encodes each alert once, on the store's thread, with `stamps` added (ms of our own clock). Cancelled,
-        it is counted and tells the pump as ever.
+        records: each event's JSON (`Alert.to_json`); None: it is encoded here. An event whose id is here already is a
+        duplicate: it was decided before from the same inputs. The offset never goes back. Cancelled, it is counted and
+        tells the pump as ever.
         """
         if self._db is None:
             raise StoreError(f"store {self.path} is closed")
         working = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._transact, lambda db: self._commit(db, alerts, offset, source_id, stamps or {})
+            self._thread, self._transact, lambda db: self._commit(db, alerts, records, offset, source_id)
         )
         working.add_done_callback(lambda done: self._count(done, len(alerts)))
         return (await asyncio.shield(working)).added
@@ -413,13 +412,14 @@ class Store:
         self,
         db: sqlite3.Connection,
         alerts: Sequence[Alert],
+        records: Sequence[bytes] | None,
         offset: int,
         source_id: str,
-        stamps: Mapping[str, int],
     ) -> _Committed:
         nothing_waits = bool(alerts) and db.execute(_ANY_PENDING).fetchone() is None
-        rows = self._rows(alerts, stamps)
+        rows = _rows(alerts, [alert.to_json() for alert in alerts] if records is None else records)
         added = self._insert(db, alerts, rows)
+        (last_seq,) = db.execute("SELECT last_insert_rowid()").fetchone()
         db.execute(
             "INSERT INTO inputs VALUES (?, ?) "
             "ON CONFLICT (source_id) DO UPDATE SET offset = max(offset, excluded.offset)",
@@ -428,15 +428,8 @@ class Store:
         if not added:
             return _Committed(0, None)
         if nothing_waits and added == len(rows) <= HANDED_ON:
-            return _Committed(added, _just_added(db, rows))
+            return _Committed(added, _just_added(db, rows, last_seq))
         return _Committed(added, _look(db, HANDED_ON))
-
-    def _rows(self, alerts: Sequence[Alert], stamps: Mapping[str, int]) -> list[OutboxRow]:
-        """Encode events; their `seq` comes when they are inserted."""
-        return [
-            OutboxRow(0, alert.id, alert.to_json(**stamps), alert.symbol, alert.rule, alert.severity)
-            for alert in alerts
-        ]
 
     def _insert(self, db: sqlite3.Connection, alerts: Sequence[Alert], rows: Sequence[OutboxRow]) -> int:
         """Put events into the outbox; return how many were new."""
@@ -456,7 +449,7 @@ class Store:
 
     def _tell(self, db: sqlite3.Connection, alert: Alert) -> int:
         """Put an event that no input decided into the outbox."""
-        return self._insert(db, [alert], self._rows([alert], {"evaluated_ms": alert.ts_event_ms}))
+        return self._insert(db, [alert], _rows([alert], [alert.to_json(evaluated_ms=alert.ts_event_ms)]))
 
     def _on_told(self, new: int) -> None:
         """Count such events and tell the pump. What a commit found before lacks them: the outbox is asked again."""
@@ -520,15 +513,22 @@ ORDER BY min(day.seq)
 """
 
 
+def _rows(alerts: Sequence[Alert], records: Sequence[bytes]) -> list[OutboxRow]:
+    """Return events as rows of the outbox; their `seq` comes when they are inserted."""
+    return [
+        OutboxRow(0, alert.id, record, alert.symbol, alert.rule, alert.severity)
+        for alert, record in zip(alerts, records, strict=True)
+    ]
+
+
 def _look(db: sqlite3.Connection, limit: int) -> Batch:
     return Batch([OutboxRow(*row) for row in db.execute(_PENDING, (limit,))], *_acked(db))
 
 
-def _just_added(db: sqlite3.Connection, rows: Sequence[OutboxRow]) -> Batch:
+def _just_added(db: sqlite3.Connection, rows: Sequence[OutboxRow], last_seq: int) -> Batch:
     """Return what `_look` would find where nothing waits but what was inserted just now: all in turn."""
-    (last,) = db.execute("SELECT last_insert_rowid()").fetchone()
-    first = last - len(rows) + 1
-    return Batch([replace(row, seq=seq) for seq, row in enumerate(rows, first)], *_acked(db))
+    first = last_seq - len(rows) + 1
+    return Batch([OutboxRow(seq, *row[1:]) for seq, row in enumerate(rows, first)], *_acked(db))
 
 
 def _acked(db: sqlite3.Connection) -> tuple[str, int]:

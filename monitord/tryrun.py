@@ -20,7 +20,7 @@ from feeds.barfiles import read_files
 from feeds.errors import FeedError
 from feeds.exrights import decode_exrights
 from feeds.history import COLUMNS, BarTable, table_of
-from feeds.inputs import Control, ControlKind
+from feeds.inputs import Control, ControlKind, FeedInput
 from feeds.sessions import Calendar, day_number
 from feeds.tick import FloatArray, IntArray, TickBatch
 from monitord.errors import DaemonError
@@ -212,7 +212,7 @@ def _recorded(path: Path, symbols: frozenset[str]) -> Iterator[tuple[Any, int | 
 
     held = frozenset({ControlKind.INSTRUMENTS, ControlKind.EXRIGHTS})
     for given in recorded([path], symbols, controls=held):
-        yield (given, None) if isinstance(given, Control) else (given.value, given.offset)
+        yield (given.value, given.offset) if isinstance(given, FeedInput) else (given, None)
 
 
 def _rule_text(wish: Wish) -> str:

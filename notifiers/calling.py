@@ -8,7 +8,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic, TypeVar, cast
 
+import structlog
+
 T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
 
 
 class StillBusy(Exception):
@@ -42,17 +46,18 @@ class LoneCall(Generic[T]):
 
     def _run(self, calling: asyncio.Future[T], call: Callable[[], T]) -> None:
         came: T | None = None
-        failure: BaseException | None = None
+        failure: Exception | None = None
         try:
             came = call()
-        except BaseException as error:  # the top of a thread: it is raised where the call is awaited
+        except Exception as error:  # the top of a thread: it is raised again where the call is awaited
+            log.debug("call_failed", call=self._name, error=type(error).__name__)
             failure = error
         self._busy.clear()
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             calling.get_loop().call_soon_threadsafe(_settle, calling, came, failure)
 
 
-def _settle(calling: asyncio.Future[T], came: T | None, failure: BaseException | None) -> None:
+def _settle(calling: asyncio.Future[T], came: T | None, failure: Exception | None) -> None:
     if calling.done():
         return
     if failure is None:

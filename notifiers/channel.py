@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from math import inf
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import hiredis
 import orjson
@@ -54,8 +54,7 @@ class Fenced(DeliveryError):
     """Another publisher holds this share with a newer token; this one must stop publishing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """An alert to publish. json: the bytes of `Alert.to_json`, unchanged; symbol None = no symbol channel."""
 
     id: str
@@ -65,8 +64,7 @@ class Outgoing:
     severity: str
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What publishing gave: the alert's offset, and whether it had been published before in this epoch."""
 
     off: int
@@ -129,11 +127,11 @@ class Names:
     def dedup(self, alert_id: str) -> str:
         return f"{self.prefix}{{alerts}}:dedup:{alert_id}"
 
-    def channels(self, alert: Outgoing) -> list[str]:
+    def channels(self, alert: Outgoing) -> tuple[str, ...]:
         """Return the pub/sub channels one alert is told on."""
         live = f"{self.prefix}alerts"
-        named = [f"{live}:rule:{alert.rule}", f"{live}:sev:{alert.severity}"]
-        return [live, *named] if alert.symbol is None else [live, f"{live}:sym:{alert.symbol}", *named]
+        named = f"{live}:rule:{alert.rule}", f"{live}:sev:{alert.severity}"
+        return (live, *named) if alert.symbol is None else (live, f"{live}:sym:{alert.symbol}", *named)
 
 
 class AlertChannel:
@@ -246,7 +244,8 @@ class AlertChannel:
     def call(self, batch: Sequence[Outgoing], *, epoch: str, acked: int) -> list[Any]:
         """Return what a call of the script that publishes this batch is given: number of keys, keys, arguments."""
         names = self.names
-        keys = [names.meta, names.stream, names.fence, *(names.dedup(alert.id) for alert in batch)]
+        dedup = names.dedup("")
+        keys = [names.meta, names.stream, names.fence, *[dedup + alert.id for alert in batch]]
         values: list[Any] = [epoch, acked, self._share, self._token, self._stream_length, DEDUP_S]
         for alert in batch:
             channels = names.channels(alert)
@@ -377,7 +376,8 @@ class Subscription:
 
         The first is waited for as redis-py does it; at 0.07 ms each, the other 60 of a burst would take longer than
         everything else behind the script. They are looked at GATHER_S later, when whoever has published them in this
-        process has got his answer and told of it: to read them before would hold him up for 2 ms. Raises TimeoutError if one of them does not come to its end.
+        process has got his answer and told of it: to read them before would hold him up for 2 ms. Raises TimeoutError
+        if one of them does not come to its end.
         """
         live: Any = self._live  # redis-py types one method of three here
         message = await live.get_message(ignore_subscribe_messages=True, timeout=wait_s)

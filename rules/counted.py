@@ -29,7 +29,7 @@ class Start(Column):
         self._grown = grown
 
     @property
-    def array(self) -> NDArray[Any]:  # type: ignore[override]
+    def array(self) -> NDArray[Any]:
         if self._grown is not None:
             self._grown.settle()
         return self.own
@@ -61,7 +61,7 @@ class Counted(Column):
             np.subtract(now, self._start.own, self._own)
 
     @property
-    def array(self) -> NDArray[Any]:  # type: ignore[override]
+    def array(self) -> NDArray[Any]:
         self.settle()
         return self._own
 

@@ -71,7 +71,7 @@ function draw() {
   document.title = `${t(placeName())} · monitord`;
   top = head();
   shown = PLACES[placeName()]();
-  const foot = h("footer", { class: "foot" }, h("span", {}, t("charts_by"), h("a", { href: "https://www.tradingview.com/", rel: "noreferrer" }, "TradingView Lightweight Charts™")), h("a", { href: "v1/openapi.json" }, "OpenAPI"));
+  const foot = h("footer", { class: "foot" }, h("span", {}, t("charts_by"), h("a", { href: "https://www.tradingview.com/", rel: "noreferrer" }, "TradingView Lightweight Charts™")), h("a", { href: "docs" }, "API"));
   document.body.replaceChildren(...[top.element, noticeBar(), h("main", { id: "content", tabindex: "-1" }, shown.element), foot, document.querySelector("dialog")].filter(Boolean));
   if (focused) [...document.querySelectorAll("[aria-label]")].find((one) => one.getAttribute("aria-label") === focused)?.focus?.({ preventScroll: true });
   scrollTo(0, scroll);

@@ -26,6 +26,7 @@ from tests.acceptance.daemon import Daemon
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed: pip install -e .[dev]")
 axe = pytest.importorskip("axe_playwright_python.async_playwright", reason="axe-playwright-python is not installed")
 
+playwright.expect.set_options(timeout=20_000)  # for a machine that is busy: each waits for a condition, not so long
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.acceptance,
@@ -77,7 +78,7 @@ class Stage:
         if token:
             await made.add_init_script(f"sessionStorage.setItem('monitord.token', '{SECRET}')")
         page = await made.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(40_000)
         page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         await page.goto(f"{self.url}/#{view}")
@@ -220,7 +221,7 @@ async def test_a_formula_is_tried_out_and_marked_where_it_fires(stage: Stage, tm
     page = await stage.page("rules")
     await _choose_only(page, "600519")
     await page.locator("textarea").fill("FAST: MA(C,5); SLOW: MA(C,20);\nFAST > SLOW")
-    async with page.expect_response("**/v1/tryout") as answered:
+    async with page.expect_response("**/v1/tryout", timeout=60_000) as answered:
         await page.get_by_role("button", name="Run", exact=True).click()
     told = await (await answered.value).json()
     chart = page.locator("[data-role=tryout-chart]")
@@ -244,6 +245,25 @@ async def test_a_bad_formula_says_where_with_a_caret(stage: Stage) -> None:
     await page.get_by_role("button", name="Go to it").first.click()
     assert await page.locator("textarea").evaluate(SELECTED) == "FOO"
     stage.complaints[:] = [said for said in stage.complaints if "422" not in said]
+
+
+async def test_a_task_is_made_started_and_stopped(stage: Stage) -> None:
+    page = await stage.page("tasks")
+    await page.get_by_role("button", name="+ New task").click()
+    for name, text in {"Task": "mine", "Symbol": "600519.SH", "Entry from": "1", "Entry to": "9999"}.items():
+        await page.locator(".form").get_by_label(name, exact=True).fill(text)
+    await page.get_by_role("button", name="Create").click()
+    task = page.locator("[data-task]")
+    status = task.locator("[data-role=status]")
+    await playwright.expect(status).to_have_text("stopped")
+    await task.get_by_role("button", name="Start").click()
+    await playwright.expect(status).to_have_text("running")
+    await task.get_by_role("button", name="Stop").click()
+    await playwright.expect(status).to_have_text("stopped")
+    told = await stage.ask("/api/v1/monitor/tasks")
+    assert [(one["task_name"], one["entry_max"], one["status"]) for one in told["data"]["tasks"]] == [
+        ("mine", 9999.0, "stopped")
+    ]
 
 
 async def test_a_page_without_a_token_asks_for_it_and_keeps_it_in_its_tab(stage: Stage) -> None:
