@@ -3,6 +3,7 @@
 #   make test    all tests          make check   lint, format, types, layers
 #   make bench   speed beside its peers, in one run
 #   make soak    a market day under load in 24 minutes: nothing lost, the loop in time, memory level
+#   make faults  kills, cuts, stalls and bad input in long counts; PART=1 to 5 for one part, each within an hour
 
 VENV ?= .venv
 STATE ?= var
@@ -11,12 +12,13 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
     2>/dev/null && echo $(name))))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-SOURCES := $(wildcard */*.c */*/*.c)
+SOURCES := $(wildcard */*.c */*.h)
 WORKERS ?= 2
 ARGS ?=
+PART ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench soak clean
+.PHONY: help setup run test check bench soak faults clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -54,6 +56,9 @@ bench: $(VENV)/dev.stamp
 
 soak: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.soak $(ARGS)
+
+faults: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.faults $(PART)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -7,14 +7,14 @@ Start: store → broker → deliveries take their place → recovery → gateway
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -25,13 +25,14 @@ from config.settings import Settings
 from feeds.barcache import BarCache
 from feeds.errors import FeedError
 from feeds.exrights import HOLIDAYS_SINCE, closed_weekdays, encode_exrights
-from feeds.feed import Feed
+from feeds.feed import Feed, counts_by_one, history_of
 from feeds.instruments import Instrument
 from feeds.journal import Journal
 from feeds.sessions import Calendar
 from monitord.broker import Broker, EmbeddedBroker, ExternalBroker
 from monitord.checkpoint import CheckpointFolder
 from monitord.choice import build_feed
+from monitord.collector import Collector
 from monitord.console import Console
 from monitord.desk import Desk
 from monitord.errors import DaemonError
@@ -41,6 +42,8 @@ from monitord.gateway.quotes import QuoteBoard
 from monitord.gateway.server import Gateway
 from monitord.health import Health
 from monitord.keeping import Keeping
+from monitord.log import Redaction
+from monitord.making import open_desks, open_rulebook
 from monitord.metrics import Metrics
 from monitord.pipeline import Outcome, Pipeline
 from monitord.positions import PositionSources
@@ -49,8 +52,10 @@ from monitord.recording import Recording
 from monitord.reference import Reference
 from monitord.retention import Retention
 from monitord.routing import build_routing
+from monitord.rulebook import Rulebook
 from monitord.store import Store
 from monitord.storefile import STORE_NAME
+from monitord.study import Shelves, Study
 from monitord.systemd import WATCHDOG_S, notify
 from monitord.warmup import Warmup
 from notifiers.channel import AlertChannel, Fenced
@@ -125,6 +130,7 @@ class App:
         self._settings = settings
         self._console = console
         self._metrics = Metrics()
+        self._collector = Collector()
         self._stopping = asyncio.Event()
         self._reload_wanted = asyncio.Event()
         self._restarts: deque[float] = deque()
@@ -133,6 +139,7 @@ class App:
     async def run(self) -> int:
         """Build, run, and take down in order; return 0 after a clean stop."""
         async with AsyncExitStack() as cleanup:
+            cleanup.callback(self._collector.stop)
             parts = await self._build(cleanup)
             await self._start(parts)
             await self._serve(parts)
@@ -163,7 +170,11 @@ class App:
         quotes = QuoteBoard()
         recording = await self._recording(feed, cleanup)
         reference = Reference(feed, folder=source_folder(settings, feed))
-        pipeline = self._pipeline(feed, store, quotes, reference, recording)
+        book = await open_rulebook(
+            store, settings.rules.texts, parse=partial(parse_rules, settings), shared=bool(settings.engine.share),
+            change=lambda decide: pipeline.change_rules(decide),
+        )  # fmt: skip
+        pipeline = self._pipeline(feed, store, quotes, reference, recording, book)
         self._metrics.watch_engine(lambda: pipeline.engine.market.dropped, counters=pipeline.counters)
         pump = Pump(store, channel, on_published=lambda epoch, alerts: gateway.hub.hear(epoch, alerts))
         retention = Retention(store, keep_days=settings.history.keep_days)
@@ -171,9 +182,13 @@ class App:
         routing = await asyncio.to_thread(build_routing, settings.notify)
         routers = await self._routers(routing, store, silences, pipeline)
         deliveries = tuple(self._delivery(one, broker, store, routers[one.name]) for one in settings.notify.receivers())
-        desk = Desk(deliveries, stored=store.deliveries, silences=silences, kept=store.silences)
+        made = await open_desks(book, store, quotes=quotes, channels=lambda: gateway.hub)
+        desk = Desk(
+            deliveries, stored=store.deliveries, silences=silences, kept=store.silences, events=store,
+            receivers=settings.notify.receivers(), redact=Redaction(settings.secrets()).text,
+        )  # fmt: skip
         await desk.load_silences()
-        self._metrics.watch_receivers(desk.counters, statuses=desk.statuses)
+        self._metrics.watch_receivers(desk.counters, statuses=desk.statuses, backlog=desk.backlog)
         health = Health(
             feed, pipeline, store=store, pump=pump, deliveries=deliveries, reference=reference, recording=recording
         )
@@ -186,6 +201,8 @@ class App:
             health=health,
             metrics=self._metrics.render,
             desk=desk,
+            study=build_study(settings, feed, pipeline, calendar=reference.calendar),
+            made=made,
         )
         self._metrics.watch_daemon(health.levels, pump=pump.counters, gateway=gateway.counters)
         cleanup.push_async_callback(gateway.stop)
@@ -199,7 +216,7 @@ class App:
         folder = self._settings.record.folder
         if folder is None:
             return None
-        recording = Recording(folder, source_id=feed.source_id, patient=not feed.paced)
+        recording = Recording(folder, source_id=feed.source_id, patient=not feed.paced, counted=counts_by_one(feed))
         cleanup.push_async_callback(recording.abandon)
         try:
             await recording.open()
@@ -209,7 +226,13 @@ class App:
         return recording
 
     def _pipeline(
-        self, feed: Feed, store: Store, quotes: QuoteBoard, reference: Reference, recording: Recording | None
+        self,
+        feed: Feed,
+        store: Store,
+        quotes: QuoteBoard,
+        reference: Reference,
+        recording: Recording | None,
+        book: Rulebook,
     ) -> Pipeline:
         settings = self._settings
         self._metrics.watch_feed(feed.counters)
@@ -223,7 +246,7 @@ class App:
             journal=journal,
             store=store,
             checkpoints=CheckpointFolder(folder / "checkpoints"),
-            load_rules=lambda: load_rules(settings),
+            load_rules=book.load,
             positions=PositionSources(settings.positions.texts, store.held),
             load_sectors=lambda: load_sectors(settings),
             load_exrights=lambda: load_exrights(settings, reference.calendar()),
@@ -231,6 +254,7 @@ class App:
             on_alerts=self._tell,
             on_ticks=quotes.update,
             on_step=self._count,
+            on_rest=self._collector.rest,
             record=None if recording is None else recording.take,
             window=settings.engine.window,
             checkpoint_s=settings.engine.checkpoint_s,
@@ -271,12 +295,12 @@ class App:
         for delivery in parts.deliveries:
             await delivery.open()
         await parts.pipeline.recover()
+        if parts.recording is not None:
+            parts.recording.resume(parts.pipeline.engine.offset)
         await parts.gateway.start()
         self._console.start(parts.gateway.address)
         self._watch_signals()
-        # What stands now stays: a full collection over it would cost some 40 ms in the middle of a snapshot.
-        gc.collect()
-        gc.freeze()
+        self._collector.start()
         sys.setswitchinterval(SWITCH_S)
         notify("READY=1")
 
@@ -404,6 +428,7 @@ class App:
             self._metrics.outbox.set(parts.store.lag_rows)
             self._metrics.clients.set(parts.gateway.clients)
             self._show_progress(parts)
+            self._collector.wait_no_longer()
 
     def _show_progress(self, parts: Parts) -> None:
         market = parts.pipeline.engine.market
@@ -509,6 +534,27 @@ def build_warmup(settings: Settings, feed: Feed, *, calendar: Callable[[], Calen
     )
 
 
+def build_study(settings: Settings, feed: Feed, pipeline: Pipeline, *, calendar: Callable[[], Calendar]) -> Study:
+    """Make what answers about names, recent bars and formulas."""
+    shelves = Shelves(
+        cache=bar_cache(settings, feed).folder,
+        files=lambda: settings.history.paths(),
+        exrights=lambda: load_exrights(settings, calendar()),
+        calendar=calendar,
+        recordings=lambda: recordings(settings),
+        vendor=history_of(feed),
+    )
+    return Study(pipeline, shelves)
+
+
+def recordings(settings: Settings) -> list[Path]:
+    """Return the whole recorded sessions at hand, by name: those we record, and those a replay plays."""
+    folder = settings.record.folder
+    ours = sorted(folder.glob("*.parquet")) if folder is not None and folder.is_dir() else []
+    played = [Path(path) for path in settings.feed.replay.inputs] if settings.feed.name == "replay" else []
+    return [*ours, *played]
+
+
 def build_broker(settings: Settings) -> Broker:
     """Make the broker: an external one by its url, else our own under the state directory."""
     section = settings.broker
@@ -564,5 +610,10 @@ def load_exrights(settings: Settings, calendar: Calendar) -> str:
 
 def load_rules(settings: Settings) -> RuleSet:
     """Read and check every rule file, keep our share; raises RuleFileError with all findings, or OSError."""
+    return parse_rules(settings, settings.rules.texts())
+
+
+def parse_rules(settings: Settings, texts: Mapping[str, str]) -> RuleSet:
+    """Check rule files given as path → text, keep our share; raises RuleFileError with all findings."""
     share = Share.parse(settings.engine.share) if settings.engine.share else None
-    return rulefile.load(settings.rules.texts(), language=settings.rules.language, share=share)
+    return rulefile.load(texts, language=settings.rules.language, share=share)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import structlog
 
+from config.receivers import Receiver
 from monitord.deliveries import Deliveries, DeliveryFilter, StoredDelivery
 from monitord.paging import Page
 from monitord.silences import StoredSilences
+from monitord.store import StoredAlert
+from monitord.trial import try_out
 from notifiers.delivery import Delivery
+from notifiers.notifier import Outcome
 from notifiers.recorded import Attempt, DeliveryState
 from notifiers.retry import ReceiverState, ReceiverStatus
 from notifiers.silences import Silence, Silences
@@ -34,6 +40,35 @@ class ReceiverReport:
     counters: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiverKind:
+    """What is configured of a receiver, without secrets. events, rules, symbols, severities: () = no limit."""
+
+    name: str
+    kind: str
+    events: tuple[str, ...]
+    rules: tuple[str, ...]
+    symbols: tuple[str, ...]
+    severities: tuple[str, ...]
+    per_minute: int
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A delivery with its attempts, oldest first, and the event; None: a bundle, or pruned."""
+
+    delivery: StoredDelivery
+    attempts: Sequence[Attempt]
+    event: StoredAlert | None
+
+
+class Events(Protocol):
+    """Where events are (`Store`)."""
+
+    async def alerts(self, alert_ids: Sequence[str]) -> Mapping[str, StoredAlert]:
+        """Return the events of these ids that there are, by id."""
+
+
 class Desk:
     """The receivers of one daemon. Event-loop thread; every method may be called while deliveries run."""
 
@@ -44,11 +79,20 @@ class Desk:
         stored: Deliveries,
         silences: Silences,
         kept: StoredSilences,
+        events: Events | None = None,
+        receivers: Sequence[Receiver] = (),
+        redact: Callable[[str], str] = str,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        """silences: those the receivers' routers ask; kept: where they are stored."""
+        """silences: those the receivers' routers ask; kept: where they are stored; events: those that were told.
+
+        receivers: as the settings have them; redact: blots secrets out of what a receiver answers to a test.
+        """
+        self._events, self._receivers, self._redact = events, {one.name: one for one in receivers}, redact
+        self._testing = asyncio.Lock()
         self._deliveries = {delivery.name: delivery for delivery in deliveries}
         self._stored, self._silences, self._kept, self._clock_ms = stored, silences, kept, clock_ms
+        self._backlog: Mapping[tuple[str, str], int] = {}
 
     # ── receivers ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -75,6 +119,15 @@ class Desk:
         """Return each receiver's status now."""
         now_ms = self._clock_ms()
         return {name: delivery.state.status(now_ms) for name, delivery in self._deliveries.items()}
+
+    async def take_stock(self) -> None:
+        """Count what waits and what is dead, for `backlog`."""
+        self._backlog = await self._stored.backlog()
+
+    def backlog(self) -> Mapping[tuple[str, str], int]:
+        """Return how many deliveries are pending or dead, by (receiver, state), as of the last `take_stock`."""
+        kinds = (DeliveryState.PENDING, DeliveryState.DEAD)
+        return {(name, str(one)): self._backlog.get((name, str(one)), 0) for name in self._deliveries for one in kinds}
 
     def counters(self) -> Mapping[str, Mapping[str, int]]:
         """Return each receiver's counts since the start."""
@@ -115,6 +168,32 @@ class Desk:
         count = await self._stored.replay_all(wanted)
         log.info("deliveries_replayed", alerts=count, receiver=wanted.receiver)
         return count
+
+    async def notifications(self, wanted: DeliveryFilter, *, page: int, page_size: int) -> Page[Told]:
+        """Return a page of the deliveries that pass, newest first, each with its attempts and its event."""
+        found = await self._stored.listing(wanted, page=page, page_size=page_size)
+        attempts = await self._stored.attempts_of([one.id for one in found.rows])
+        ids = [one.alert_id for one in found.rows if one.kind is None]
+        events = {} if self._events is None else await self._events.alerts(ids)
+        told = tuple(Told(one, attempts.get(one.id, ()), events.get(one.alert_id)) for one in found.rows)
+        return Page(told, found.total, found.page, found.page_size)
+
+    def channels(self) -> list[ReceiverKind]:
+        """Return what is configured, in the settings' order; secrets are not in it."""
+        return [
+            ReceiverKind(
+                name=one.name, kind=one.kind, events=one.events, rules=one.rules, symbols=one.symbols,
+                severities=one.severities, per_minute=one.per_minute,
+            )
+            for one in self._receivers.values()
+        ]  # fmt: skip
+
+    async def test(self, name: str) -> Outcome:
+        """Send a test message to a receiver, one test at a time; its answer comes without secrets."""
+        async with self._testing:
+            outcome = await try_out(self._receivers[name])
+        log.info("receiver_tested", receiver=name, verdict=outcome.verdict)
+        return replace(outcome, text=self._redact(outcome.text))
 
     # ── silences ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, Final
 
-from feeds.feed import Feed
+from feeds.feed import Feed, complaint_of
+from feeds.sessions import day_ms
 from monitord.pipeline import Pipeline
 from monitord.pump import Pump
 from monitord.recording import Recording
@@ -80,6 +81,11 @@ class Health:
             reasons.append("recovering: the journal is being run again")
         if not self._pump.up:
             reasons.append(f"the broker takes nothing; {self._store.lag_rows} events wait in the outbox")
+        if (complaint := complaint_of(self._feed)) is not None:
+            reasons.append(complaint)
+        elif (since_ms := self._pipeline.engine.silent_since_ms) is not None:
+            minutes = day_ms(since_ms) // 60_000
+            reasons.append(f"the feed has been silent since {minutes // 60:02}:{minutes % 60:02}; its rules rest")
         if self.lag_s > LONGEST_LAG_S:
             reasons.append(f"the event loop is {self.lag_s:.1f} s late")
         reasons += [

@@ -73,9 +73,13 @@ class Metrics:
         counters: Callable[[], Mapping[str, Mapping[str, int]]],
         *,
         statuses: Callable[[], Mapping[str, str]],
+        backlog: Callable[[], Mapping[tuple[str, str], int]] = dict,
     ) -> None:
-        """Show receivers: monitord_deliveries_total{receiver,result}, monitord_receiver_state{receiver,state}."""
-        self.registry.register(_Receivers(counters, statuses))
+        """Show receivers: monitord_deliveries_total{receiver,result}, monitord_receiver_state{receiver,state}.
+
+        backlog: deliveries that are pending or dead, as monitord_delivery_backlog{receiver,state}.
+        """
+        self.registry.register(_Receivers(counters, statuses, backlog))
 
     def watch_reference(self, counters: Callable[[], Mapping[str, int]]) -> None:
         """Show what is known of instruments, and where feed and tables disagree, as monitord_reference{what=…}."""
@@ -140,9 +144,12 @@ class _Receivers(Collector):
     """Counts and states of receivers; in every state but its own a receiver is 0."""
 
     def __init__(
-        self, counters: Callable[[], Mapping[str, Mapping[str, int]]], statuses: Callable[[], Mapping[str, str]]
+        self,
+        counters: Callable[[], Mapping[str, Mapping[str, int]]],
+        statuses: Callable[[], Mapping[str, str]],
+        backlog: Callable[[], Mapping[tuple[str, str], int]],
     ) -> None:
-        self._counters, self._statuses = counters, statuses
+        self._counters, self._statuses, self._backlog = counters, statuses, backlog
 
     def collect(self) -> Iterable[Metric]:
         deliveries = CounterMetricFamily(
@@ -158,6 +165,12 @@ class _Receivers(Collector):
             for state in ReceiverStatus:
                 states.add_metric([receiver, str(state)], float(state == status))
         yield states
+        waiting = GaugeMetricFamily(
+            "monitord_delivery_backlog", "Deliveries that wait, and dead letters", labels=["receiver", "state"]
+        )
+        for (receiver, kind), count in self._backlog().items():
+            waiting.add_metric([receiver, kind], count)
+        yield waiting
 
 
 class _ReferenceCounts(Collector):

@@ -174,7 +174,44 @@ CREATE TABLE silences (
 CREATE INDEX silences_by_end ON silences (end_ms);
 """
 
-MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
+_VERSION_5: Final = """
+CREATE TABLE monitors (                              -- rules made by API
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,    -- never given a second time: history goes by it
+    body       TEXT NOT NULL,                        -- JSON
+    created_ms INTEGER NOT NULL,
+    updated_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE tasks (                                 -- monitoring tasks
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    stock_code TEXT NOT NULL UNIQUE,
+    body       TEXT NOT NULL,                        -- JSON
+    created_ms INTEGER NOT NULL,
+    updated_ms INTEGER NOT NULL,
+    started_ms INTEGER,                              -- newest start and stop, NULL: none yet
+    stopped_ms INTEGER,
+    running    INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE service (                               -- whether rules are evaluated: one row
+    only     INTEGER PRIMARY KEY CHECK (only = 1),
+    running  INTEGER NOT NULL,
+    since_ms INTEGER                                 -- NULL: never started or stopped by anybody
+) STRICT;
+INSERT INTO service VALUES (1, 1, NULL);
+
+CREATE INDEX events_of_tasks ON events (seq, rule) WHERE rule GLOB 'task-*';
+"""
+
+_VERSION_6: Final = """
+CREATE TABLE identity (                              -- tells this store from all others: one row
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    id   TEXT NOT NULL
+) STRICT;
+INSERT INTO identity VALUES (1, lower(hex(randomblob(8))));
+"""
+
+MIGRATIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6)
 """Script n makes version n + 1 of version n."""
 
 _BACK_TO_1: Final = "DROP TABLE held;"
@@ -232,7 +269,9 @@ DROP TABLE tasks;
 DROP TABLE monitors;
 """
 
-DOWNGRADES: Final = (_BACK_TO_1, _BACK_TO_2, _BACK_TO_3, _BACK_TO_4)
+_BACK_TO_5: Final = "DROP TABLE identity;"
+
+DOWNGRADES: Final = (_BACK_TO_1, _BACK_TO_2, _BACK_TO_3, _BACK_TO_4, _BACK_TO_5)
 """Script n makes version n + 1 of version n + 2; what the older version has no place for is lost."""
 
 

@@ -10,12 +10,14 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
+
+import orjson
 
 from monitord.deliveries import Deliveries
 from monitord.errors import StoreError
@@ -23,6 +25,7 @@ from monitord.paging import Page, check_page
 from monitord.positions import ApiPositions
 from monitord.schema import migrate
 from monitord.silences import StoredSilences
+from monitord.storedrules import StoredMonitors, StoredService, StoredTasks
 from monitord.storefile import copy_read, take_lock
 from notifiers.routing import DELIVERY_RULE
 from rules.alert import Alert
@@ -42,8 +45,7 @@ LONGEST_WAL_PAGES: Final = 10_000
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxRow:
+class OutboxRow(NamedTuple):
     """An event that is to be published; record: the bytes of `Alert.to_json`."""
 
     seq: int
@@ -84,7 +86,10 @@ class StoredAlert:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryFilter:
-    """What to list; None lets all pass. since_ms ≤ ts_event_ms < until_ms (Unix ms); trade_date "2023-02-01"."""
+    """What to list; None lets all pass. since_ms ≤ ts_event_ms < until_ms (Unix ms); trade_date "2023-02-01".
+
+    task_rules: a glob of rules of tasks; before_seq: only older ones, to read on where a page ended.
+    """
 
     rule: str | None = None
     symbol: str | None = None
@@ -93,6 +98,8 @@ class HistoryFilter:
     trade_date: str | None = None
     since_ms: int | None = None
     until_ms: int | None = None
+    task_rules: str | None = None
+    before_seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +140,9 @@ class Store:
         self.deliveries = Deliveries(self._run, clock_ms=clock_ms, tell=self._tell, on_told=self._on_told)
         self.silences = StoredSilences(self._run, clock_ms=clock_ms)
         self.held = ApiPositions(self._run)
+        self.monitors = StoredMonitors(self._run, clock_ms=clock_ms)
+        self.tasks = StoredTasks(self._run, clock_ms=clock_ms)
+        self.service = StoredService(self._run, clock_ms=clock_ms)
         self._clock_ms = clock_ms
         self._unchecked_rows = 0
         self._copy = path.with_name(f"{path.name}.copy")
@@ -165,18 +175,18 @@ class Store:
             self._thread.shutdown()
 
     async def commit(
-        self, alerts: Sequence[Alert], *, offset: int, source_id: str = "", stamps: Mapping[str, int] | None = None
+        self, alerts: Sequence[Alert], *, offset: int, source_id: str = "", records: Sequence[bytes] | None = None
     ) -> int:
         """Put events into the outbox and move the input offset, in one transaction; return how many events were new.
 
-        An event whose id is here already is a duplicate: it was decided before from the same inputs. The offset never
-        goes back. Encodes each alert once, on the store's thread, with `stamps` added (ms of our own clock). Cancelled,
-        it is counted and tells the pump as ever.
+        records: each event's JSON (`Alert.to_json`); None: it is encoded here. An event whose id is here already is a
+        duplicate: it was decided before from the same inputs. The offset never goes back. Cancelled, it is counted and
+        tells the pump as ever.
         """
         if self._db is None:
             raise StoreError(f"store {self.path} is closed")
         working = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._transact, lambda db: self._commit(db, alerts, offset, source_id, stamps or {})
+            self._thread, self._transact, lambda db: self._commit(db, alerts, records, offset, source_id)
         )
         working.add_done_callback(lambda done: self._count(done, len(alerts)))
         return (await asyncio.shield(working)).added
@@ -262,16 +272,18 @@ class Store:
         """Return a page of the events that pass, newest first; page_size is at most 1000."""
         check_page(page, page_size)
         where, values = _where(wanted)
+        # Named, for SQLite would take that of all rules, and sort what it finds there.
+        events = "events" if wanted.task_rules is None else "events INDEXED BY events_of_tasks"
         return await self._run(
             lambda db: Page(
                 tuple(
                     StoredAlert(*row)
                     for row in db.execute(
-                        f"SELECT seq, id, record, epoch, off FROM events {where} ORDER BY seq DESC LIMIT ? OFFSET ?",
+                        f"SELECT seq, id, record, epoch, off FROM {events} {where} ORDER BY seq DESC LIMIT ? OFFSET ?",
                         (*values, page_size, (page - 1) * page_size),
                     )
                 ),
-                db.execute(f"SELECT count(*) FROM events {where}", values).fetchone()[0],
+                db.execute(f"SELECT count(*) FROM {events} {where}", values).fetchone()[0],
                 page,
                 page_size,
             )
@@ -281,6 +293,14 @@ class Store:
         """Return the event of this id, None if there is none."""
         row = await self._one("SELECT seq, id, record, epoch, off FROM events WHERE id = ?", alert_id)
         return None if row is None else StoredAlert(*row)
+
+    async def alerts(self, alert_ids: Sequence[str]) -> dict[str, StoredAlert]:
+        """Return the events of these ids that there are, by id."""
+        rows = await self._all(
+            "SELECT seq, id, record, epoch, off FROM events WHERE id IN (SELECT value FROM json_each(?))",
+            orjson.dumps(list(alert_ids)).decode(),
+        )
+        return {row[1]: StoredAlert(*row) for row in rows}
 
     async def recent(self, *, within_ms: int) -> list[bytes]:
         """Return the records of the market's events of so long before the newest of them, in store order.
@@ -392,37 +412,44 @@ class Store:
         self,
         db: sqlite3.Connection,
         alerts: Sequence[Alert],
+        records: Sequence[bytes] | None,
         offset: int,
         source_id: str,
-        stamps: Mapping[str, int],
     ) -> _Committed:
-        added = self._insert(db, alerts, stamps)
+        nothing_waits = bool(alerts) and db.execute(_ANY_PENDING).fetchone() is None
+        rows = _rows(alerts, [alert.to_json() for alert in alerts] if records is None else records)
+        added = self._insert(db, alerts, rows)
+        (last_seq,) = db.execute("SELECT last_insert_rowid()").fetchone()
         db.execute(
             "INSERT INTO inputs VALUES (?, ?) "
             "ON CONFLICT (source_id) DO UPDATE SET offset = max(offset, excluded.offset)",
             (source_id, offset),
         )
-        return _Committed(added, _look(db, HANDED_ON) if added else None)
+        if not added:
+            return _Committed(0, None)
+        if nothing_waits and added == len(rows) <= HANDED_ON:
+            return _Committed(added, _just_added(db, rows, last_seq))
+        return _Committed(added, _look(db, HANDED_ON))
 
-    def _insert(self, db: sqlite3.Connection, alerts: Sequence[Alert], stamps: Mapping[str, int]) -> int:
+    def _insert(self, db: sqlite3.Connection, alerts: Sequence[Alert], rows: Sequence[OutboxRow]) -> int:
         """Put events into the outbox; return how many were new."""
         now_ms = self._clock_ms()
         added = db.executemany(
             "INSERT INTO events (id, event, rule, rev, leg, symbol, \"group\", severity, trade_date, episode, "
             "ts_event_ms, record, committed_ms) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO NOTHING",
-            (
+            [
                 (
                     alert.id, str(alert.event), alert.rule, alert.rev, alert.leg, alert.symbol, alert.group,
-                    alert.severity, alert.trade_date, alert.episode, alert.ts_event_ms, alert.to_json(**stamps), now_ms,
+                    alert.severity, alert.trade_date, alert.episode, alert.ts_event_ms, row.record, now_ms,
                 )
-                for alert in alerts
-            ),
+                for alert, row in zip(alerts, rows, strict=True)
+            ],
         ).rowcount  # fmt: skip
         return max(added, 0)  # -1 for no alert at all
 
     def _tell(self, db: sqlite3.Connection, alert: Alert) -> int:
         """Put an event that no input decided into the outbox."""
-        return self._insert(db, [alert], {"evaluated_ms": alert.ts_event_ms})
+        return self._insert(db, [alert], _rows([alert], [alert.to_json(evaluated_ms=alert.ts_event_ms)]))
 
     def _on_told(self, new: int) -> None:
         """Count such events and tell the pump. What a commit found before lacks them: the outbox is asked again."""
@@ -469,6 +496,7 @@ _PRUNE: Final = "DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE s
 _PENDING: Final = (
     "SELECT seq, id, record, symbol, rule, severity FROM events WHERE sent_ms IS NULL ORDER BY seq LIMIT ?"
 )
+_ANY_PENDING: Final = "SELECT 1 FROM events WHERE sent_ms IS NULL LIMIT 1"
 _COUNTERS: Final = """
 WITH day AS (SELECT * FROM events WHERE trade_date = ?),
 fired AS (
@@ -485,9 +513,28 @@ ORDER BY min(day.seq)
 """
 
 
+def _rows(alerts: Sequence[Alert], records: Sequence[bytes]) -> list[OutboxRow]:
+    """Return events as rows of the outbox; their `seq` comes when they are inserted."""
+    return [
+        OutboxRow(0, alert.id, record, alert.symbol, alert.rule, alert.severity)
+        for alert, record in zip(alerts, records, strict=True)
+    ]
+
+
 def _look(db: sqlite3.Connection, limit: int) -> Batch:
+    return Batch([OutboxRow(*row) for row in db.execute(_PENDING, (limit,))], *_acked(db))
+
+
+def _just_added(db: sqlite3.Connection, rows: Sequence[OutboxRow], last_seq: int) -> Batch:
+    """Return what `_look` would find where nothing waits but what was inserted just now: all in turn."""
+    first = last_seq - len(rows) + 1
+    return Batch([OutboxRow(seq, *row[1:]) for seq, row in enumerate(rows, first)], *_acked(db))
+
+
+def _acked(db: sqlite3.Connection) -> tuple[str, int]:
+    """Return epoch and greatest offset that the broker acknowledged."""
     epoch, acked = db.execute("SELECT epoch, acked FROM channel").fetchone() or ("", 0)
-    return Batch([OutboxRow(*row) for row in db.execute(_PENDING, (limit,))], epoch, acked)
+    return epoch, acked
 
 
 def _where(wanted: HistoryFilter) -> tuple[str, tuple[Any, ...]]:
@@ -499,6 +546,9 @@ def _where(wanted: HistoryFilter) -> tuple[str, tuple[Any, ...]]:
         "trade_date = ?": wanted.trade_date,
         "ts_event_ms >= ?": wanted.since_ms,
         "ts_event_ms < ?": wanted.until_ms,
+        # The first half is the index's own condition, word for word: else SQLite would not take it.
+        "rule GLOB 'task-*' AND rule GLOB ?": wanted.task_rules,
+        "seq < ?": wanted.before_seq,
     }
     asked = {test: value for test, value in tests.items() if value is not None}
     return f"WHERE {' AND '.join(asked)}" if asked else "", tuple(asked.values())

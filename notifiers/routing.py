@@ -22,6 +22,8 @@ from rules.alert import Alert, identity
 DELIVERY_RULE: Final = "delivery"
 """Rule id of the events of receivers' health; its label `receiver` says whose."""
 RECEIVER_LABEL: Final = "receiver"
+DELIVER_LABEL, NEVER = "deliver", "never"
+"""A rule whose label says so is recorded and streamed, and no receiver is told."""
 ALL: Final = "all"
 """In `group_by`: whatever the route takes is one group."""
 LONGEST_WAIT_MS: Final = 3_000
@@ -181,6 +183,8 @@ class Router:
         if route is None:
             return None
         why = self._silences.why(alert, now_ms, self._known) or self.inhibitor.why(alert)
+        if alert.labels.get(DELIVER_LABEL) == NEVER:
+            why = f"the rule's label {DELIVER_LABEL}: {NEVER}"
         if why is not None:
             return Placement(route=route.name, withheld=why)
         if route.quiet is not None and route.quiet.is_quiet(now_ms):

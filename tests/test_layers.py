@@ -32,6 +32,7 @@ ONLY_IN = {
         "monitord/deliveries.py",
         "monitord/positions.py",
         "monitord/silences.py",
+        "monitord/storedrules.py",
     },
     "pydantic_settings": {"config/settings.py", "config/loading.py"},
 }

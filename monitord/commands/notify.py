@@ -6,18 +6,16 @@ import argparse
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from monitord.commands import FINDINGS, GOOD, CommandError
 from monitord.commands.settings import add_settings, load_settings
 
 if TYPE_CHECKING:
     from config.receivers import Receiver
-    from notifiers.notifier import Notification, Outcome
+    from notifiers.notifier import Outcome
 
 HELP = "send a test message to a receiver and print what came back"
-SYMBOL: Final = ("000001.SH", "上证指数")
-"""What the test alert is about: receivers that mark stocks need something to mark."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from monitord.log import Redaction
+    from monitord.trial import try_out
 
     settings = load_settings(args).settings
     chosen = _chosen(settings.notify.receivers(), args.receivers, every=args.all)
@@ -38,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     good = True
     for one in chosen:
         started = time.monotonic()
-        outcome = asyncio.run(_send(one))
+        outcome = asyncio.run(try_out(one))
         line = f"{one.name:{width}}  {one.kind:10}  {_told(outcome)}  {(time.monotonic() - started) * 1000:.0f} ms"
         print(redact.text(line), flush=True)
         good = good and outcome.verdict == "ok"
@@ -56,36 +55,6 @@ def _chosen(receivers: Sequence[Receiver], names: Sequence[str], *, every: bool)
     if unknown:
         raise CommandError(f"there is no receiver {', '.join(map(repr, unknown))}; there are {', '.join(known)}")
     return [known[name] for name in names] if names else list(known.values())
-
-
-async def _send(receiver: Receiver) -> Outcome:
-    """Make one attempt; a receiver that can't be built or opened is an outcome as well."""
-    from notifiers.errors import DeliveryError
-    from notifiers.notifier import Outcome, Verdict, build_notifier
-
-    try:
-        notifier = build_notifier(receiver.kind, **receiver.options())
-    except DeliveryError as error:
-        return Outcome(verdict=Verdict.PERMANENT, text=str(error))
-    await notifier.open()
-    try:
-        return await notifier.send(_notification(receiver, time.time_ns() // 1_000_000))
-    finally:
-        await notifier.close()
-
-
-def _notification(receiver: Receiver, now_ms: int) -> Notification:
-    from notifiers.notifier import Notification
-    from rules.alert import Alert, Event, identities, shanghai_iso
-
-    symbol, name = SYMBOL
-    alert_id, episode_id = identities("monitord.test", receiver.name, now_ms, event=Event.FIRE)
-    message = "monitord: a test message" if getattr(receiver, "language", "zh") == "en" else "monitord 测试消息"
-    alert = Alert(
-        id=alert_id, episode_id=episode_id, event=Event.FIRE, rule="monitord.test", rev="test", symbol=symbol,
-        name=name, trade_date=shanghai_iso(now_ms)[:10], episode=1, ts_event_ms=now_ms, period="tick", message=message,
-    )  # fmt: skip
-    return Notification(alert=alert, record=alert.to_json(), now_ms=now_ms)
 
 
 def _told(outcome: Outcome) -> str:

@@ -50,6 +50,8 @@ class Floor:
     ticks: Conflator
     health: Callable[[], bytes]
     """The health report as JSON."""
+    task: Callable[[str], bytes | None] = lambda ch: None
+    """The status of the task whose channel this is, as JSON; None if there is no such task."""
 
 
 class Allowance:
@@ -187,7 +189,7 @@ class Client:
 
     async def _admit(self, grant: Grant) -> None:
         """Let the client in (again), until its token expires."""
-        self._grant, self._follower.admitted = grant, True
+        self._grant = grant
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
@@ -215,12 +217,15 @@ class Client:
         self._outlet.say(ok_reply(reply_to, [_result(want, starts) for want in wants]))
         # mark all before the first is replayed: a heartbeat's top must hold for every channel
         self._follower.replaying.update(starts)
+        self._follower.following = True
         for want in wants:
             if want.symbol is not None:
                 self._floor.ticks.follow(self._outlet, want.symbol, interval_ms=want.interval_ms)
             elif want.ch == "health":
                 self._follower.health = True
                 self._outlet.say(self._outlet.dialect.plain("health", self._floor.health()))
+            elif want.is_task:
+                self._outlet.say(self._outlet.dialect.plain(want.ch, self._floor.task(want.ch) or b"null"))
         for start, channels in together(starts):
             await hub.follow(self._follower, channels, start)
 
@@ -234,9 +239,11 @@ class Client:
                 self._floor.ticks.unfollow(self._outlet, want.symbol)
             elif want.is_alerts:
                 self._floor.hub.unfollow(self._follower, ch)
+                self._outlet.retract(ch)
             else:
                 self._follower.health = False
                 self._outlet.retract("health")
+        self._follower.following = bool(self._channels)
         self._outlet.say(ok_reply(request.id, [{"ch": ch} for ch in request.channels]))
 
     def _check(self, wants: tuple[Want, ...]) -> None:
@@ -248,6 +255,7 @@ class Client:
                 raise RequestError(ErrorCode.ALREADY_SUBSCRIBED, f"already subscribed to {want.ch}")
             if not self._grant.allows(want.ch):
                 raise RequestError(ErrorCode.PERMISSION_DENIED, f"permission denied: {want.ch}")
+            check_task(self._floor, want)
             seen.add(want.ch)
         if len(seen) > self._floor.options.max_channels:
             most = self._floor.options.max_channels
@@ -266,6 +274,12 @@ class Client:
             with suppress(TimeoutError, ConnectionError, ClientConnectionResetError):
                 async with asyncio.timeout(self._floor.options.close_timeout_s):
                     await self._ws.close(code=ending.code, message=close_reason(ending))
+
+
+def check_task(floor: Floor, want: Want) -> None:
+    """Raise RequestError for the channel of a task that there is not."""
+    if want.is_task and floor.task(want.ch) is None:
+        raise RequestError(ErrorCode.UNKNOWN_CHANNEL, f"there is no task {want.ch.partition(':')[2][:40]!r}")
 
 
 def close_reason(ending: Ending) -> bytes:

@@ -32,8 +32,6 @@ PAGE: Final = 500
 """Alerts that are replayed before the client's socket is waited for."""
 CATCH_UP_S: Final = 2.0
 """How long a client that is ahead of us waits for us to catch up with the channel."""
-GATHER_S: Final = 0.001
-"""How long an alert waits for others to share its frame, where only the channel tells of it."""
 
 
 class Stream(Protocol):
@@ -94,8 +92,8 @@ class Follower:
     replaying: set[str] = field(default_factory=set)
     """Its channels of alerts that are not live yet."""
     health: bool = False
-    admitted: bool = False
-    """Authenticated: gets heartbeats."""
+    following: bool = False
+    """Has a subscription of whatever kind, so gets heartbeats. Before it, a top would be no position to resume from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +137,11 @@ class Hub:
         self._ring = Ring(ring_size)
         self._epoch: str | None = None
         self._untold: list[Published] = []
-        self._flush_at: asyncio.TimerHandle | None = None
+        self._flush_at: asyncio.Handle | None = None
         self._awaited: list[tuple[Position, asyncio.Future[None]]] = []
         self._groups: dict[tuple[Dialect, frozenset[str]], set[Follower]] = {}
+        self._followed: Counter[str] = Counter()
+        """How many are live on each channel."""
         self.followers: set[Follower] = set()
         self.counters: Counter[str] = Counter()
 
@@ -161,14 +161,14 @@ class Hub:
                     self.take(step)
 
     def take(self, envelope: channel.Envelope) -> None:
-        """Keep an alert and fan it out with those that come within a millisecond, unless it is known already."""
+        """Keep an alert and fan it out with those that come beside it, unless it is known already."""
         if envelope.off <= self._ring.top and envelope.epoch == self._epoch:
             return
         if envelope.off != self._ring.top + 1 or envelope.epoch != self._epoch:
             self._rupture(envelope.epoch, envelope.off - 1)
         self._keep(self._opened(envelope))
         if self._flush_at is None:
-            self._flush_at = asyncio.get_running_loop().call_later(GATHER_S, self.flush)
+            self._flush_at = asyncio.get_running_loop().call_soon(self.flush)
 
     def hear(self, epoch: str, alerts: Sequence[tuple[int, channel.Outgoing]]) -> None:
         """Fan out alerts, each with its offset, that a publisher in this process has just got acknowledged.
@@ -178,8 +178,8 @@ class Hub:
         """
         for off, alert in alerts:
             if epoch == self._epoch and off == self._ring.top + 1:
-                named = {"symbol": alert.symbol, "rule": alert.rule, "severity": alert.severity}
-                self._keep(Published(epoch, off, alert.json, channels_of(named)))
+                channels = channels_of(alert.symbol, alert.rule, alert.severity)
+                self._keep(Published(epoch, off, alert.json, channels))
         self.flush()
 
     def _keep(self, alert: Published) -> None:
@@ -199,9 +199,10 @@ class Hub:
         untold, self._untold = self._untold, []
         if not untold:
             return
+        followed = frozenset().union(*(channels for _, channels in self._groups))
         by_channel: dict[str, list[Published]] = defaultdict(list)
         for alert in untold:
-            for ch in alert.channels:
+            for ch in followed.intersection(alert.channels):
                 by_channel[ch].append(alert)
         encoded = _Encoded(by_channel)
         for (dialect, channels), followers in self._groups.items():
@@ -219,7 +220,7 @@ class Hub:
             return
         told = _Once(lambda dialect: dialect.heartbeat(top))
         for follower in self.followers:
-            if follower.admitted and not follower.replaying:
+            if follower.following and not follower.replaying:
                 follower.outlet.add(told.burst(follower.outlet.dialect))
 
     def tell_health(self, report: bytes) -> None:
@@ -228,6 +229,24 @@ class Hub:
         for follower in self.followers:
             if follower.health:
                 follower.outlet.offer("health", told.burst(follower.outlet.dialect))
+
+    def is_followed(self, ch: str) -> bool:
+        """Tell whether anybody is live on this channel."""
+        return self._followed[ch] > 0
+
+    def tell(self, ch: str, record: bytes, *, latest: bool = False) -> None:
+        """Send this (JSON without a position) to all who follow a channel of alerts.
+
+        latest: a client that is behind gets the newest of these alone.
+        """
+        told = _Once(lambda dialect: dialect.plain(ch, record))
+        for follower in self.followers:
+            if ch in follower.live or ch in follower.replaying:
+                burst = told.burst(follower.outlet.dialect)
+                if latest:
+                    follower.outlet.offer(ch, burst)
+                else:
+                    follower.outlet.add(burst)
 
     def join(self, outlet: Outlet) -> Follower:
         """Add a connection that follows nothing yet."""
@@ -403,6 +422,12 @@ class Hub:
             self._groups[key].discard(follower)
             if not self._groups[key]:
                 del self._groups[key]
+        for ch in live - follower.live:
+            self._followed[ch] += 1
+        for ch in follower.live - live:
+            self._followed[ch] -= 1
+            if not self._followed[ch]:
+                del self._followed[ch]
         follower.live = live
         if live:
             self._groups.setdefault((follower.outlet.dialect, live), set()).add(follower)

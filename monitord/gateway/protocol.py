@@ -7,14 +7,18 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import orjson
 
+from monitord.tasks import task_of
+
 MAX_INTERVAL_MS: Final = 60_000
 DEFAULT_INTERVAL_MS: Final = 500
 MAX_NAME: Final = 200
-NAMED: Final = ("alerts:sym:", "alerts:rule:", "alerts:sev:", "tick:")
+TASK: Final = "task:"
+NAMED: Final = ("alerts:sym:", "alerts:rule:", "alerts:sev:", "tick:", TASK)
 PLAIN: Final = ("alerts", "health")
 Id: TypeAlias = int | str | None
 
@@ -77,7 +81,13 @@ class Want:
 
     @property
     def is_alerts(self) -> bool:
-        return self.ch == "alerts" or self.ch.startswith("alerts:")
+        """Whether it carries alerts, which have positions."""
+        return self.ch == "alerts" or self.ch.startswith(("alerts:", TASK))
+
+    @property
+    def is_task(self) -> bool:
+        """Whether it carries a task's status and progress besides its alerts."""
+        return self.ch.startswith(TASK)
 
     @property
     def symbol(self) -> str | None:
@@ -128,13 +138,15 @@ class Published:
             raise ValueError("an alert is a JSON object")
         if b"\n" in record or b"\r" in record:  # they separate objects in a frame and lines in SSE
             record = orjson.dumps(alert)
-        return cls(epoch, off, record, channels_of(alert))
+        return cls(epoch, off, record, channels_of(alert.get("symbol"), alert.get("rule"), alert.get("severity")))
 
 
-def channels_of(alert: dict[str, Any]) -> tuple[str, ...]:
+def channels_of(symbol: object, rule: object, severity: object) -> tuple[str, ...]:
     """Return all channels an alert goes out on; one without a symbol (a group's) has no symbol channel."""
-    named = (("sym", alert.get("symbol")), ("rule", alert.get("rule")), ("sev", alert.get("severity")))
-    return ("alerts", *(f"alerts:{kind}:{name}" for kind, name in named if isinstance(name, str)))
+    named = (("alerts:sym:", symbol), ("alerts:rule:", rule), ("alerts:sev:", severity))
+    channels = ("alerts", *[start + name for start, name in named if isinstance(name, str)])
+    task = task_of(rule) if isinstance(rule, str) and rule.startswith("task-") else None
+    return channels if task is None else (*channels, f"{TASK}{task[0]}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,8 +305,12 @@ def _plain(ch: str, record: bytes) -> bytes:
 
 
 def _alert(ch: str, alert: Published) -> bytes:
-    place = (orjson.dumps(ch), orjson.dumps(alert.epoch), alert.off, alert.record)
-    return b'{"ch":%b,"epoch":%b,"off":%d,"data":%b}' % place
+    return b'%b%d,"data":%b}' % (_alert_begins(ch, alert.epoch), alert.off, alert.record)
+
+
+@lru_cache(maxsize=256)
+def _alert_begins(ch: str, epoch: str) -> bytes:
+    return b'{"ch":%b,"epoch":%b,"off":' % (orjson.dumps(ch), orjson.dumps(epoch))
 
 
 def _heartbeat(top: Position) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from importlib.resources import files
 from typing import Any, Final
 
 import orjson
@@ -18,6 +17,7 @@ from monitord.gateway.client import Client, Floor, close_reason
 from monitord.gateway.hub import AlertSource, Hub
 from monitord.gateway.options import GatewayError, GatewayOptions
 from monitord.gateway.outlet import Ending, Outlet
+from monitord.gateway.pagefiles import PageFiles
 from monitord.gateway.protocol import (
     WEBSOCKET,
     CloseCode,
@@ -30,6 +30,7 @@ from monitord.gateway.protocol import (
 )
 from monitord.gateway.quotes import Conflator, QuoteSource
 from monitord.routes import ROUTES
+from monitord.routes.envelope import refusal
 from monitord.routes.openapi import document
 from monitord.routes.route import (
     ApiError,
@@ -37,9 +38,11 @@ from monitord.routes.route import (
     DeskSource,
     HealthSource,
     History,
+    Made,
     Route,
     RulesControl,
     Sources,
+    StudySource,
     json_response,
 )
 
@@ -48,15 +51,6 @@ log = structlog.get_logger(__name__)
 SHUTDOWN_S: Final = 3.0
 """How long connections may take to end at a stop before they are cut."""
 NOBODY: Final = Grant("nobody", ())
-PAGE_HEADERS: Final = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
-        "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
 REFUSALS: Final = {
     ErrorCode.UNAUTHORIZED: (401, "unauthorized"),
     ErrorCode.PERMISSION_DENIED: (403, "permission_denied"),
@@ -79,9 +73,15 @@ class Gateway:
         quotes: QuoteSource,
         health: HealthSource,
         desk: DeskSource,
+        made: Made | None = None,
         metrics: Callable[[], bytes] = lambda: b"",
+        study: StudySource | None = None,
     ) -> None:
-        """Make ready without listening. `metrics` renders the text of /metrics."""
+        """Make ready without listening.
+
+        made: what is made by API; metrics: renders the text of /metrics; study: what answers about bars, names and
+        formulas. None: nobody does.
+        """
         gate = Gate(
             options.tokens,
             allow_loopback=options.allow_loopback_without_token,
@@ -91,8 +91,11 @@ class Gateway:
         self._options = options
         self._health = health
         self.hub = Hub(alerts, ring_size=options.ring_size)
-        self._floor = Floor(options, gate, self.hub, Conflator(quotes), self._health_json)
-        self._sources = Sources(history, rules, quotes, health, metrics, gate.issue_ticket, options.ticket_s, desk)
+        status_of = made.tasks.channel_status if made is not None else lambda ch: None
+        self._floor = Floor(options, gate, self.hub, Conflator(quotes), self._health_json, status_of)
+        self._sources = Sources(
+            history, rules, quotes, health, metrics, gate.issue_ticket, options.ticket_s, desk, study, made
+        )
         self._runner: web.AppRunner | None = None
         self._beat: asyncio.TimerHandle | None = None
         self._stopping = False
@@ -158,7 +161,7 @@ class Gateway:
         router.add_get("/v1/ws", self._websocket)
         router.add_get("/v1/sse", self._events)
         router.add_get("/v1/openapi.json", _serving(document(ROUTES)))
-        router.add_get("/", _page_serving())
+        PageFiles().add_to(router)
         for route in ROUTES:
             router.add_route(route.method, route.path, self._resource(route))
         return application
@@ -192,13 +195,13 @@ class Gateway:
                 raise ApiError(403, "forbidden_origin", "pages of this origin may not use the gateway")
             return await handler(request)
         except ApiError as error:
-            return json_response({"error": error.error}, status=error.status)
+            return _refusing(request, error.status, error.error)
         except RequestError as error:
             status, code = REFUSALS.get(error.code, (400, "bad_request"))
-            return json_response({"error": {"code": code, "msg": error.msg, "field": None}}, status=status)
+            return _refusing(request, status, {"code": code, "msg": error.msg, "field": None})
         except web.HTTPException as error:
             code = error.reason.lower().replace(" ", "_")
-            response = json_response({"error": {"code": code, "msg": error.reason, "field": None}}, status=error.status)
+            response = _refusing(request, error.status, {"code": code, "msg": error.reason, "field": None})
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
             return response
@@ -207,7 +210,7 @@ class Gateway:
         except Exception:  # the top of a request's task
             log.exception("gateway_request_failed", method=request.method, path=request.path)
             told = {"code": "internal", "msg": "internal error; it has been logged", "field": None}
-            return json_response({"error": told}, status=500)
+            return _refusing(request, 500, told)
 
     # ── connections ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -316,17 +319,12 @@ def _query(model: type[BaseModel] | None, request: web.Request) -> BaseModel | N
         raise ApiError(400, "bad_request", first["msg"], field=field) from None
 
 
+def _refusing(request: web.Request, status: int, error: Mapping[str, Any]) -> web.Response:
+    return json_response(refusal(request.path, status, error), status=status)
+
+
 def _serving(body: Any) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def serve(request: web.Request) -> web.StreamResponse:
         return json_response(body)
-
-    return serve
-
-
-def _page_serving() -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    text = files("monitord").joinpath("page/index.html").read_bytes()
-
-    async def serve(request: web.Request) -> web.StreamResponse:
-        return web.Response(body=text, headers={"Content-Type": "text/html; charset=utf-8", **PAGE_HEADERS})
 
     return serve

@@ -17,7 +17,7 @@ import orjson
 import structlog
 from aiohttp import web
 
-from monitord.gateway.client import Floor
+from monitord.gateway.client import Floor, check_task
 from monitord.gateway.hub import Follower, Gap, Start, together
 from monitord.gateway.outlet import Ending, Outlet
 from monitord.gateway.protocol import Dialect, ErrorCode, Position, Published, RequestError, Want
@@ -56,6 +56,8 @@ SSE: Final = Dialect(alert=_alert, plain=_plain, heartbeat=_heartbeat, join=b"",
 
 async def serve(floor: Floor, request: web.Request, wants: tuple[Want, ...]) -> web.StreamResponse:
     """Stream these channels until the client goes away; raises RequestError before anything was sent."""
+    for want in wants:
+        check_task(floor, want)
     starts = {want.ch: await floor.hub.locate(want.ch, want.since) for want in wants if want.is_alerts}
     response = web.StreamResponse(headers=HEADERS)
     response.enable_chunked_encoding()
@@ -72,7 +74,7 @@ async def serve(floor: Floor, request: web.Request, wants: tuple[Want, ...]) -> 
         send_timeout_s=options.send_timeout_s,
     )
     follower = floor.hub.join(outlet)
-    follower.admitted = True
+    follower.following = True
     follower.replaying.update(starts)
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -102,6 +104,8 @@ async def _follow(floor: Floor, follower: Follower, wants: tuple[Want, ...], *, 
         elif want.ch == "health":
             follower.health = True
             outlet.say(_plain("health", floor.health()))
+        elif want.is_task:
+            outlet.say(_plain(want.ch, floor.task(want.ch) or b"null"))
     try:
         for ch, start in starts.items():
             outlet.say(_subscribed(ch, start))

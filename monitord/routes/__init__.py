@@ -5,14 +5,19 @@ from __future__ import annotations
 from monitord.routes import (
     alerts,
     backup,
+    channels,
     deliveries,
     explain,
     health,
     positions,
     quotes,
+    realtime,
     receivers,
+    reference,
     rules,
     silences,
+    study,
+    tasks,
     ticket,
 )
 from monitord.routes.route import Route
@@ -27,6 +32,11 @@ ROUTES: tuple[Route, ...] = (
     *deliveries.ROUTES,
     *silences.ROUTES,
     *quotes.ROUTES,
+    *study.ROUTES,
     *ticket.ROUTES,
+    *tasks.ROUTES,
+    *realtime.ROUTES,
+    *channels.ROUTES,
+    *reference.ROUTES,
     *backup.ROUTES,
 )

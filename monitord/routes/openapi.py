@@ -10,6 +10,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from monitord.routes.envelope import OLD, Refusal
 from monitord.routes.route import Route
 
 REF: Final = "#/components/schemas/{model}"
@@ -18,7 +19,8 @@ MEANINGS: Final = {
     401: "No token, or a wrong one",
     403: "The token may not, or the page's origin is not allowed",
     404: "There is no such thing",
-    422: "The rules or positions cannot be used",
+    409: "It does not go with what there is already",
+    422: "The body, the rules or the positions cannot be used",
     503: "Not ready",
 }
 
@@ -42,7 +44,11 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "monitord", "version": version("monitord"), "summary": "Alerts, rules, quotes and health"},
+        "info": {
+            "title": "monitord",
+            "version": version("monitord"),
+            "summary": "Alerts, rules, tasks, quotes and health",
+        },
         "paths": paths,
         "components": {
             "schemas": _schemas(routes),
@@ -54,7 +60,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
 def _schemas(routes: Sequence[Route]) -> dict[str, Any]:
     models = [route.reply for route in routes if route.reply is not None]
     models += [route.body for route in routes if route.body is not None]
-    told: list[type[BaseModel]] = list(dict.fromkeys([*models, ErrorReply]))
+    told: list[type[BaseModel]] = list(dict.fromkeys([*models, ErrorReply, Refusal]))
     _, schema = models_json_schema([(model, "serialization") for model in told], ref_template=REF)
     found: dict[str, Any] = schema["$defs"]
     return found
@@ -65,6 +71,7 @@ def _operation(route: Route) -> dict[str, Any]:
     given = {} if route.body is None else {"content": {"application/json": {"schema": _ref(route.body)}}}
     return {
         "summary": route.summary,
+        "tags": [_tag(route.path)],
         "operationId": route.handler.__name__,
         "parameters": [*_path_parameters(route.path), *_query_parameters(route.query)],
         **({"requestBody": {"required": True, **given}} if given else {}),
@@ -76,13 +83,21 @@ def _operation(route: Route) -> dict[str, Any]:
     }
 
 
+def _tag(path: str) -> str:
+    """Return the heading under which a path is shown."""
+    parts = path.removeprefix(OLD).removeprefix("/v1/").strip("/").split("/")
+    return f"{OLD}{parts[0]}" if path.startswith(OLD) else parts[0]
+
+
 def _error(status: int, route: Route) -> dict[str, Any]:
-    model = route.reply if status == 503 else ErrorReply
+    model = route.reply if status == 503 else Refusal if route.path.startswith(OLD) else ErrorReply
     return {"description": MEANINGS[status], "content": {"application/json": {"schema": _ref(model)}}}
 
 
 def _ref(model: type[BaseModel] | None) -> dict[str, Any]:
-    return {"type": "string"} if model is None else {"$ref": REF.format(model=model.__name__)}
+    # A generic model's name has brackets in it, which a reference may not.
+    name = "" if model is None else re.sub(r"[^a-zA-Z0-9.\-_]", "_", model.__name__)
+    return {"$ref": REF.format(model=name)} if name else {"type": "string"}
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:

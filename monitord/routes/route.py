@@ -18,10 +18,16 @@ from monitord.paging import Page
 from monitord.store import HistoryFilter, StoredAlert
 
 if TYPE_CHECKING:
+    from feeds.history import BarTable
+    from feeds.instruments import Instrument
     from monitord.deliveries import DeliveryFilter, StoredDelivery
-    from monitord.desk import ReceiverReport
+    from monitord.desk import ReceiverKind, ReceiverReport, Told
     from monitord.positions import Listed
+    from monitord.ruledesk import RuleDesk
+    from monitord.taskdesk import TaskDesk
+    from monitord.tryout import Wish
     from monitord.warmup import Progress
+    from notifiers.notifier import Outcome
     from notifiers.recorded import Attempt
     from notifiers.silences import Silence
     from rules.explain import Explanation
@@ -97,6 +103,9 @@ class DeskSource(Protocol):
     async def disable(self, name: str, *, reason: str) -> None:
         """Switch it off."""
 
+    async def take_stock(self) -> None:
+        """Count what the metrics show of the store."""
+
     async def deliveries(self, wanted: DeliveryFilter, *, page: int, page_size: int) -> Page[StoredDelivery]:
         """Return a page of the deliveries that pass, newest first."""
 
@@ -106,6 +115,15 @@ class DeskSource(Protocol):
     async def replay(self, wanted: DeliveryFilter) -> int:
         """Deliver the dead letters that pass again; return how many alerts they are."""
 
+    async def notifications(self, wanted: DeliveryFilter, *, page: int, page_size: int) -> Page[Told]:
+        """Return a page of the deliveries that pass, newest first, each with its attempts and its event."""
+
+    def channels(self) -> list[ReceiverKind]:
+        """Return what is configured, in the settings' order; secrets are not in it."""
+
+    async def test(self, name: str) -> Outcome:
+        """Send a test message to a receiver; what it says is free of secrets."""
+
     async def silences(self) -> list[Silence]:
         """Return the newest silences, newest first."""
 
@@ -114,6 +132,27 @@ class DeskSource(Protocol):
 
     async def expire(self, silence_id: int) -> Silence | None:
         """End a silence now and return it, None if there is none of this id."""
+
+
+class StudySource(Protocol):
+    """Names, bars and formulas to look at (`monitord.study.Study`)."""
+
+    async def instruments(self, words: str, *, limit: int) -> Sequence[Instrument]:
+        """Return the symbols that are watched whose code or name has these words, the best matches first."""
+
+    async def bars(self, symbol: str, period: str, *, count: int) -> BarTable:
+        """Return the newest bars that the engine holds of a symbol, the forming one too; quick."""
+
+    async def try_out(self, wish: Wish) -> bytes:
+        """Return as JSON what a formula gives on recent bars or ticks; raises TryOutError, or RuleFileError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What is made by API: tasks and rules."""
+
+    tasks: TaskDesk
+    rules: RuleDesk
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +169,10 @@ class Sources:
     """Makes a single-use ticket."""
     ticket_s: float
     desk: DeskSource
+    study: StudySource | None = None
+    """None: nobody answers (a 503)."""
+    made: Made | None = None
+    """None: a gateway by which nothing can be made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +183,13 @@ class Ask:
     grant: Grant
     query: Any
     sources: Sources
+
+    @property
+    def made(self) -> Made:
+        """What is made by API; raises ApiError 503 where nothing can be."""
+        if self.sources.made is None:
+            raise ApiError(503, "unavailable", "this gateway has no tasks and no rules by API")
+        return self.sources.made
 
     def require(self, *resources: str) -> None:
         """Raise ApiError 403 unless the token may read one of these."""

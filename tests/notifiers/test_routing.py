@@ -186,6 +186,14 @@ def test_a_receiver_is_never_told_of_its_own_failure() -> None:
 # ── groups ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_a_rule_may_say_that_no_receiver_is_told() -> None:
+    quiet, loud = alert(labels={"deliver": "never"}), alert(labels={"deliver": "always"})
+    placed = Router("ops").place(quiet, 0)
+    assert placed is not None
+    assert placed.withheld == "the rule's label deliver: never"
+    assert Router("ops").place(loud, 0) == Placement(route="")
+
+
 def test_groups_are_made_of_words_and_all_is_one() -> None:
     one = alert(labels={"team": "a"}, symbol="688981.SH")
     words = ("rule", "symbol", "group", "leg", "severity", "event", "board", "label.team", "label.x")

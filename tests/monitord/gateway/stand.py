@@ -200,6 +200,7 @@ class Stand:
     board: QuoteBoard
     health: FakeHealth
     session: aiohttp.ClientSession
+    made: Any = None
 
     @property
     def ws_url(self) -> str:
@@ -269,11 +270,23 @@ async def until(reached: Any, *, within_s: float = 5.0) -> None:
 
 @asynccontextmanager
 async def standing(
-    *, alerts: FakeAlerts | None = None, ready: bool = True, metrics: bytes = b"", desk: Any = None, **options: Any
+    *,
+    alerts: FakeAlerts | None = None,
+    ready: bool = True,
+    metrics: bytes = b"",
+    desk: Any = None,
+    study: Any = None,
+    history: Any = None,
+    make: Any = None,
+    **options: Any,
 ) -> AsyncIterator[Stand]:
-    """Run a gateway on a free port; without tokens in the options, loopback may do everything."""
+    """Run a gateway on a free port; without tokens in the options, loopback may do everything.
+
+    make: given quotes and where to get the hub, makes what is made by API.
+    """
     source = alerts or FakeAlerts()
-    history, rules, board, health = FakeHistory(), FakeRules(), QuoteBoard(), FakeHealth()
+    history, rules, board, health = history or FakeHistory(), FakeRules(), QuoteBoard(), FakeHealth()
+    made = None if make is None else await make(board, lambda: gateway.hub)
     given = {"port": 0, "allow_loopback_without_token": "tokens" not in options, "heartbeat_s": 3600.0, **options}
     gateway = Gateway(
         GatewayOptions(**given),
@@ -283,13 +296,15 @@ async def standing(
         quotes=board,
         health=health,
         desk=desk,
+        made=made,
         metrics=lambda: metrics,
+        study=study,
     )
     await gateway.start()
     running = asyncio.create_task(gateway.run())
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            stand = Stand(gateway, source, history, rules, board, health, session)
+            stand = Stand(gateway, source, history, rules, board, health, session, made)
             if ready:
                 await until(lambda: gateway.hub.top is not None)
             yield stand
