@@ -261,17 +261,15 @@ class AlertChannel:
             await self._load_script()
         # Packed in C: redis-py's own way takes 1 ms for the 420 words of 60 alerts.
         command = hiredis.pack_command(("EVALSHA", self._publish_sha, *self.call(batch, epoch=epoch, acked=acked)))
-        line = await self._open_line()
         try:
+            line = await self._open_line()
             async with asyncio.timeout(self._timeout_s):
                 await line.send_packed_command(command)
                 return cast(list[tuple[int, int]], await line.read_response(timeout=inf))
         except ResponseError:  # read to its end: the next call may use the connection
             raise
-        except BaseException:
-            self._line, line.socket_timeout = None, self._timeout_s
-            await line.disconnect(nowait=True)
-            await self._redis.connection_pool.release(line)
+        except BaseException:  # also where it could not be opened again: it would stay closed for ever
+            await self._drop_line()
             raise
 
     async def _open_line(self) -> Any:
@@ -286,6 +284,13 @@ class AlertChannel:
             await self._line.disconnect(nowait=True)
             await self._line.connect()
         return self._line
+
+    async def _drop_line(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            line.socket_timeout = self._timeout_s
+            await line.disconnect(nowait=True)
+            await self._redis.connection_pool.release(line)
 
 
 class Subscription:

@@ -19,8 +19,19 @@ from hypothesis import strategies as st
 
 from monitord.gateway.client import Allowance
 from monitord.gateway.protocol import CloseCode, ErrorCode
-from notifiers.channel import Position
-from tests.monitord.gateway.stand import EPOCH, SECRET, FakeAlerts, Stand, Talk, bearer, standing, token, until
+from notifiers.channel import Outgoing, Position
+from tests.monitord.gateway.stand import (
+    EPOCH,
+    SECRET,
+    FakeAlerts,
+    Stand,
+    Talk,
+    bearer,
+    record,
+    standing,
+    token,
+    until,
+)
 
 
 def subscribe(ch: str, *, id: int = 1, **more: Any) -> dict[str, Any]:
@@ -630,8 +641,8 @@ async def test_everything_due_at_one_moment_is_one_frame() -> None:
         await talk.hear()
         await talk.hear()
         before = talk.frames
-        stand.alerts.publish(2)
-        await stand.caught_up(2)
+        told = [(off, Outgoing(f"al_{off}", record(off), "600519.SH", "brk", "info")) for off in (1, 2)]
+        stand.gateway.hub.hear(EPOCH, told)
         stand.gateway.tell_health()
         stand.gateway.hub.heartbeat()
         heard = [await talk.hear_any() for _ in range(4)]

@@ -53,7 +53,8 @@ async def test_a_stop_does_not_wait_for_a_client_that_does_not_answer() -> None:
 
 async def test_the_heartbeat_comes_again_after_one_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     async with standing(heartbeat_s=0.01) as stand:
-        talk = await stand.connect()
+        talk = await stand.connect("?ch=alerts")
+        await talk.hear()
         beats = [ZeroDivisionError()]
         real = stand.gateway.hub.heartbeat
 
