@@ -54,7 +54,7 @@ from monitord.retention import Retention
 from monitord.routing import build_routing
 from monitord.rulebook import Rulebook
 from monitord.store import Store
-from monitord.storefile import STORE_NAME
+from monitord.storefile import STORE_NAME, state_folder
 from monitord.study import Shelves, Study
 from monitord.systemd import WATCHDOG_S, notify
 from monitord.warmup import Warmup
@@ -499,12 +499,6 @@ def _make(state_dir: Path) -> None:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
     except OSError as error:
         raise StartError(f"state_dir {state_dir} cannot be made: {error.strerror}; set another state_dir") from error
-
-
-def state_folder(settings: Settings) -> Path:
-    """Return the folder of journal, checkpoints and store: of one process alone, so each share has its own."""
-    share = settings.engine.share
-    return settings.state_dir / f"share-{share.replace('/', '-of-')}" if share else settings.state_dir
 
 
 async def _until(event: asyncio.Event) -> None:
