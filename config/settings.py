@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from config.adviser import AdviserSection
 from config.origins import PREFIX
 from config.receivers import (
     AppriseService,
@@ -28,6 +29,7 @@ from config.receivers import (
     Webhook,
     WeCom,
 )
+from config.trading import OrdersSection
 from config.values import (
     BoardName,
     Events,
@@ -499,6 +501,8 @@ class Settings(BaseSettings):
     bridge: BridgeSection = BridgeSection()
     gateway: GatewaySection = GatewaySection()
     notify: NotifySection = NotifySection()
+    adviser: AdviserSection = AdviserSection()
+    orders: OrdersSection = OrdersSection()
     log: LogSection = LogSection()
 
     @classmethod

@@ -19,6 +19,7 @@ ONLY_IN = {
         "feeds/tickstream.py",
         "notifiers/channel.py",
         "notifiers/group.py",
+        "notifiers/orders.py",
         "notifiers/redis_list.py",
         "monitord/broker.py",
     },
