@@ -2,6 +2,8 @@
 #   make run     the daemon on simulated data, http://127.0.0.1:8710
 #   make test    all tests          make check   lint, format, types, layers
 #   make bench   speed beside its peers, in one run
+#   make soak    a market day under load in 24 minutes: nothing lost, the loop in time, memory level
+#   make faults  kills, cuts, stalls and bad input in long counts; PART=1 to 5 for one part, each within an hour
 
 VENV ?= .venv
 STATE ?= var
@@ -10,12 +12,13 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
     2>/dev/null && echo $(name))))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-SOURCES := $(wildcard */*.c */*/*.c)
+SOURCES := $(wildcard */*.c */*.h)
 WORKERS ?= 2
 ARGS ?=
+PART ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench clean
+.PHONY: help setup run test check bench soak faults clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -50,6 +53,12 @@ check: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.bench $(ARGS)
+
+soak: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.soak $(ARGS)
+
+faults: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.faults $(PART)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, Final
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, ValidationError
@@ -34,6 +35,8 @@ from config.settings import Settings
 
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 FILE_NAME = "monitord.toml"
+_ADDRESS: Final = re.compile(r"(\w+://)(?:[^/?#\s@]*@)?([^/?#\s]+[/?#])(?=[^\s])\S+")
+"""An address with anything behind its host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,8 @@ def shown(value: Any) -> str:
         return "[" + ", ".join(shown(member) for member in value) + "]"
     if isinstance(value, bool):
         return str(value).lower()
-    return "" if value is None else str(value)  # SecretStr writes itself as asterisks
+    # SecretStr writes itself as asterisks; what an address leads to on its host may be a key, as in a mirror's path.
+    return "" if value is None else _ADDRESS.sub(r"\1\2***", str(value))
 
 
 def _command_line(overrides: Sequence[str]) -> Layer:
@@ -129,11 +133,14 @@ def _dotenv(file: FilePath) -> Layer:
 
 
 def _credentials(folder: str | None) -> Layer:
-    """Read systemd's credentials: one file a setting, named like its variable without MONITORD_: gateway__tokens."""
+    """Read systemd's credentials: one file a setting, named like its variable without MONITORD_: gateway__tokens.
+
+    systemd puts the name of a whole folder that it hands on before each: monitord_gateway__tokens.
+    """
     if not folder:
         return Layer({}, dotted)
     texts = {file.name: file.read_text(encoding="utf-8").strip() for file in sorted(FilePath(folder).iterdir())}
-    paths = {name: tuple(name.lower().split("__")) for name in texts}
+    paths = {name: tuple(name.lower().removeprefix(PREFIX.lower()).split("__")) for name in texts}
     return _text_layer(texts, paths, origin=f"credentials in {folder}", written="__".join)
 
 

@@ -22,7 +22,8 @@ enum {
     MOST_FIELDS = 16, /* of one call */
     TABLE_HEAD = 64,  /* bytes of a table of up to 21 entries before the first of them */
     ENTRY = 16,
-    LINE = 64
+    LINE = 64,
+    LAYOUT = 1 /* what feeds/unbox.py must have been written for */
 };
 
 typedef struct {
@@ -274,5 +275,8 @@ static struct PyModuleDef definition = {
 PyMODINIT_FUNC
 PyInit__unbox(void)
 {
-    return PyModule_Create(&definition);
+    PyObject *module = PyModule_Create(&definition);
+    if (module != NULL && PyModule_AddIntMacro(module, LAYOUT) < 0)
+        Py_CLEAR(module);
+    return module;
 }

@@ -41,10 +41,14 @@ def days_for(period: str, bars: int) -> int:
 
 
 class BarCache:
-    """The bars in one folder. Blocking calls, one writer; a reader beside it sees whole files only."""
+    """The bars in one folder. Blocking calls, one writer; a reader beside it sees whole files only.
 
-    def __init__(self, folder: Path) -> None:
+    only: symbols that are read, and of each file one more, the one with the most bars: it tells whether a day is whole.
+    """
+
+    def __init__(self, folder: Path, *, only: frozenset[str] | None = None) -> None:
         self.folder = folder
+        self._only = only
 
     def write(self, table: BarTable, date: int, factors: OfDay) -> Path | None:
         """Put a day's bars on the disk, over what was there of it; None where there are none.
@@ -122,12 +126,12 @@ class BarCache:
         for date in dates:
             path = self._path(period, date)
             try:
-                yield date, *_read(path, period, date)
+                yield date, *_read(path, period, date, only=self._only)
             except (_Unusable, OSError) as error:
                 log.warning("bars_skipped", file=str(path), why=str(error), hint="delete it; another source is asked")
 
 
-def _read(path: Path, period: str, date: int) -> tuple[Mapping[str, Any], OfDay]:
+def _read(path: Path, period: str, date: int, *, only: frozenset[str] | None) -> tuple[Mapping[str, Any], OfDay]:
     """Read one day; raises _Unusable with the reason."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -140,6 +144,8 @@ def _read(path: Path, period: str, date: int) -> tuple[Mapping[str, Any], OfDay]
         for key, wanted in (("format", FORMAT), ("period", period), ("date", date)):
             if meta.get(key) != wanted:
                 raise _Unusable(f"its {key} is {meta.get(key)!r}, not {wanted!r}")
+        if only is not None:
+            content = _part(content, only)
         found = {name: content[name].to_numpy() for name in ("ts_end", *COLUMNS)}
         found["symbol"] = content["symbol"].cast(pa.string()).to_numpy().astype(str)
         factors = {str(symbol): (float(pair[0]), float(pair[1])) for symbol, pair in meta["factors"].items()}
@@ -152,3 +158,15 @@ def _read(path: Path, period: str, date: int) -> tuple[Mapping[str, Any], OfDay]
     if len(table) != len(ends_ms) or not sound(table).all():
         raise _Unusable("it holds bars that cannot be")
     return found, factors
+
+
+def _part(content: Any, only: frozenset[str]) -> Any:
+    """Return the rows of some symbols, and those of the one that has the most."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = content["symbol"].cast(pa.string()).combine_chunks()
+    counts = pc.value_counts(column).to_pylist()
+    densest = max(counts, key=lambda one: one["counts"], default=None)
+    wanted = sorted(only | ({densest["values"]} if densest else set()))
+    return content.filter(pc.is_in(column, value_set=pa.array(wanted, pa.string())))

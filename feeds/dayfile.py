@@ -6,6 +6,7 @@ is nothing, so a `.part` of a killed process is thrown away: the recorder's jour
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 
 from feeds.errors import FeedError
 from feeds.history import Bars
+from feeds.history import encode as encode_bars
 from feeds.inputs import Control, Heartbeat, Input, Mark
 from feeds.tick import ABSENT, CORE, REST, TickBatch
 
@@ -50,12 +52,11 @@ class DayFile:
                         self._writer.write_table(pa.Table.from_batches([batch]).cast(SCHEMA))
 
     def write(self, value: Input, *, at_ms: int) -> None:
-        """Append an input's rows; a control record is dated `at_ms`. Raises FeedError when the disk refuses."""
-        assert not isinstance(value, Bars), "bars of the past are no part of a recording: they are found anew"
+        """Append an input's rows; what has no time is dated `at_ms`. Raises FeedError when the disk refuses."""
         piece = _ticks(value) if isinstance(value, TickBatch) else _said(value, at_ms)
         self._pieces.append(piece)
         self._rows += len(piece["ts_event"])
-        if self._rows >= ROWS:
+        if self._rows >= ROWS or isinstance(value, Bars):  # a thousand symbols' bars are 10 MB in one row
             self._flush()
 
     def finish(self, note: Mapping[str, Any]) -> None:
@@ -93,7 +94,13 @@ def note_of(path: Path) -> Mapping[str, Any]:
         note = (pq.read_metadata(path).metadata or {}).get(_NOTE.encode())
     except (pa.ArrowException, OSError) as error:
         raise FeedError(f"{path}: cannot be read as a recording ({error}); move it away") from None
-    return {} if note is None else dict(orjson.loads(note))
+    if note is None:
+        return {}
+    try:
+        found = orjson.loads(note)
+        return {"source_id": str(found["source_id"]), "through": int(found["through"])}
+    except (KeyError, TypeError, ValueError):
+        raise FeedError(f"{path}: its footer's note cannot be read; the file is left as it is") from None
 
 
 def _ticks(batch: TickBatch) -> Mapping[str, Any]:
@@ -109,8 +116,9 @@ def _ticks(batch: TickBatch) -> Mapping[str, Any]:
     }
 
 
-def _said(value: Heartbeat | Mark | Control, at_ms: int) -> Mapping[str, Any]:
-    """Return the row of what is no tick. A control's text is [kind, text] in JSON."""
+def _said(value: Heartbeat | Mark | Control | Bars, at_ms: int) -> Mapping[str, Any]:
+    """Return the row of what is no tick. A control's text is [kind, text] in JSON, that of bars base64."""
+    text: str | None
     match value:
         case Heartbeat():
             ts_ms, kind, text = value.ts_ms, "heartbeat", None
@@ -118,6 +126,8 @@ def _said(value: Heartbeat | Mark | Control, at_ms: int) -> Mapping[str, Any]:
             ts_ms, kind, text = value.ts_ms, str(value.kind), value.reason or None
         case Control():
             ts_ms, kind, text = at_ms, "control", orjson.dumps([value.kind, value.text]).decode()
+        case Bars():
+            ts_ms, kind, text = at_ms, "bars", base64.b64encode(encode_bars(value)).decode()
     numbers = {name: np.array([ABSENT[name]]) for name in (*CORE, *REST)}
     times = {"ts_event": np.array([ts_ms]), "recv_ms": np.array([ts_ms]), "status": np.zeros(1, np.int16)}
     return {"symbol": [None], "kind": [kind], "text": [text], **times, **numbers}

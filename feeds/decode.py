@@ -314,6 +314,7 @@ def _batch(
     recv_ms: int,
     count: Callable[[str, int], None],
 ) -> TickBatch:
+    block.flags.writeable = False  # nobody writes to a batch's columns, and so they can be shown to others as they are
     columns = dict(zip(("last", "open", "high", "low", "prev_close"), block[_PRICES], strict=True))
     columns["volume_lots"], columns["amount_cny"] = block[_VOLUME], block[_AMOUNT]
     return TickBatch(

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 from feeds.history import HistoryRequest, PastBars
 from feeds.inputs import FeedInput
 from feeds.instruments import Instrument
+from feeds.known import Known
 from feeds.sessions import Calendar
 
 
@@ -57,6 +58,17 @@ class Referenced(Protocol):
         """Take the days on which the market trades."""
 
 
+@runtime_checkable
+class Telling(Protocol):
+    """What a feed has besides, that another process tells of instruments and trading days.
+
+    It yields `Known` with an input when there is news, so that all who read it let it take effect at one place.
+    """
+
+    async def reference(self) -> Known:
+        """Return what it was told last, after `open`; empty if that is nothing, or cannot be read now."""
+
+
 FEEDS: dict[str, str] = {
     "simulated": "feeds.simulated:SimulatedFeed",
     "replay": "feeds.replay:ReplayFeed",
@@ -81,6 +93,17 @@ def load_feed(name: str) -> Callable[..., Feed]:
     module, _, attribute = FEEDS[name].partition(":")
     feed: Callable[..., Feed] = getattr(import_module(module), attribute)
     return feed
+
+
+def complaint_of(feed: Feed) -> str | None:
+    """Return what a feed has to complain of now, in words for people (`complaint() -> str | None`); most never do."""
+    say: Callable[[], str | None] | None = getattr(feed, "complaint", None)
+    return None if say is None else say()
+
+
+def counts_by_one(feed: Feed) -> bool:
+    """Tell whether offsets grow by one from input to input, so that a missing one is seen; not where they are ids."""
+    return not getattr(feed, "offsets_are_ids", False)
 
 
 def history_of(feed: Feed) -> Callable[[HistoryRequest], Awaitable[PastBars]] | None:

@@ -8,7 +8,7 @@ prices of one date.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Protocol
 
@@ -142,6 +142,13 @@ class Bars:
     as_of: IntArray
     before_lots: FloatArray
     before_cny: FloatArray
+
+    def of(self, symbols: Collection[str]) -> Bars:
+        """Return the bars of those of its symbols that are among these."""
+        kept = np.isin(np.array(self.symbols, object), list(symbols))
+        rows = np.repeat(kept, self.counts)
+        columns = {name: getattr(self, name)[kept if name in _PER_SYMBOL else rows] for name in _ARRAYS}
+        return replace(self, symbols=tuple(s for s, one in zip(self.symbols, kept, strict=True) if one), **columns)
 
 
 _ARRAYS: Final = tuple(field.name for field in fields(Bars) if field.name not in ("period", "until_ms", "symbols"))

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from feeds.history import Bars
+from feeds.known import Known
 from feeds.tick import TickBatch
 
 
@@ -72,7 +73,10 @@ class FeedInput:
 
     offset: the feed's own, strictly growing from 0, where it can be opened again after it (replay, simulated, Redis);
     -1 from a live callback feed, whose inputs get their offset from the journal.
+    known: from a feed that is `Telling` (feeds/feed.py), instruments and days as they are from here on; the value is a
+    heartbeat that says nothing new then.
     """
 
     offset: int
     value: TickBatch | Heartbeat | Mark
+    known: Known | None = None

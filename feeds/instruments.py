@@ -333,5 +333,5 @@ def _instrument(place: int, entry: Any) -> Instrument:
         limits = None if entry.get("limits") is None else Limits(**entry["limits"])
         told = {"board": Board(entry["board"]), "sectors": tuple(entry["sectors"]), "limits": limits}
         return Instrument(**{**entry, **told})
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise FeedError(f"entry {place} of the table of instruments cannot be read: {error!r}") from None

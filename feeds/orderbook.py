@@ -53,17 +53,19 @@ def continuous(quotes: Quotes) -> Mapping[str, FloatArray]:
     # A sealed side is all there is: its best price is the limit, the other side is empty.
     bid = np.where(quotes.sealed > 0, up, np.where(quotes.sealed < 0, np.nan, bid))
     ask = np.where(quotes.sealed < 0, down, np.where(quotes.sealed > 0, np.nan, ask))
+    # All ten levels at once: small markets spend their time in calls, not in arithmetic.
+    away = np.arange(LEVELS)[:, None] * step
+    at = np.concatenate([bid - away, ask + away])
+    at = np.where((at >= down) & (at <= up) & (at >= 1), at, np.nan)
+    lots = _lots(quotes, at)
+    for best, side in ((0, 1), (LEVELS, -1)):
+        queue = np.ceil(lots[best] + quotes.depth * (_QUEUE + quotes.excess))
+        lots[best] = np.where(quotes.sealed == side, queue, lots[best])
+    at /= quotes.per_yuan
     columns: dict[str, FloatArray] = {}
-    for level in range(1, LEVELS + 1):
-        for side, best, away in (("bid", bid, -step), ("ask", ask, step)):
-            at = best + (level - 1) * away
-            at = np.where((at >= down) & (at <= up) & (at >= 1), at, np.nan)
-            lots = _lots(quotes, at)
-            if level == 1:
-                queue = np.ceil(lots + quotes.depth * (_QUEUE + quotes.excess))
-                lots = np.where(quotes.sealed == (1 if side == "bid" else -1), queue, lots)
-            columns[f"{side}_price_{level}"] = at / quotes.per_yuan
-            columns[f"{side}_lots_{level}"] = lots
+    for level in range(LEVELS):
+        columns[f"bid_price_{level + 1}"], columns[f"bid_lots_{level + 1}"] = at[level], lots[level]
+        columns[f"ask_price_{level + 1}"], columns[f"ask_lots_{level + 1}"] = at[LEVELS + level], lots[LEVELS + level]
     return columns
 
 

@@ -24,7 +24,7 @@ import structlog
 
 from feeds.dayfile import DayFile, note_of
 from feeds.errors import FeedError
-from feeds.history import Bars
+from feeds.history import COLUMNS, Bars
 from feeds.inputs import Control, ControlKind, Heartbeat, Input, Mark, MarkKind
 from feeds.journal import Journal
 from feeds.sessions import trade_date
@@ -48,10 +48,16 @@ class Recorder:
     missing a `gap` mark stands in the recording.
     """
 
-    def __init__(self, folder: Path, *, source_id: str) -> None:
-        """Open the folder, and take up what an earlier recorder left in the journal; raises FeedError."""
+    def __init__(self, folder: Path, *, source_id: str, counted: bool = True) -> None:
+        """Open the folder, and take up what an earlier recorder left in the journal; raises FeedError.
+
+        counted: offsets grow by one, so one that is missing is seen; else what is missing has to be said (`lose`).
+        """
         self._folder = folder
         self._source_id = source_id
+        self._counts = dict.fromkeys(
+            ("recorded_inputs", "recorded_ticks", "recorded_gaps", "recorded_days", "recordings_damaged"), 0
+        )
         self._short = hashlib.sha256(source_id.encode()).hexdigest()[:8]
         spool = folder / "spool" / self._short
         self._lock = _lock(spool)
@@ -66,27 +72,55 @@ class Recorder:
         self._controls: dict[ControlKind, Control] = {}
         self._written: dict[ControlKind, Control] = {}
         """What of them the current file holds."""
-        self._counts = {"recorded_inputs": 0, "recorded_ticks": 0, "recorded_gaps": 0, "recorded_days": 0}
+        self._early: list[Bars] = []
+        """Bars that came before anything that tells the date they belong to."""
+        self._bars: set[bytes] = set()
+        """Digests of those recorded: what a start runs again may be told twice."""
+        self._missing = ""
+        """Why inputs are missing before the next one; empty = as far as known none are."""
         self.last_offset = -1
         """The offset of the newest input recorded, -1 = none with one."""
         self._take_up()
+        self._counted = counted
+        if not counted and self.last_offset >= 0:
+            self._missing = "the recorder was not running"
 
     @property
     def clock_ms(self) -> int | None:
         """The market clock at the end of what is recorded; None if nothing is."""
         return self._clock_ms
 
-    def add(self, value: Input, *, offset: int = -1) -> None:
-        """Append an input; it is on the disk after the next `sync`. Raises FeedError when the disk refuses."""
-        if isinstance(value, Control) and self._controls.get(value.kind) == value:
+    def add(self, value: Input, *, offset: int = -1, behind: int = -1) -> None:
+        """Append an input; it is on the disk after the next `sync`. Raises FeedError when the disk refuses.
+
+        behind: of a control record or bars without an offset, the one they follow, for those that come again.
+        """
+        if 0 <= behind < self.last_offset:
             return
+        if self._is_known(value):
+            if offset < 0:
+                return
+            value = Control(ControlKind.FAILED, "")  # no news but for its offset
         if 0 <= offset <= self.last_offset:
+            self._missing = "" if not self._counted else self._missing  # the source goes on from what is recorded
             return
-        if 0 <= self.last_offset < offset - 1 and self._clock_ms is not None:
-            missing = offset - 1 - self.last_offset
+        if self._counted and 0 <= self.last_offset < offset - 1 and self._clock_ms is not None:
+            self._missing = f"{offset - 1 - self.last_offset} inputs were not recorded"
+        if self._missing and offset >= 0 and self._clock_ms is not None:
             self._counts["recorded_gaps"] += 1
-            self._append(Mark(MarkKind.GAP, self._clock_ms, f"{missing} inputs were not recorded"), offset - 1)
+            self._append(Mark(MarkKind.GAP, self._clock_ms, self._missing), offset - 1)
+            self._missing = ""
         self._append(value, offset)
+
+    def lose(self, count: int) -> None:
+        """Take note that so many inputs are missing here."""
+        if not self._counted:
+            self._missing = f"{count} inputs were not recorded"
+
+    def resume(self, offset: int) -> None:
+        """Take note that the source goes on behind `offset`: nothing is missing if that is not behind our end."""
+        if offset <= self.last_offset:
+            self._missing = ""
 
     def sync(self) -> None:
         """Put everything added on the disk; raises FeedError where it fails."""
@@ -121,6 +155,12 @@ class Recorder:
         """Return inputs, ticks, gaps and days recorded since this recorder was opened."""
         return dict(self._counts)
 
+    def _is_known(self, value: Input) -> bool:
+        """Tell whether a control record is in force, or bars were recorded since this recorder was opened."""
+        if isinstance(value, Bars):
+            return _digest(value) in self._bars
+        return isinstance(value, Control) and self._controls.get(value.kind) == value
+
     # ── one input ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _append(self, value: Input, offset: int) -> None:
@@ -134,8 +174,12 @@ class Recorder:
     def _write(self, value: Input, offset: int) -> None:
         """Write a journaled input to its date's file, behind every control record in force that is not in it."""
         self._pass(value, offset)
+        if isinstance(value, Control) and value.kind is ControlKind.FAILED:
+            return
         if self._clock_ms is None:
-            return  # a control before there was any time to date it: the first input that has one brings it along
+            # Before there was any time to date it: the first input that has one brings it along.
+            self._early += [value] if isinstance(value, Bars) else []
+            return
         if self._day is None:
             self._date, self._written = trade_date(self._clock_ms), {}
             self._day = DayFile(self._path(self._date))
@@ -144,6 +188,9 @@ class Recorder:
             if self._written.get(kind) != control:
                 self._day.write(control, at_ms=first_ms)
                 self._written[kind] = control
+        early, self._early = self._early, []
+        for bars in early:
+            self._day.write(bars, at_ms=first_ms)
         if not isinstance(value, Control):
             self._day.write(value, at_ms=self._clock_ms)
 
@@ -152,25 +199,26 @@ class Recorder:
         if offset >= 0:
             self.last_offset = offset
         if isinstance(value, Control):
-            self._controls[value.kind] = value
+            if value.kind is not ControlKind.FAILED:
+                self._controls[value.kind] = value
+        elif isinstance(value, Bars):
+            self._bars.add(_digest(value))
         else:
             self._clock_ms = self._clock_after(value)
 
-    def _clock_after(self, value: TickBatch | Heartbeat | Mark | Bars) -> int:
+    def _clock_after(self, value: TickBatch | Heartbeat | Mark) -> int:
         """Return the market clock once this input is taken: it never goes back, and a mark does not move it."""
-        match value:
-            case TickBatch():
-                ts_ms = int(np.minimum(value.ts_event_ms, value.recv_ms + _FUTURE_MS).max())
-            case Bars():
-                ts_ms = value.until_ms
-            case _:
-                ts_ms = value.ts_ms
+        ts_ms = (
+            int(np.minimum(value.ts_event_ms, value.recv_ms + _FUTURE_MS).max())
+            if isinstance(value, TickBatch)
+            else value.ts_ms
+        )
         if self._clock_ms is None:
             return ts_ms
         return self._clock_ms if isinstance(value, Mark) else max(self._clock_ms, ts_ms)
 
     def _is_of_another_date(self, value: Input) -> bool:
-        if self._day is None or isinstance(value, Control):
+        if self._day is None or isinstance(value, Control | Bars):
             return False
         return trade_date(self._clock_after(value)) != self._date
 
@@ -209,25 +257,33 @@ class Recorder:
     def _recorded_through(self) -> int:
         """Return the offset of the journal up to which this source's newest finished file goes, -1 without one."""
         for path in sorted(self._folder.glob("*.parquet"), reverse=True):
-            note = _readable_note(path)
+            note = self._readable_note(path)
             if note.get("source_id") == self._source_id:
                 return int(note["through"])
         return -1
 
     def _path(self, date: int) -> Path:
         path = self._folder / f"{date}.parquet"
-        if path.exists() and _readable_note(path).get("source_id") != self._source_id:
+        if path.exists() and self._readable_note(path).get("source_id") != self._source_id:
             return self._folder / f"{date}-{self._short}.parquet"
         return path
 
+    def _readable_note(self, path: Path) -> Mapping[str, Any]:
+        """Return a file's note, empty for one that is broken: it is left alone, and the days to come are recorded."""
+        try:
+            return note_of(path)
+        except FeedError as error:
+            self._counts["recordings_damaged"] += 1
+            log.error("recording_damaged", why=str(error))
+            return {}
 
-def _readable_note(path: Path) -> Mapping[str, Any]:
-    """Return a file's note, empty for one that is broken: it is left alone, and the days to come are recorded."""
-    try:
-        return note_of(path)
-    except FeedError as error:
-        log.error("recording_damaged", why=str(error))
-        return {}
+
+def _digest(bars: Bars) -> bytes:
+    arrays = (bars.counts, bars.ends_ms, *(getattr(bars, name) for name in COLUMNS), bars.before_lots, bars.before_cny)
+    digest = hashlib.sha256(repr((bars.period, bars.until_ms, bars.symbols)).encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()
 
 
 def _lock(folder: Path) -> int:

@@ -20,8 +20,9 @@ from feeds.errors import FeedError
 from feeds.frame import WrongVersion
 from feeds.inputs import FeedInput, Heartbeat, Mark, MarkKind
 from feeds.instruments import Instrument
+from feeds.known import Known, unpack
 from feeds.tick import TickBatch
-from feeds.tickstream import LATEST_MS, STREAM, Names, StreamDown, decode, open_client, read_instruments, saying
+from feeds.tickstream import LATEST_MS, STREAM, Names, StreamDown, StreamRefused, decode, open_client, saying
 
 BLOCK_MS: Final = 1_000
 """Well below the socket's timeout: an answer is due after this at the latest, so a frozen server is noticed."""
@@ -44,6 +45,7 @@ class RemoteFeed:
     """
 
     has_offsets = True
+    offsets_are_ids = True
     paced = True
 
     def __init__(
@@ -94,14 +96,23 @@ class RemoteFeed:
 
     async def instruments(self) -> Sequence[Instrument]:
         """Return what the bridge's feed knows, empty where it has not told; after `open`."""
+        return (await self.reference()).instruments
+
+    async def reference(self) -> Known:
+        """Return what a bridge has told last; what it tells later comes as an input.
+
+        Empty where none has, where it cannot be read now, and where it is of another release.
+        """
         client = open_client(self._url, timeout_s=self._timeout_s)
         try:
             with saying("read the instruments"):
-                text = await client.get(self._names.instruments)
-            return read_instruments(text)
-        except StreamDown as error:
-            log.warning("remote_instruments_unknown", error=str(error))
-            return ()
+                packed = await client.get(self._names.reference)
+            return Known() if packed is None else unpack(packed)
+        except StreamRefused:
+            raise
+        except FeedError as error:
+            log.warning("remote_reference_unknown", error=str(error))
+            return Known()
         finally:
             await _closed(client)
 
@@ -116,6 +127,13 @@ class RemoteFeed:
     def counters(self) -> Mapping[str, int]:
         """Return ticks and inputs since open, gaps found, entries that could not be read, and reconnects."""
         return dict(self._counts)
+
+    def complaint(self) -> str | None:
+        """Return that nothing comes, and since when, once that has lasted for QUIET_S; a bridge beats every second."""
+        if not self._told_quiet or self._closed:
+            return None
+        quiet_s = asyncio.get_running_loop().time() - self._flowed_s
+        return f"the tick stream {self._names.stream} has said nothing for {quiet_s:.0f} s: is the bridge running?"
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -194,8 +212,8 @@ class RemoteFeed:
         except FeedError as error:
             self._counts["unreadable"] += 1
             log.error("tick_stream_unreadable", offset=offset, error=str(error))
-            before, ts_ms = (_number(fields.get(name, b""), otherwise) for name, otherwise in ((b"p", -1), (b"ts", 0)))
-            value = Mark(MarkKind.GAP, ts_ms if 0 <= ts_ms < LATEST_MS else 0, UNREADABLE)
+            before = _number(fields.get(b"p", b""), -1)
+            value = Mark(MarkKind.GAP, _time_of(fields), UNREADABLE)
         # One less is this entry's own gap mark, which was taken already.
         if self._last >= 0 and self._last not in (before, offset - 1):
             self._counts["gaps"] += 1
@@ -205,10 +223,13 @@ class RemoteFeed:
         self._last = offset
         self._counts["inputs"] += 1
         self._counts["ticks"] += len(value) if isinstance(value, TickBatch) else 0
-        yield FeedInput(offset, value)
+        if isinstance(value, Known):
+            yield FeedInput(offset, Heartbeat(_time_of(fields)), value)
+        else:
+            yield FeedInput(offset, value)
 
 
-def _read(fields: Mapping[bytes, bytes]) -> tuple[int, TickBatch | Heartbeat | Mark]:
+def _read(fields: Mapping[bytes, bytes]) -> tuple[int, TickBatch | Heartbeat | Mark | Known]:
     """Return the id of the entry before and the input; raises FeedError, or KeyError for what no bridge wrote."""
     try:
         return int(fields.get(b"p", b"-1")), decode(fields[b"k"].decode(), fields[b"v"])
@@ -223,8 +244,16 @@ def _number(text: bytes, otherwise: int) -> int:
         return otherwise
 
 
-def _begins_ms(value: TickBatch | Heartbeat | Mark) -> int:
-    """Return the exchange's time at which an input begins; 0 for a batch of nothing."""
+def _time_of(fields: Mapping[bytes, bytes]) -> int:
+    """Return the exchange time that the stream had come to at an entry; 0 where it says none that can be."""
+    ts_ms = _number(fields.get(b"ts", b""), 0)
+    return ts_ms if 0 <= ts_ms < LATEST_MS else 0
+
+
+def _begins_ms(value: TickBatch | Heartbeat | Mark | Known) -> int:
+    """Return the exchange's time at which an input begins; 0 for a batch of nothing, and where it has none."""
+    if isinstance(value, Known):
+        return 0
     if isinstance(value, TickBatch):
         return value.span_ms[0] if len(value) else 0
     return value.ts_ms

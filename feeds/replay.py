@@ -11,7 +11,8 @@ from feeds.errors import FeedError
 from feeds.inputs import ControlKind, FeedInput
 from feeds.instruments import Instrument, decode_table
 from feeds.pace import Pace
-from feeds.recording import Cutter, Recording, fingerprint, first_control, open_recordings, passages
+from feeds.recordedfile import Recording, fingerprint
+from feeds.recording import Cutter, first_control, open_recordings, passages
 from feeds.sessions import day_number
 from feeds.tick import TickBatch
 

@@ -29,6 +29,8 @@ _EPOCH: Final = date(1970, 1, 1)
 class Session(StrEnum):
     """A part of the trading day that a rule may be limited to."""
 
+    __hash__ = str.__hash__  # an Enum's own is Python code, and sessions are keys of look-ups at every batch
+
     CONTINUOUS = "continuous"
     OPEN_AUCTION = "open_auction"
     CLOSE_AUCTION = "close_auction"

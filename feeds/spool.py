@@ -127,14 +127,17 @@ class Spool:
             self._db.execute("UPDATE state SET spool = ?, sent = 0", (renewed := secrets.token_hex(8),))
         self.id, self._sent = renewed, 0
 
-    def append(self, kind: Kind, value: bytes, *, ts_ms: int | None, ticks: int = 0, feed_offset: int = -1) -> None:
-        """Append an input. ts_ms: exchange time of its newest tick, None = as before.
+    def append(
+        self, kind: Kind, value: bytes, *, ts_ms: int | None, ticks: int = 0, feed_offset: int | None = None
+    ) -> None:
+        """Append an input. ts_ms: exchange time of its newest tick; feed_offset: where its feed is; None = as before.
 
         Raises FeedError where the disk refuses; nothing was appended then.
         """
         now_us = self._now_us()
         number, stamp = self._number + 1, max(now_us, self._stamp + 2)
         newest_ms = self.ts_ms if ts_ms is None else ts_ms
+        came_to = self.feed_offset if feed_offset is None else feed_offset
         self._tell_ahead(stamp - now_us)
         before = self._bytes, self.dropped_inputs, self.dropped_ticks
         try:
@@ -146,12 +149,12 @@ class Spool:
                 )
                 self._db.execute(
                     "UPDATE state SET number = ?, stamp = ?, ts_ms = ?, feed_offset = ?",
-                    (number, stamp, newest_ms, feed_offset),
+                    (number, stamp, newest_ms, came_to),
                 )
         except FeedError:  # nothing was deleted either
             self._bytes, self.dropped_inputs, self.dropped_ticks = before
             raise
-        self._number, self._stamp, self.ts_ms, self.feed_offset = number, stamp, newest_ms, feed_offset
+        self._number, self._stamp, self.ts_ms, self.feed_offset = number, stamp, newest_ms, came_to
         self._bytes += len(value)
 
     def _tell_ahead(self, ahead_us: int) -> None:

@@ -15,6 +15,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from feeds.scan import span
+
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
 BoolArray: TypeAlias = NDArray[np.bool_]
@@ -72,7 +74,7 @@ class TickBatch:
     def span_ms(self) -> tuple[int, int]:
         """The earliest and the latest time of event; a batch without ticks has none (ValueError)."""
         if self._span_ms is None:
-            self._span_ms = int(self.ts_event_ms.min()), int(self.ts_event_ms.max())
+            self._span_ms = span(self.ts_event_ms)
         return self._span_ms
 
     def __len__(self) -> int:

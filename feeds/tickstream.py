@@ -22,7 +22,7 @@ from feeds import frame
 from feeds.connection import Client, connect, heeding_cancel
 from feeds.errors import FeedError
 from feeds.inputs import Heartbeat, Mark, MarkKind
-from feeds.instruments import Instrument, decode_table, encode_table
+from feeds.known import Known, pack, unpack
 from feeds.tick import TickBatch
 
 PREFIX: Final = "mon:"
@@ -60,6 +60,8 @@ class Kind(StrEnum):
     TICKS = "ticks"
     HEARTBEAT = "heartbeat"
     MARK = "mark"
+    REFERENCE = "reference"
+    """Instruments and trading days, as they are known from here on."""
 
 
 class Spooled(NamedTuple):
@@ -109,9 +111,9 @@ class Names:
         return f"{PREFIX}ticks:{self.stream_name}"
 
     @property
-    def instruments(self) -> str:
-        """What the bridge's feed knows of its instruments, as JSON."""
-        return f"{self.stream}:instruments"
+    def reference(self) -> str:
+        """The newest entry of that kind, for who begins to read where the stream has none any more."""
+        return f"{self.stream}:reference"
 
     @staticmethod
     def bridge(bridge: str) -> str:
@@ -119,7 +121,7 @@ class Names:
         return f"{PREFIX}bridge:{bridge}"
 
 
-def encode(value: TickBatch | Heartbeat | Mark) -> tuple[Kind, bytes]:
+def encode(value: TickBatch | Heartbeat | Mark | Known) -> tuple[Kind, bytes]:
     """Return an input as the stream holds it; decodes the lazy columns of a batch."""
     match value:
         case TickBatch():
@@ -128,9 +130,11 @@ def encode(value: TickBatch | Heartbeat | Mark) -> tuple[Kind, bytes]:
             return Kind.HEARTBEAT, b"%d" % value.ts_ms
         case Mark():
             return Kind.MARK, orjson.dumps([value.kind, value.ts_ms, value.reason])
+        case Known():
+            return Kind.REFERENCE, pack(value)
 
 
-def decode(kind: str, value: bytes) -> TickBatch | Heartbeat | Mark:
+def decode(kind: str, value: bytes) -> TickBatch | Heartbeat | Mark | Known:
     """Return the input of an entry; raises FeedError for what is none."""
     try:
         match kind:
@@ -141,6 +145,8 @@ def decode(kind: str, value: bytes) -> TickBatch | Heartbeat | Mark:
             case Kind.MARK:
                 name, ts_ms, reason = orjson.loads(value)
                 return Mark(MarkKind(name), _time_ms(int(ts_ms)), str(reason))
+            case Kind.REFERENCE:
+                return unpack(value)
     except (ValueError, TypeError, OverflowError) as error:
         raise FeedError(f"an entry of the tick stream that should be a {kind} cannot be read: {error}") from None
     raise FeedError(f"an entry of the tick stream is a {kind!r}; run the same release on both ends")
@@ -216,20 +222,15 @@ class TickStreamWriter:
             good, *rest = await self._redis.eval(self._beat_text, 1, key, spool, ttl_s, *words)
         return int(rest[0]) + int(rest[1]) / 1e6 if good else None
 
-    async def put_instruments(self, instruments: Sequence[Instrument]) -> None:
-        """Let readers know the instruments; raises StreamDown or StreamRefused."""
+    async def put_reference(self, packed: bytes) -> None:
+        """Keep the value of an entry `reference` for readers who come later; raises StreamDown or StreamRefused."""
         with saying("write the instruments"):
-            await self._redis.set(self.names.instruments, encode_table(instruments))
+            await self._redis.set(self.names.reference, packed)
 
 
 def take_over(head: Head, bridge: str) -> bytes:
     """Return the mark that stands where a bridge takes over from another, or from its own lost spool."""
     return encode(Mark(MarkKind.GAP, head.ts_ms, f"bridge {bridge} took over from {head.bridge}"))[1]
-
-
-def read_instruments(text: bytes | None) -> Sequence[Instrument]:
-    """Return what `put_instruments` wrote, nothing where there is nothing."""
-    return () if text is None else decode_table(text.decode())
 
 
 def open_client(url: str, *, timeout_s: float) -> Client:

@@ -10,20 +10,17 @@ from array import array
 from collections.abc import Callable, Mapping
 from itertools import chain
 from operator import itemgetter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
+from feeds.compiled import compiled
 from feeds.tick import FloatArray
 
 Unboxer: TypeAlias = Callable[[list[Any], tuple["Field", ...], FloatArray], bool]
-COMPILED: Unboxer | None
-_compiled_same_keys: Callable[[dict[str, Any], tuple[str, ...]], bool] | None
-try:
-    from feeds._unbox import same_keys as _compiled_same_keys
-    from feeds._unbox import unbox as COMPILED
-except ImportError:  # no compiler at installation
-    COMPILED = _compiled_same_keys = None
+_module: Final = compiled("feeds._unbox", layout=1)
+COMPILED: Unboxer | None = getattr(_module, "unbox", None)
+_compiled_same_keys: Callable[[dict[str, Any], tuple[str, ...]], bool] | None = getattr(_module, "same_keys", None)
 
 
 class Field(NamedTuple):

@@ -17,31 +17,22 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from feeds.decode import Decoder
 from feeds.errors import FeedError
 from feeds.history import HistoryRequest, PastBars
 from feeds.inbox import TickInbox
 from feeds.inputs import FeedInput
-from feeds.instruments import Board, Instrument, board_of
+from feeds.instruments import Board, Instrument
 from feeds.sessions import Calendar
-from feeds.universe import is_symbol
 from feeds.xtcenter import QuoteService
 from feeds.xthistory import XtHistory
 from feeds.xtlane import VendorLane
-from feeds.xtlink import Checked, Licence, Subscribed, Wanted, XtLink
+from feeds.xtlink import Checked, Licence, Subscribed, XtLink
 from feeds.xtmessages import explain
-from feeds.xtpushes import HEARTBEAT_MS, Pulse, Pushes, pulse_outside
+from feeds.xtpushes import HEARTBEAT_MS, Pulse, Pushes
 from feeds.xtreference import XtReference
+from feeds.xtscope import Scope
 from feeds.xtwatch import LinkWatch, Patience, Step
 
-MARKETS: Final = ("SH", "SZ", "BJ")
-WATCHED_BOARDS: Final = (Board.MAIN, Board.CHINEXT, Board.STAR, Board.BSE, Board.INDEX)
-"""What of a whole market is kept: its push also holds funds, bonds, warrants and repos, five times as many codes."""
-PULSE: Final = (
-    "000001.SH", "600519.SH", "601318.SH", "600036.SH", "600030.SH", "601899.SH",
-    "000001.SZ", "300750.SZ", "000858.SZ", "300059.SZ", "002594.SZ",
-)  # fmt: skip
-"""The Shanghai index and ten stocks that trade every few seconds: one of them ticks whenever the market does."""
 TOKEN_TIMEOUT_S: Final = 120.0
 """The quote service loads every instrument when it starts, which takes 15 s and more."""
 STARTING_SERVICE: Final = "starting the quote service"
@@ -91,44 +82,28 @@ class XtFeed:
         the vendor's sectors, None = its industries and concepts. inbox_batches: pushes that may wait for the loop;
         beyond that the oldest is dropped. The others are those of `Patience`. Raises FeedError for what cannot be.
         """
-        self._codes = tuple(dict.fromkeys(symbols or markets or MARKETS))
-        _check_codes(self._codes, symbols=symbols, markets=markets)
-        by_market = not symbols
-        kept = tuple(WATCHED_BOARDS if boards is None else map(Board, boards))
-        self._decoder = Decoder(boards=kept if by_market else None)
-        self._boards = set(kept if by_market else map(board_of, self._codes))
-        pulse = PULSE if pulse is None else tuple(pulse)
-        self._pulse = Pulse(pulse)
-        self.source_id = f"xt:{'token' if token else address}:{port or ''}:{','.join(self._codes)}"
+        scope = Scope.of(symbols, markets=markets, boards=boards, pulse=pulse)
+        self._scope = scope
+        self._decoder, self._boards, self._pulse = scope.decoder(), scope.boards_seen(), Pulse(scope.pulse)
+        self.source_id = f"xt:{'token' if token else address}:{port or ''}:{','.join(scope.codes)}"
         self._inbox_batches, self._timeout_s = inbox_batches, timeout_s
         self._monotonic, self._now = monotonic, now
         patience = Patience(
-            silent_s=silent_s,
-            renew_s=renew_s,
-            first_s=reconnect_first_s,
-            longest_s=reconnect_longest_s,
+            silent_s=silent_s, renew_s=renew_s, first_s=reconnect_first_s, longest_s=reconnect_longest_s,
             timeout_s=timeout_s,
-        )
+        )  # fmt: skip
         self._watch = LinkWatch(patience, random=random)
-        wanted = Wanted(self._codes, by_market, pulse_outside(self._codes, pulse, by_market=by_market))
         self._link = XtLink(
-            wanted,
-            address=address,
-            port=port,
-            on_push=self._on_push,
-            on_pulse=self._on_pulse,
-            on_status=self._on_status,
-        )
+            scope.wanted(), address=address, port=port,
+            on_push=self._on_push, on_pulse=self._on_pulse, on_status=self._on_status,
+        )  # fmt: skip
         self._service = (
             None if token is None else QuoteService(token, data_home=data_home, servers=servers or (), port=port)
         )
         self._reference = XtReference(
-            symbols=None if by_market else self._codes,
-            boards=kept,
-            sectors=sectors,
-            download_sectors=download_sectors,
+            symbols=scope.symbols, boards=scope.boards, sectors=sectors, download_sectors=download_sectors,
             timeout_s=timeout_s,
-        )
+        )  # fmt: skip
         self._counts = {"disconnects": 0, "attempts": 0, "attempts_failed": 0, "clients": 0}
         self._epochs = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -178,7 +153,7 @@ class XtFeed:
             raise
         self._established(standing)
         self._schedule_beat()
-        log.info("xt_opened", codes=len(self._codes), subscriptions=len(standing.numbers))
+        log.info("xt_opened", codes=len(self._scope.codes), subscriptions=len(standing.numbers))
 
     async def __aiter__(self) -> AsyncIterator[FeedInput]:
         """Yield batches, heartbeats and marks until `close`; raises FeedError if the ticks' units are proven wrong."""
@@ -438,16 +413,3 @@ class XtFeed:
             future = self._loop.create_future()
             future.set_exception(error)
         future.add_done_callback(then)
-
-
-def _check_codes(codes: tuple[str, ...], *, symbols: Sequence[str] | None, markets: Sequence[str] | None) -> None:
-    if symbols is not None and not symbols:
-        raise FeedError("xt: no symbols: name codes such as 600519.SH, or leave them out for the whole market")
-    if symbols and markets:
-        raise FeedError("xt: name markets or symbols, not both: a market's push holds its symbols already")
-    wrong = [code for code in symbols or () if not is_symbol(code)]
-    if wrong:
-        raise FeedError(f"xt: {wrong[0]!r} is no code such as 600519.SH")
-    wrong = [code for code in markets or () if code not in MARKETS]
-    if wrong:
-        raise FeedError(f"xt: {wrong[0]!r} is none of the markets {', '.join(MARKETS)}")

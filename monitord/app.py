@@ -7,7 +7,6 @@ Start: store → broker → deliveries take their place → recovery → gateway
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import sys
 import time
@@ -26,13 +25,14 @@ from config.settings import Settings
 from feeds.barcache import BarCache
 from feeds.errors import FeedError
 from feeds.exrights import HOLIDAYS_SINCE, closed_weekdays, encode_exrights
-from feeds.feed import Feed
+from feeds.feed import Feed, counts_by_one, history_of
 from feeds.instruments import Instrument
 from feeds.journal import Journal
 from feeds.sessions import Calendar
 from monitord.broker import Broker, EmbeddedBroker, ExternalBroker
 from monitord.checkpoint import CheckpointFolder
 from monitord.choice import build_feed
+from monitord.collector import Collector
 from monitord.console import Console
 from monitord.desk import Desk
 from monitord.errors import DaemonError
@@ -40,7 +40,7 @@ from monitord.gateway.auth import Token
 from monitord.gateway.options import GatewayOptions
 from monitord.gateway.quotes import QuoteBoard
 from monitord.gateway.server import Gateway
-from monitord.health import LONGEST_LAG_S, Health
+from monitord.health import Health
 from monitord.keeping import Keeping
 from monitord.log import Redaction
 from monitord.making import build_programs, open_desks, open_rulebook
@@ -54,7 +54,9 @@ from monitord.retention import Retention
 from monitord.routing import build_routing
 from monitord.rulebook import Rulebook
 from monitord.store import Store
-from monitord.systemd import notify
+from monitord.storefile import STORE_NAME
+from monitord.study import Shelves, Study
+from monitord.systemd import WATCHDOG_S, notify
 from monitord.warmup import Warmup
 from notifiers.channel import AlertChannel, Fenced
 from notifiers.delivery import Delivery
@@ -79,8 +81,6 @@ SWITCH_S: Final = 0.0002
 """How long a thread may keep the interpreter from another. Python's 5 ms are a third of what an alert's whole way may
 take, and the loop, the engine, the store and the vendor's thread would each wait them out."""
 VITAL_SIGNS_S: Final = 0.25
-WATCHDOG_S: Final = 4.0
-"""How often systemd's watchdog hears from us: well within the unit's WatchdogSec."""
 FAILED: Final = 1
 """Exit code of a daemon that must be started again; recovery puts right what it left behind."""
 FENCED: Final = 3
@@ -130,6 +130,7 @@ class App:
         self._settings = settings
         self._console = console
         self._metrics = Metrics()
+        self._collector = Collector()
         self._stopping = asyncio.Event()
         self._reload_wanted = asyncio.Event()
         self._restarts: deque[float] = deque()
@@ -138,6 +139,7 @@ class App:
     async def run(self) -> int:
         """Build, run, and take down in order; return 0 after a clean stop."""
         async with AsyncExitStack() as cleanup:
+            cleanup.callback(self._collector.stop)
             parts = await self._build(cleanup)
             await self._start(parts)
             await self._serve(parts)
@@ -156,7 +158,7 @@ class App:
         positions.load(settings.positions.texts())
         broker = build_broker(settings)
         feed = build_feed(settings, broker_url=broker.url)
-        store = await Store.open(folder / "monitord.sqlite")
+        store = await Store.open(folder / STORE_NAME)
         cleanup.push_async_callback(store.close)
         await broker.start()
         cleanup.push_async_callback(broker.stop)
@@ -189,7 +191,7 @@ class App:
             receivers=settings.notify.receivers(), redact=Redaction(settings.secrets()).text,
         )  # fmt: skip
         await desk.load_silences()
-        self._metrics.watch_receivers(desk.counters, statuses=desk.statuses)
+        self._metrics.watch_receivers(desk.counters, statuses=desk.statuses, backlog=desk.backlog)
         health = Health(
             feed, pipeline, store=store, pump=pump, deliveries=deliveries, reference=reference, recording=recording
         )
@@ -202,8 +204,10 @@ class App:
             health=health,
             metrics=self._metrics.render,
             desk=desk,
+            study=build_study(settings, feed, pipeline, calendar=reference.calendar),
             made=made,
         )
+        self._metrics.watch_daemon(health.levels, pump=pump.counters, gateway=gateway.counters)
         cleanup.push_async_callback(gateway.stop)
         cleanup.callback(self._console.stop)
         return Parts(
@@ -215,7 +219,7 @@ class App:
         folder = self._settings.record.folder
         if folder is None:
             return None
-        recording = Recording(folder, source_id=feed.source_id, patient=not feed.paced)
+        recording = Recording(folder, source_id=feed.source_id, patient=not feed.paced, counted=counts_by_one(feed))
         cleanup.push_async_callback(recording.abandon)
         try:
             await recording.open()
@@ -253,6 +257,7 @@ class App:
             on_alerts=self._tell,
             on_ticks=quotes.update,
             on_step=self._count,
+            on_rest=self._collector.rest,
             record=None if recording is None else recording.take,
             window=settings.engine.window,
             checkpoint_s=settings.engine.checkpoint_s,
@@ -295,12 +300,12 @@ class App:
         for delivery in parts.deliveries:
             await delivery.open()
         await parts.pipeline.recover()
+        if parts.recording is not None:
+            parts.recording.resume(parts.pipeline.engine.offset)
         await parts.gateway.start()
         self._console.start(parts.gateway.address)
         self._watch_signals()
-        # What stands now stays: a full collection over it would cost some 40 ms in the middle of a snapshot.
-        gc.collect()
-        gc.freeze()
+        self._collector.start()
         sys.setswitchinterval(SWITCH_S)
         notify("READY=1")
 
@@ -420,13 +425,15 @@ class App:
             due = loop.time() + VITAL_SIGNS_S
             await asyncio.sleep(VITAL_SIGNS_S)
             parts.health.lag_s = max(loop.time() - due, 0.0)
-            if parts.health.lag_s < LONGEST_LAG_S and loop.time() >= ping_due:
+            if loop.time() >= ping_due and parts.health.alive():
                 notify("WATCHDOG=1")
                 ping_due = loop.time() + WATCHDOG_S
             self._metrics.loop_lag.set(parts.health.lag_s)
+            self._metrics.loop_late.observe(parts.health.lag_s)
             self._metrics.outbox.set(parts.store.lag_rows)
             self._metrics.clients.set(parts.gateway.clients)
             self._show_progress(parts)
+            self._collector.wait_no_longer()
 
     def _show_progress(self, parts: Parts) -> None:
         market = parts.pipeline.engine.market
@@ -530,6 +537,27 @@ def build_warmup(settings: Settings, feed: Feed, *, calendar: Callable[[], Calen
         exrights=lambda: load_exrights(settings, calendar()),
         calendar=calendar,
     )
+
+
+def build_study(settings: Settings, feed: Feed, pipeline: Pipeline, *, calendar: Callable[[], Calendar]) -> Study:
+    """Make what answers about names, recent bars and formulas."""
+    shelves = Shelves(
+        cache=bar_cache(settings, feed).folder,
+        files=lambda: settings.history.paths(),
+        exrights=lambda: load_exrights(settings, calendar()),
+        calendar=calendar,
+        recordings=lambda: recordings(settings),
+        vendor=history_of(feed),
+    )
+    return Study(pipeline, shelves)
+
+
+def recordings(settings: Settings) -> list[Path]:
+    """Return the whole recorded sessions at hand, by name: those we record, and those a replay plays."""
+    folder = settings.record.folder
+    ours = sorted(folder.glob("*.parquet")) if folder is not None and folder.is_dir() else []
+    played = [Path(path) for path in settings.feed.replay.inputs] if settings.feed.name == "replay" else []
+    return [*ours, *played]
 
 
 def build_broker(settings: Settings) -> Broker:

@@ -21,6 +21,7 @@ from config.settings import Settings
 from feeds.errors import FeedError
 from feeds.feed import Feed
 from feeds.inputs import FeedInput, Mark, MarkKind
+from feeds.known import Known
 from feeds.sessions import day_number
 from feeds.spool import Spool
 from feeds.tick import TickBatch
@@ -39,7 +40,9 @@ from feeds.tickstream import (
 )
 from monitord.choice import build_feed
 from monitord.errors import DaemonError
+from monitord.reference import Reference
 from monitord.signals import on_stop_signals
+from monitord.systemd import notify
 
 BEAT_S: Final = 2.0
 BEAT_TIMEOUT_S: Final = 2.0
@@ -55,6 +58,7 @@ LARGEST_SKEW_S: Final = 5.0
 PROGRESS_S: Final = 60.0
 FAILED: Final = 1
 """Exit code of a bridge whose feed broke: start it again."""
+_OUR_OWN: Final = (Kind.MARK, Kind.REFERENCE)
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -87,7 +91,8 @@ async def _run(settings: Settings) -> int:
     writer = TickStreamWriter(url, bridge=name, stream=stream, keep_s=keep_s)
     heart = TickStreamWriter(url, bridge=name, stream=stream, timeout_s=BEAT_TIMEOUT_S)
     try:
-        return await Bridge(feed, spool, writer=writer, heart=heart, name=name).run()
+        reference = Reference(feed, folder=folder)
+        return await Bridge(feed, spool, reference=reference, writer=writer, heart=heart, name=name).run()
     finally:
         await writer.close()
         await heart.close()
@@ -119,9 +124,17 @@ class Bridge:
     """Carries one feed into one stream. `run` is called once; event-loop thread, the spool has a thread of its own."""
 
     def __init__(
-        self, feed: Feed, spool: Spool, *, writer: TickStreamWriter, heart: TickStreamWriter, name: str
+        self,
+        feed: Feed,
+        spool: Spool,
+        *,
+        reference: Reference,
+        writer: TickStreamWriter,
+        heart: TickStreamWriter,
+        name: str,
     ) -> None:
         self._feed, self._spool, self._writer, self._heart = feed, spool, writer, heart
+        self._reference = reference
         self.name = name
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
         self._head: Head = UNKNOWN
@@ -134,8 +147,11 @@ class Bridge:
         self._draining = False
         self._silent = False
         self._hole = False
-        self._told_of_day = -1
-        """Day of the exchange's time whose instruments readers know; they change overnight."""
+        self._told: Known | None = None
+        """The instruments and trading days spooled last, as input `_told_at`; None = nothing yet."""
+        self._told_at = 0
+        self._told_day = -1
+        """Day of the exchange's time at which a feed that has no times for it was asked for its instruments last."""
         self._failed = False
         self._pause_s, self._down = FIRST_PAUSE_S, False
         self._counts = dict.fromkeys(("ticks", "inputs", "lost_ticks", "sent", "retries"), 0)
@@ -160,10 +176,12 @@ class Bridge:
                 sender = tasks.create_task(self._keep("sender", self._run_sender), name="sender")
                 taker = tasks.create_task(self._keep("feed", self._take_all), name="feed")
                 stop = tasks.create_task(_until(self._stopping), name="stop")
+                asking = self._keep("reference", lambda: self._reference.run(self._tell))
+                reference = tasks.create_task(asking, name="reference")
                 await asyncio.wait([taker, stop], return_when=asyncio.FIRST_COMPLETED)
                 await self._stop(taker, sender)
-                heart.cancel()
-                stop.cancel()
+                for task in (heart, stop, reference):
+                    task.cancel()
             await self._leave()
         finally:
             await self._feed.close()
@@ -176,10 +194,14 @@ class Bridge:
         await feed.open(after=spool.feed_offset if feed.has_offsets else -1)
         if not feed.has_offsets and spool.newest:
             await self._put_gap("the bridge was started again")
+        await self._reference.start()
+        await self._tell()
+        notify("READY=1")
         log.info("bridge_opened", source=feed.source_id, bridge=self.name, waiting=spool.waiting)
 
     async def _stop(self, taker: asyncio.Task[None], sender: asyncio.Task[None]) -> None:
         """Stop the feed, then the sender when it has sent everything or its time is over."""
+        notify("STOPPING=1")
         log.info("stopping", **self.counters())
         await self._feed.close()
         await asyncio.wait([taker])
@@ -209,11 +231,44 @@ class Bridge:
         """Spool what the feed yields until it ends; a feed that breaks ends it as well, and the bridge with FAILED."""
         try:
             async for given in self._feed:
+                await self._look_for_news(given)
                 await self._in_thread(lambda given=given: self._put(given))  # type: ignore[misc]
                 self._spooled.set()
         except FeedError as error:
             log.error("feed_failed", why=str(error))
             self._failed = True
+
+    async def _look_for_news(self, given: FeedInput) -> None:
+        """Spool what is new of instruments and days before the input that comes: names change overnight."""
+        value = given.value
+        if given.known is not None:
+            await self._reference.hear(given.known)
+            await self._tell()
+        elif isinstance(value, TickBatch) and not self._reference.is_daily:
+            day = day_number(newest_ts_ms(value) or self._spool.ts_ms)
+            if day != self._told_day or self._told is None:
+                self._told_day = day
+                await self._reference.start()
+                await self._tell()
+
+    async def _tell(self, *, again: bool = False) -> None:
+        """Spool what is known of instruments and days, if it is news, or `again`; later, where the disk refuses."""
+        known = self._reference.known
+        if not known.instruments or (known == self._told and not again):
+            return
+
+        def put() -> int:
+            self._spool.append(*encode(known), ts_ms=None)
+            return self._spool.newest
+
+        try:
+            self._told_at = await self._in_thread(put)
+        except FeedError as error:
+            log.error("spool_refused", why=str(error))
+            self._told = None
+            return
+        self._told = known
+        self._spooled.set()
 
     def _put(self, given: FeedInput) -> None:
         """Spool one input, on the spool's thread; where the disk refuses, count it and leave a gap mark later."""
@@ -287,6 +342,9 @@ class Bridge:
             after = max(after, self._passed_over)
             read = await self._in_thread(lambda: self._spool.read(after=after))
             if inputs := self._news(read):
+                for one in inputs:
+                    if one.kind is Kind.REFERENCE:
+                        await self._writer.put_reference(one.value)
                 await self._append(inputs, after=after)
             elif read:
                 return False
@@ -301,15 +359,15 @@ class Bridge:
     def _news(self, inputs: Sequence[Spooled]) -> Sequence[Spooled]:
         """Pass over what the bridge that we took over from had told already: our own feed may come a little later.
 
-        Marks are ours alone, so they stay.
+        Marks are ours alone, so they stay, and so does what we know of instruments.
         """
         for place, one in enumerate(inputs):
             if self._told_ms is None or one.ts_ms > self._told_ms:
                 self._told_ms = None
-                return [*(mark for mark in inputs[:place] if mark.kind is Kind.MARK), *inputs[place:]]
+                return [*(kept for kept in inputs[:place] if kept.kind in _OUR_OWN), *inputs[place:]]
         if inputs:
             self._passed_over = inputs[-1].number
-        return [mark for mark in inputs if mark.kind is Kind.MARK]
+        return [kept for kept in inputs if kept.kind in _OUR_OWN]
 
     def _is_ours(self, head: Head) -> bool:
         return head.id == 0 or (head.bridge == self.name and head.spool == self._spool.id)
@@ -329,23 +387,21 @@ class Bridge:
             await self._in_thread(spool.renew)
         if outcome is Outcome.OK:
             self._counts["sent"] += len(inputs)
-            if not self._is_ours(self._head):
+            took_over, had_nothing = not self._is_ours(self._head), self._head.id == 0
+            if took_over:
                 self._told_ms = head.ts_ms
+            if (took_over or had_nothing) and self._told_at <= after:  # else it is among what follows
+                await self._tell(again=True)
         self._head = head
         if self._is_ours(head):
             await self._in_thread(lambda: spool.mark_sent(head.number))
-            await self._be_holder()
+            self._be_holder()
         return outcome
 
-    async def _be_holder(self) -> None:
+    def _be_holder(self) -> None:
         if self._role != "holder":
             self._role = "holder"
             log.info("bridge_holds_stream", bridge=self.name, stream=self._writer.names.stream_name)
-            self._told_of_day = -1
-        day = day_number(self._spool.ts_ms)
-        if day != self._told_of_day and (instruments := await self._feed.instruments()):
-            await self._writer.put_instruments(instruments)
-        self._told_of_day = day
 
     async def _be_spare(self) -> bool:
         """Owe nothing but the last minutes, and wait a second before the next look at the holder."""
@@ -363,6 +419,7 @@ class Bridge:
         loop = asyncio.get_running_loop()
         progress_at, failed = loop.time() + PROGRESS_S, False
         while True:
+            notify("WATCHDOG=1")
             try:
                 await self._beat()
                 failed = False

@@ -77,6 +77,7 @@ class DeliveryFilter:
     ids: tuple[int, ...] | None = None
     receiver: str | None = None
     alert_id: str | None = None
+    alert_ids: tuple[str, ...] | None = None
     state: DeliveryState | None = None
     since_ms: int | None = None
     until_ms: int | None = None
@@ -93,6 +94,8 @@ class DeliveryFilter:
         asked: dict[str, Any] = {test: value for test, value in tests.items() if value is not None}
         if self.ids is not None:  # as one value: SQLite takes a limited number of them
             asked["id IN (SELECT value FROM json_each(?))"] = orjson.dumps(self.ids).decode()
+        if self.alert_ids is not None:
+            asked["alert_id IN (SELECT value FROM json_each(?))"] = orjson.dumps(self.alert_ids).decode()
         return " AND ".join(asked) or "1", tuple(asked.values())
 
 
@@ -277,6 +280,10 @@ class Deliveries:
 
         return await self._run(revive)
 
+    async def origin(self) -> str:
+        """Return the id that the store was given when it was made."""
+        return str((await self._all("SELECT id FROM identity", ()))[0][0])
+
     async def receiver_state(self, receiver: str) -> ReceiverState | None:
         """Return the receiver's kept health, None for one never seen."""
         rows = await self._all(
@@ -359,6 +366,15 @@ class Deliveries:
     async def counts(self) -> dict[tuple[str, str], int]:
         """Return how many deliveries each (receiver, state) has."""
         rows = await self._all("SELECT receiver, state, count(*) FROM deliveries GROUP BY receiver, state", ())
+        return {(receiver, state): count for receiver, state, count in rows}
+
+    async def backlog(self) -> dict[tuple[str, str], int]:
+        """Return how many deliveries are pending or dead, by (receiver, state); those delivered are not looked at."""
+        rows = await self._all(
+            "SELECT receiver, state, count(*) FROM deliveries WHERE state IN ('pending', 'dead') "
+            "GROUP BY receiver, state",
+            (),
+        )
         return {(receiver, state): count for receiver, state, count in rows}
 
     async def prune(self, *, created_before_ms: int, at_once: int) -> int:

@@ -92,6 +92,7 @@ class Desk:
         self._testing = asyncio.Lock()
         self._deliveries = {delivery.name: delivery for delivery in deliveries}
         self._stored, self._silences, self._kept, self._clock_ms = stored, silences, kept, clock_ms
+        self._backlog: Mapping[tuple[str, str], int] = {}
 
     # ── receivers ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -118,6 +119,15 @@ class Desk:
         """Return each receiver's status now."""
         now_ms = self._clock_ms()
         return {name: delivery.state.status(now_ms) for name, delivery in self._deliveries.items()}
+
+    async def take_stock(self) -> None:
+        """Count what waits and what is dead, for `backlog`."""
+        self._backlog = await self._stored.backlog()
+
+    def backlog(self) -> Mapping[tuple[str, str], int]:
+        """Return how many deliveries are pending or dead, by (receiver, state), as of the last `take_stock`."""
+        kinds = (DeliveryState.PENDING, DeliveryState.DEAD)
+        return {(name, str(one)): self._backlog.get((name, str(one)), 0) for name in self._deliveries for one in kinds}
 
     def counters(self) -> Mapping[str, Mapping[str, int]]:
         """Return each receiver's counts since the start."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -24,6 +25,16 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series be
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 STEP_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 """Seconds; a whole-market batch takes about 2 ms."""
+LATE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Seconds; idle the loop wakes within one ms, a commit or a burst makes it some ms late."""
+LEVELS = {
+    "ready": "1 while it is ready, see /readyz",
+    "rules": "Rules in force",
+    "symbols": "Symbols that have ticked",
+    "market_clock_seconds": "The market clock, Unix time; 0 before the first tick",
+    "feed_silent": "1 while the feed is silent: no rule is looked at",
+}
+"""Name of a gauge without its monitord_ → what it shows; `Health.levels` has the numbers."""
 
 
 class Metrics:
@@ -37,6 +48,10 @@ class Metrics:
             "monitord_engine_step_seconds", "One batch through the engine", buckets=STEP_BUCKETS, registry=registry
         )
         self.loop_lag = Gauge("monitord_loop_lag_seconds", "How late the event loop woke last", registry=registry)
+        self.loop_late = Histogram(
+            "monitord_loop_late_seconds", "How late the event loop woke, four times a second",
+            buckets=LATE_BUCKETS, registry=registry,
+        )  # fmt: skip
         self.outbox = Gauge("monitord_outbox_rows", "Events stored and not yet published", registry=registry)
         self.clients = Gauge("monitord_ws_clients", "Connected WebSocket clients", registry=registry)
         ProcessCollector(registry=registry)
@@ -58,13 +73,40 @@ class Metrics:
         counters: Callable[[], Mapping[str, Mapping[str, int]]],
         *,
         statuses: Callable[[], Mapping[str, str]],
+        backlog: Callable[[], Mapping[tuple[str, str], int]] = dict,
     ) -> None:
-        """Show receivers: monitord_deliveries_total{receiver,result}, monitord_receiver_state{receiver,state}."""
-        self.registry.register(_Receivers(counters, statuses))
+        """Show receivers: monitord_deliveries_total{receiver,result}, monitord_receiver_state{receiver,state}.
+
+        backlog: deliveries that are pending or dead, as monitord_delivery_backlog{receiver,state}.
+        """
+        self.registry.register(_Receivers(counters, statuses, backlog))
 
     def watch_reference(self, counters: Callable[[], Mapping[str, int]]) -> None:
         """Show what is known of instruments, and where feed and tables disagree, as monitord_reference{what=…}."""
         self.registry.register(_ReferenceCounts(counters))
+
+    def watch_daemon(
+        self,
+        levels: Callable[[], Mapping[str, float]],
+        *,
+        pump: Callable[[], Mapping[str, int]],
+        gateway: Callable[[], Mapping[str, int]],
+    ) -> None:
+        """Show the gauges of LEVELS, monitord_build_info{version}, and the counts of pump and gateway.
+
+        What these tell as it is now, rows that wait and clients, is a gauge already.
+        """
+
+        def counted(counters: Callable[[], Mapping[str, int]], now: str) -> Callable[[], Mapping[str, int]]:
+            return lambda: {name: count for name, count in counters().items() if name != now}
+
+        self.registry.register(_Levels(levels))
+        self.registry.register(
+            _Counts("monitord_pump", "What the pump did with the outbox", "count", counted(pump, "lag_rows"))
+        )
+        self.registry.register(
+            _Counts("monitord_gateway", "What the gateway counted", "count", counted(gateway, "clients"))
+        )
 
     def render(self) -> bytes:
         """Return the text of /metrics; its content type is CONTENT_TYPE."""
@@ -84,13 +126,30 @@ class _Counts(Collector):
         yield family
 
 
+class _Levels(Collector):
+    """Gauges that somebody else keeps, and which program this is."""
+
+    def __init__(self, levels: Callable[[], Mapping[str, float]]) -> None:
+        self._levels = levels
+
+    def collect(self) -> Iterable[Metric]:
+        for name, value in self._levels().items():
+            yield GaugeMetricFamily(f"monitord_{name}", LEVELS[name], value=value)
+        build = GaugeMetricFamily("monitord_build_info", "Which monitord this is", labels=["version"])
+        build.add_metric([version("monitord")], 1.0)
+        yield build
+
+
 class _Receivers(Collector):
     """Counts and states of receivers; in every state but its own a receiver is 0."""
 
     def __init__(
-        self, counters: Callable[[], Mapping[str, Mapping[str, int]]], statuses: Callable[[], Mapping[str, str]]
+        self,
+        counters: Callable[[], Mapping[str, Mapping[str, int]]],
+        statuses: Callable[[], Mapping[str, str]],
+        backlog: Callable[[], Mapping[tuple[str, str], int]],
     ) -> None:
-        self._counters, self._statuses = counters, statuses
+        self._counters, self._statuses, self._backlog = counters, statuses, backlog
 
     def collect(self) -> Iterable[Metric]:
         deliveries = CounterMetricFamily(
@@ -106,6 +165,12 @@ class _Receivers(Collector):
             for state in ReceiverStatus:
                 states.add_metric([receiver, str(state)], float(state == status))
         yield states
+        waiting = GaugeMetricFamily(
+            "monitord_delivery_backlog", "Deliveries that wait, and dead letters", labels=["receiver", "state"]
+        )
+        for (receiver, kind), count in self._backlog().items():
+            waiting.add_metric([receiver, kind], count)
+        yield waiting
 
 
 class _ReferenceCounts(Collector):

@@ -26,6 +26,7 @@ from feeds.history import Bars
 from feeds.history import check as check_bars
 from feeds.inputs import Control, ControlKind, FeedInput, Heartbeat, Input, Mark, MarkKind
 from feeds.journal import Journal
+from feeds.known import Known
 from feeds.sessions import date_text
 from feeds.tick import CORE, TickBatch
 from monitord.checkpoint import Checkpoint, CheckpointFolder
@@ -67,14 +68,27 @@ class StartingSource(InstrumentSource, Protocol):
     async def start(self) -> None:
         """Learn what there is, behind the opening of the feed and before its first tick."""
 
+    async def hear(self, told: Known) -> bool:
+        """Take what came among a feed's ticks; True if it is news."""
+
+
+class Record(Protocol):
+    """What takes inputs to be recorded (`Recording.take`)."""
+
+    async def __call__(self, value: Input, offset: int = -1, *, behind: int = -1) -> None:
+        """Take an input and its offset; behind: of a record without one, the offset it follows."""
+
 
 class Outbox(Protocol):
     """What the pipeline needs of the store."""
 
     async def commit(
-        self, alerts: Sequence[Alert], *, offset: int, source_id: str, stamps: Mapping[str, int] | None = None
+        self, alerts: Sequence[Alert], *, offset: int, source_id: str, records: Sequence[bytes] | None = None
     ) -> int:
-        """Store events, stamped with our own clock (ms), and the input offset at once; return how many were new."""
+        """Store events and the input offset at once; return how many were new.
+
+        records: the events' JSON, if it is made already.
+        """
 
     async def offset(self, *, source_id: str) -> int:
         """Return the last committed input offset of this source, -1 if there is none."""
@@ -85,10 +99,10 @@ class Outbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one turn of the engine thread gave; stamps: when the input came and was evaluated (Unix ms)."""
+    """What one turn of the engine thread gave; records: the alerts' JSON, stamped with our own clock."""
 
     alerts: list[Alert]
-    stamps: dict[str, int]
+    records: list[bytes]
     ticks: int
     offset: int
     seconds: float
@@ -98,7 +112,8 @@ class Pipeline:
     """Runs one feed through one engine. `recover` once, then `run`; the other methods may be called from other tasks.
 
     on_alerts, on_ticks, on_step: called on the loop with events after their commit, with every batch after that, and
-    with what each input gave. record: called last with each input and its offset (-1: a control record without one).
+    with what each input gave. on_rest: called on the engine's thread in the quiet behind a batch. record: called last
+    with each input and its offset, or with what it is behind.
     """
 
     def __init__(
@@ -116,7 +131,8 @@ class Pipeline:
         on_alerts: Callable[[Sequence[Alert]], None],
         on_ticks: Callable[[TickBatch], None] = lambda batch: None,
         on_step: Callable[[Outcome], None] = lambda outcome: None,
-        record: Callable[[Input, int], Awaitable[None]] | None = None,
+        on_rest: Callable[[], None] = lambda: None,
+        record: Record | None = None,
         window: int = 250,
         checkpoint_s: float = 60.0,
         history: Warmup | None = None,
@@ -134,6 +150,7 @@ class Pipeline:
         self._on_alerts = on_alerts
         self._on_ticks = on_ticks
         self._on_step = on_step
+        self._on_rest = on_rest
         self._record = record
         self._window = window
         self._checkpoint_s = checkpoint_s
@@ -160,6 +177,10 @@ class Pipeline:
         self._offset_due = 0.0
         self._trim_before = -1
         self._doubts_told = 0
+        self._to_record: deque[tuple[int, Control | Bars]] = deque()
+        """Journaled records that recovery has run again, with what they follow."""
+        self._taken_instead: dict[int, Input] = {}
+        """What the engine took for inputs that were passed over in this recovery, by offset."""
         self._failures = Failures(journal.folder.parent / "failed", source_id=feed.source_id)
         self.caught_up = asyncio.Event()
         """Set once recovery is over and today's rules are in force."""
@@ -193,6 +214,8 @@ class Pipeline:
             while not await self._run_journal():
                 await self.in_engine(self._restore)  # the engine is somewhere in the middle of the input that failed
         await self._feed.open(after=self._engine.offset)
+        if not self._feed.has_offsets:
+            await self._record_again()
         if not self._feed.has_offsets or self._engine.offset >= self._settled_at:
             await self._settle(rules)
         log.info("recovered", source=source, offset=self._engine.offset, run_again_to=self._settled_at)
@@ -242,6 +265,21 @@ class Pipeline:
         self._journal_read = self._journal.end
         return True
 
+    async def _record_again(self) -> None:
+        """Hand on what the journal holds, as the engine took it: the recording lags behind by what a kill costs it."""
+        if self._record is None:
+            return
+        for offset, value in self._journal.read(after=-1):
+            await self._record(self._taken_instead.get(offset, value), offset)
+        self._taken_instead.clear()
+
+    async def _record_queued(self) -> None:
+        """Hand on the records that were run again before this input."""
+        while self._to_record:
+            follows, control = self._to_record.popleft()
+            if self._record is not None:
+                await self._record(control, behind=follows)
+
     async def _settle(self, rules: RuleSet) -> None:
         """End recovery: number episodes above what the store holds, then put today's instruments and rules in force.
 
@@ -280,7 +318,26 @@ class Pipeline:
                     await self._settle(await self._today.rules())
                 if self._past is not None and self._settled and isinstance(given.value, TickBatch):
                     await self._past.meet(given.value, known=self._today.instruments)
+                if given.known is not None:
+                    await self._hear(given.known)
                 await self._take(given)
+
+    async def _hear(self, told: Known) -> None:
+        """Let what a feed tells of its market take effect behind the inputs before it, if it is news; with a bad file
+        beside it what is in force stays.
+
+        What is run again stands in the journal as control records already.
+        """
+        if self._reference is None or not await self._reference.hear(told) or not self._settled:
+            return
+        await self._today.learn()
+        try:
+            controls = await self._today.market()
+        except (RuleError, OSError, UnicodeDecodeError) as error:
+            log.error("instruments_rejected", why=str(error))
+            return
+        await self._take_over(*controls)
+        log.info("instruments_taken", instruments=len(self._today.instruments))
 
     async def run_checkpoints(self) -> None:
         """Write a checkpoint every `checkpoint_s`, between two inputs, if possible in the quiet behind a batch."""
@@ -455,9 +512,7 @@ class Pipeline:
         except FeedError as error:  # before it is in the journal, which would say it at every start
             log.error("history_refused", why=str(error))
             return
-        with self._remembering():
-            alerts = await self.in_engine(lambda: self._take_control(bars))
-            await self._commit(alerts, self._engine.offset)
+        await self._control(bars)
 
     async def run_keeping(self) -> None:
         """Write our own bars of each day into the cache."""
@@ -481,13 +536,14 @@ class Pipeline:
         with self._remembering():
             outcome = await self.in_engine(lambda: self._evaluate(given))
             self._on_step(outcome)
-            await self._commit(outcome.alerts, outcome.offset, stamps=outcome.stamps)
+            await self._commit(outcome.alerts, outcome.offset, records=outcome.records)
         if isinstance(given.value, TickBatch):
             await asyncio.sleep(0)  # the pump was woken, and its way is the longer one
             self._on_ticks(given.value)
             self._quiet_timer = asyncio.get_running_loop().call_later(QUIET_AFTER_S, self._on_quiet)
         if self._record is not None:
-            await self._record(given.value, outcome.offset)
+            await self._record_queued()
+            await self._record(self._taken_instead.pop(outcome.offset, given.value), outcome.offset)
 
     def _evaluate(self, given: FeedInput) -> Outcome:
         """Take one input on the engine thread; events are on disk as journaled inputs before anyone hears of them."""
@@ -500,20 +556,24 @@ class Pipeline:
         alerts += self._take_queued(before=given.offset)
         self._ahead = True
         alerts += self._step(given.value, Place(False, offset), offset=offset)
+        stamps = _stamps(given.value)
+        # On the thread that made them, whose core has them at hand, and while the disk has the input to write.
+        records = [alert.to_json(**stamps) for alert in alerts]
         if alerts and not self._feed.has_offsets:
             self._log.secure()
         self._tell_doubts()
         ticks = len(given.value) if isinstance(given.value, TickBatch) else 0
-        return Outcome(alerts, _stamps(given.value), ticks, offset, time.perf_counter() - started)
+        return Outcome(alerts, records, ticks, offset, time.perf_counter() - started)
 
     def _take_queued(self, *, before: int | None = None) -> list[Alert]:
         """Take the journaled control records that follow an input older than `before`; None: all there are."""
         alerts: list[Alert] = []
         self._ahead = True
         while self._controls and (before is None or self._controls[0][0] < before):
-            _, control = self._controls.popleft()
+            follows, control = self._controls.popleft()
             self._journal_read += 1
             alerts += self._step(control, Place(True, self._journal_read))
+            self._to_record.append((follows, control))
         return alerts
 
     def _step(self, value: Input, place: Place, *, offset: int = -1) -> list[Alert]:
@@ -523,6 +583,8 @@ class Pipeline:
         """
         if self._failures.passes_over(place):
             value = self._failures.instead(place, value, clock_ms=self._engine.market.clock_ms)
+            if not place.record:
+                self._taken_instead[place.offset] = value
         try:
             return self._engine.step(value, offset=offset)
         except MemoryError:
@@ -588,16 +650,23 @@ class Pipeline:
         """Let the engine thread complete the newest batch, and a checkpoint begin; on the loop."""
         self._quiet_timer = None
         if not self._closed:
-            self._thread.submit(self._log.finish)
+            self._thread.submit(self._rest)
             self._quiet.set()
 
-    async def _control(self, control: Control) -> None:
+    def _rest(self) -> None:
+        """Do what can wait until everyone is told; on the engine's thread, which no one waits for now."""
+        self._log.finish()
+        self._on_rest()
+
+    async def _control(self, control: Control | Bars) -> None:
         """Journal a control record behind the last input, sync it, and let it take effect."""
         with self._remembering():
             alerts = await self.in_engine(lambda: self._take_control(control))
             await self._commit(alerts, self._engine.offset)
         if self._record is not None:
-            await self._record(control, -1 if self._feed.has_offsets else self._journal_read)
+            await self._record_queued()
+            own = self._feed.has_offsets
+            await self._record(control, -1 if own else self._journal_read, behind=self._engine.offset if own else -1)
 
     def _take_control(self, control: Control | Bars) -> list[Alert]:
         self._check_stored()
@@ -622,11 +691,11 @@ class Pipeline:
             self._log.secure()
         return alerts
 
-    async def _commit(self, alerts: Sequence[Alert], offset: int, *, stamps: Mapping[str, int] | None = None) -> None:
+    async def _commit(self, alerts: Sequence[Alert], offset: int, *, records: Sequence[bytes] | None = None) -> None:
         now = asyncio.get_running_loop().time()
         if alerts or now >= self._offset_due:
             self._offset_due = now + OFFSET_EVERY_S
-            await self._store.commit(alerts, offset=offset, source_id=self._feed.source_id, stamps=stamps)
+            await self._store.commit(alerts, offset=offset, source_id=self._feed.source_id, records=records)
         self._ahead = False
         if alerts:
             self._on_alerts(alerts)

@@ -60,6 +60,8 @@ class Pump:
         self._seen = ("", 0)
         """Epoch and greatest offset the broker was ever seen to have, ours or another publisher's."""
         self._counters = dict.fromkeys(("published", "duplicates", "redrives", "failures"), 0)
+        self.steps = 0
+        """Looks at the outbox since the start: one that stands still hangs."""
         self.up = False
         """Whether the broker took the last thing offered (for readiness)."""
 
@@ -91,6 +93,7 @@ class Pump:
 
     async def _step(self) -> bool:
         """Publish one batch, or wait for one; return whether this was the last."""
+        self.steps += 1
         self._store.committed.clear()  # before looking: a commit from here on wakes the wait below
         batch = await self._store.batch(limit=self._batch_rows)
         if not batch.rows and self._closing.is_set():

@@ -29,14 +29,16 @@ class Recording:
     """A bounded queue to the thread of one recorder. Event loop only.
 
     Overflow policy: with ROOM inputs waiting, a patient recording makes `take` wait (a feed that is not paced can), any
-    other drops the input and counts it; the recording then has a `gap` mark in its place, if inputs bring offsets.
+    other drops the input and counts it; the recording then has a `gap` mark in its place.
     """
 
-    def __init__(self, folder: Path, *, source_id: str, patient: bool, room: int = ROOM) -> None:
-        """Say where to record what. patient: whether who brings inputs can wait."""
-        self._folder, self._source_id = folder, source_id
+    def __init__(self, folder: Path, *, source_id: str, patient: bool, counted: bool = True, room: int = ROOM) -> None:
+        """Say where to record what. patient: whether who brings inputs can wait; counted: see `Recorder`."""
+        self._folder, self._source_id, self._counted = folder, source_id, counted
         self._patient, self._room_for = patient, room
-        self._waiting: list[tuple[Input, int]] = []
+        self._waiting: list[tuple[Input | None, int, int]] = []
+        """Inputs with their offsets, and what they are behind; (None, n, -1): n were dropped here."""
+        self._lost = 0
         self._some, self._room = asyncio.Event(), asyncio.Event()
         self._stopping = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recorder")
@@ -50,23 +52,37 @@ class Recording:
 
     async def open(self) -> None:
         """Open the folder and complete what an earlier run left; raises FeedError."""
-        self._recorder = await self._in_thread(partial(Recorder, self._folder, source_id=self._source_id))
+        self._recorder = await self._in_thread(
+            partial(Recorder, self._folder, source_id=self._source_id, counted=self._counted)
+        )
 
     def go_on_behind(self, end: int) -> None:
         """Say at which offset the source stands: where it is behind what is recorded, it counts from 0 again."""
         if self._recorder is not None and end < self._recorder.last_offset:
             self._recorder.forget_offsets()
 
-    async def take(self, value: Input, offset: int = -1) -> None:
-        """Queue an input behind the others, without waiting unless the recording is patient and full."""
+    def resume(self, offset: int) -> None:
+        """Say behind which offset the source goes on: what is recorded up to there or further has no hole."""
+        if self._recorder is not None:
+            self._recorder.resume(offset)
+
+    async def take(self, value: Input, offset: int = -1, *, behind: int = -1) -> None:
+        """Queue an input behind the others, without waiting unless the recording is patient and full.
+
+        behind: of a record without an offset of its own, the one it follows.
+        """
         while len(self._waiting) >= self._room_for and self._recorder is not None:
             if not self._patient:
                 self._dropped += 1
+                self._lost += 1
                 return
             self._room.clear()
             await self._room.wait()
         if self._recorder is not None:
-            self._waiting.append((value, offset))
+            if self._lost:
+                self._waiting.append((None, self._lost, -1))
+                self._lost = 0
+            self._waiting.append((value, offset, behind))
             self._some.set()
 
     async def run(self) -> None:
@@ -123,7 +139,10 @@ class Recording:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def _write(recorder: Recorder, inputs: list[tuple[Input, int]]) -> None:
-    for value, offset in inputs:
-        recorder.add(value, offset=offset)
+def _write(recorder: Recorder, inputs: list[tuple[Input | None, int, int]]) -> None:
+    for value, offset, behind in inputs:
+        if value is None:
+            recorder.lose(offset)
+        else:
+            recorder.add(value, offset=offset, behind=behind)
     recorder.sync()

@@ -12,7 +12,6 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +19,9 @@ import orjson
 import structlog
 
 from feeds.errors import FeedError
-from feeds.feed import Feed, Referenced
-from feeds.instruments import Instrument, decode_table, encode_table
+from feeds.feed import Feed, Referenced, Telling
+from feeds.instruments import Instrument
+from feeds.known import Known, as_record, of_record
 from feeds.limitcheck import LimitCheck, compare_limits
 from feeds.sessions import DAY_MS, Calendar, day_ms, trade_date
 
@@ -38,15 +38,6 @@ MOST_MISSING: Final = 10
 a terminal that has loaded half of its dates would close the market."""
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What is known of the market besides its ticks. date: the Shanghai day (yyyymmdd) it was asked for, 0 = never."""
-
-    date: int = 0
-    instruments: tuple[Instrument, ...] = ()
-    trading_dates: tuple[int, ...] = ()
 
 
 class Reference:
@@ -70,6 +61,9 @@ class Reference:
 
     async def start(self) -> None:
         """Learn what there is, before the first tick: today's from the disk, else the feed's, else an older one."""
+        if isinstance(self._feed, Telling):
+            await self._start_told(await self._feed.reference())
+            return
         if not self.is_daily:
             self._known = Known(instruments=tuple(await self._feed.instruments()))
             return
@@ -91,6 +85,21 @@ class Reference:
             log.warning("reference_unknown", why="neither the feed nor the disk has instruments; codes tell the boards")
             await self._take(Known())
 
+    async def _start_told(self, told: Known) -> None:
+        """Take what others have told; nothing, as long as they have not, must not wipe out what they told before."""
+        if told.instruments:
+            await self._keep(told)
+        else:
+            kept = await asyncio.to_thread(_read, self._file, self._feed.source_id)
+            await self._take(Known() if kept is None else kept)
+
+    async def hear(self, told: Known) -> bool:
+        """Take what came among a feed's ticks; True if it is news."""
+        if told == self._known or not told.instruments:
+            return False
+        await self._keep(told)
+        return True
+
     async def run(self, on_news: Callable[[], Awaitable[None]]) -> None:
         """Ask the feed again at its times, for ever, and call `on_news` when there is something new."""
         while self.is_daily:
@@ -109,6 +118,11 @@ class Reference:
         before = self._known
         await self._keep(fresh)
         return (before.instruments, before.trading_dates) != (fresh.instruments, fresh.trading_dates)
+
+    @property
+    def known(self) -> Known:
+        """What is known now."""
+        return self._known
 
     async def instruments(self) -> Sequence[Instrument]:
         """Return the instruments as they are known now; empty if none are."""
@@ -203,8 +217,7 @@ def _read(file: Path, source_id: str) -> Known | None:
         record = orjson.loads(file.read_bytes())
         if record["format"] != FORMAT or record["source"] != source_id:
             return None
-        dates = tuple(int(day) for day in record["trading_dates"])
-        return Known(int(record["date"]), decode_table(record["table"]), dates)
+        return of_record(record)
     except FileNotFoundError:
         return None
     except (OSError, orjson.JSONDecodeError, FeedError, KeyError, TypeError, ValueError) as error:
@@ -214,13 +227,7 @@ def _read(file: Path, source_id: str) -> Known | None:
 
 def _write(file: Path, source_id: str, known: Known) -> None:
     """Keep it; the file gets its name only when it is whole."""
-    record = {
-        "format": FORMAT,
-        "source": source_id,
-        "date": known.date,
-        "trading_dates": known.trading_dates,
-        "table": encode_table(known.instruments),
-    }
+    record = {"format": FORMAT, "source": source_id, **as_record(known)}
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
     part.write_bytes(orjson.dumps(record))

@@ -10,12 +10,12 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import orjson
 
@@ -26,13 +26,9 @@ from monitord.positions import ApiPositions
 from monitord.schema import migrate
 from monitord.silences import StoredSilences
 from monitord.storedrules import StoredMonitors, StoredService, StoredTasks
+from monitord.storefile import copy_read, take_lock
 from notifiers.routing import DELIVERY_RULE
 from rules.alert import Alert
-
-try:
-    import fcntl
-except ImportError:  # Windows, where `record` and `doctor` come by here
-    fcntl = None  # type: ignore[assignment]
 
 REDRIVE_MS: Final = 24 * 3_600_000
 """How long a sent row is kept for publishing it again, should the broker lose it."""
@@ -49,8 +45,7 @@ LONGEST_WAL_PAGES: Final = 10_000
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxRow:
+class OutboxRow(NamedTuple):
     """An event that is to be published; record: the bytes of `Alert.to_json`."""
 
     seq: int
@@ -150,6 +145,8 @@ class Store:
         self.service = StoredService(self._run, clock_ms=clock_ms)
         self._clock_ms = clock_ms
         self._unchecked_rows = 0
+        self._copy = path.with_name(f"{path.name}.copy")
+        self._copying = asyncio.Lock()
         self._waiting: Batch | None = None
         """What the newest commit found in the outbox, until the outbox changes otherwise."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
@@ -178,18 +175,18 @@ class Store:
             self._thread.shutdown()
 
     async def commit(
-        self, alerts: Sequence[Alert], *, offset: int, source_id: str = "", stamps: Mapping[str, int] | None = None
+        self, alerts: Sequence[Alert], *, offset: int, source_id: str = "", records: Sequence[bytes] | None = None
     ) -> int:
         """Put events into the outbox and move the input offset, in one transaction; return how many events were new.
 
-        An event whose id is here already is a duplicate: it was decided before from the same inputs. The offset never
-        goes back. Encodes each alert once, on the store's thread, with `stamps` added (ms of our own clock). Cancelled,
-        it is counted and tells the pump as ever.
+        records: each event's JSON (`Alert.to_json`); None: it is encoded here. An event whose id is here already is a
+        duplicate: it was decided before from the same inputs. The offset never goes back. Cancelled, it is counted and
+        tells the pump as ever.
         """
         if self._db is None:
             raise StoreError(f"store {self.path} is closed")
         working = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._transact, lambda db: self._commit(db, alerts, offset, source_id, stamps or {})
+            self._thread, self._transact, lambda db: self._commit(db, alerts, records, offset, source_id)
         )
         working.add_done_callback(lambda done: self._count(done, len(alerts)))
         return (await asyncio.shield(working)).added
@@ -251,6 +248,25 @@ class Store:
             deliveries += some
         await self.silences.prune(ended_before_ms=limit_ms)
         return events, deliveries
+
+    @asynccontextmanager
+    async def copied(self) -> AsyncIterator[Path]:
+        """Yield a file that holds the store as it is now; it is gone afterwards. Commits go on meanwhile.
+
+        One at a time: a second one waits. Raises StoreError where the disk refuses.
+        """
+        async with self._copying:
+            writing = asyncio.get_running_loop().run_in_executor(None, self._write_copy)
+            try:
+                await asyncio.shield(writing)
+                yield self._copy
+            finally:
+                await asyncio.wait([writing])  # cancelled, the thread still writes what is removed below
+                self._copy.unlink(missing_ok=True)
+
+    def _write_copy(self) -> None:
+        with _sqlite_errors(self.path):
+            copy_read(self.path, self._copy)
 
     async def history(self, wanted: HistoryFilter, *, page: int = 1, page_size: int = 100) -> Page[StoredAlert]:
         """Return a page of the events that pass, newest first; page_size is at most 1000."""
@@ -368,7 +384,7 @@ class Store:
     def _open(self) -> None:
         with _sqlite_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _take_lock(self.path)
+            self._lock = take_lock(self.path)
             try:
                 self._db = db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=True)
                 for setting in (
@@ -376,7 +392,9 @@ class Store:
                     f"wal_autocheckpoint = {LONGEST_WAL_PAGES}",
                 ):  # fmt: skip
                     db.execute(f"PRAGMA {setting}").fetchall()
-                migrate(db, str(self.path))
+                migrate(db, self.path)
+                for left in self.path.parent.glob(f"{self._copy.name}*"):
+                    left.unlink()  # by a process that was killed
                 (self.lag_rows,) = db.execute("SELECT count(*) FROM events WHERE sent_ms IS NULL").fetchone()
             except BaseException:
                 self._close()
@@ -394,31 +412,38 @@ class Store:
         self,
         db: sqlite3.Connection,
         alerts: Sequence[Alert],
+        records: Sequence[bytes] | None,
         offset: int,
         source_id: str,
-        stamps: Mapping[str, int],
     ) -> _Committed:
-        added = self._insert(db, alerts, stamps)
+        nothing_waits = bool(alerts) and db.execute(_ANY_PENDING).fetchone() is None
+        rows = _rows(alerts, [alert.to_json() for alert in alerts] if records is None else records)
+        added = self._insert(db, alerts, rows)
+        (last_seq,) = db.execute("SELECT last_insert_rowid()").fetchone()
         db.execute(
             "INSERT INTO inputs VALUES (?, ?) "
             "ON CONFLICT (source_id) DO UPDATE SET offset = max(offset, excluded.offset)",
             (source_id, offset),
         )
-        return _Committed(added, _look(db, HANDED_ON) if added else None)
+        if not added:
+            return _Committed(0, None)
+        if nothing_waits and added == len(rows) <= HANDED_ON:
+            return _Committed(added, _just_added(db, rows, last_seq))
+        return _Committed(added, _look(db, HANDED_ON))
 
-    def _insert(self, db: sqlite3.Connection, alerts: Sequence[Alert], stamps: Mapping[str, int]) -> int:
+    def _insert(self, db: sqlite3.Connection, alerts: Sequence[Alert], rows: Sequence[OutboxRow]) -> int:
         """Put events into the outbox; return how many were new."""
         now_ms = self._clock_ms()
         added = db.executemany(
             "INSERT INTO events (id, event, rule, rev, leg, symbol, \"group\", severity, trade_date, episode, "
             "ts_event_ms, record, committed_ms) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO NOTHING",
-            (
+            [
                 (
                     alert.id, str(alert.event), alert.rule, alert.rev, alert.leg, alert.symbol, alert.group,
-                    alert.severity, alert.trade_date, alert.episode, alert.ts_event_ms, alert.to_json(**stamps), now_ms,
+                    alert.severity, alert.trade_date, alert.episode, alert.ts_event_ms, row.record, now_ms,
                 )
-                for alert in alerts
-            ),
+                for alert, row in zip(alerts, rows, strict=True)
+            ],
         ).rowcount  # fmt: skip
         return max(added, 0)  # -1 for no alert at all
 
@@ -430,7 +455,7 @@ class Store:
 
     def _tell(self, db: sqlite3.Connection, alert: Alert) -> int:
         """Put an event that no input decided into the outbox."""
-        return self._insert(db, [alert], {"evaluated_ms": alert.ts_event_ms})
+        return self._insert(db, [alert], _rows([alert], [alert.to_json(evaluated_ms=alert.ts_event_ms)]))
 
     def _on_told(self, new: int) -> None:
         """Count such events and tell the pump. What a commit found before lacks them: the outbox is asked again."""
@@ -477,6 +502,7 @@ _PRUNE: Final = "DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE s
 _PENDING: Final = (
     "SELECT seq, id, record, symbol, rule, severity FROM events WHERE sent_ms IS NULL ORDER BY seq LIMIT ?"
 )
+_ANY_PENDING: Final = "SELECT 1 FROM events WHERE sent_ms IS NULL LIMIT 1"
 _COUNTERS: Final = """
 WITH day AS (SELECT * FROM events WHERE trade_date = ?),
 fired AS (
@@ -493,9 +519,28 @@ ORDER BY min(day.seq)
 """
 
 
+def _rows(alerts: Sequence[Alert], records: Sequence[bytes]) -> list[OutboxRow]:
+    """Return events as rows of the outbox; their `seq` comes when they are inserted."""
+    return [
+        OutboxRow(0, alert.id, record, alert.symbol, alert.rule, alert.severity)
+        for alert, record in zip(alerts, records, strict=True)
+    ]
+
+
 def _look(db: sqlite3.Connection, limit: int) -> Batch:
+    return Batch([OutboxRow(*row) for row in db.execute(_PENDING, (limit,))], *_acked(db))
+
+
+def _just_added(db: sqlite3.Connection, rows: Sequence[OutboxRow], last_seq: int) -> Batch:
+    """Return what `_look` would find where nothing waits but what was inserted just now: all in turn."""
+    first = last_seq - len(rows) + 1
+    return Batch([OutboxRow(seq, *row[1:]) for seq, row in enumerate(rows, first)], *_acked(db))
+
+
+def _acked(db: sqlite3.Connection) -> tuple[str, int]:
+    """Return epoch and greatest offset that the broker acknowledged."""
     epoch, acked = db.execute("SELECT epoch, acked FROM channel").fetchone() or ("", 0)
-    return Batch([OutboxRow(*row) for row in db.execute(_PENDING, (limit,))], epoch, acked)
+    return epoch, acked
 
 
 def _where(wanted: HistoryFilter) -> tuple[str, tuple[Any, ...]]:
@@ -513,24 +558,6 @@ def _where(wanted: HistoryFilter) -> tuple[str, tuple[Any, ...]]:
     }
     asked = {test: value for test, value in tests.items() if value is not None}
     return f"WHERE {' AND '.join(asked)}" if asked else "", tuple(asked.values())
-
-
-def _take_lock(path: Path) -> int:
-    """Return a descriptor holding the lock beside the store; raises StoreError that names the process holding it."""
-    if fcntl is None:
-        raise StoreError(f"store {path}: this system has no locks that a killed process lets go; use Linux or macOS")
-    lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(lock, 20).decode(errors="replace").strip() or "unknown"
-        os.close(lock)
-        raise StoreError(
-            f"store {path} is already open by pid {holder}; stop that process or use another state directory"
-        ) from None
-    os.ftruncate(lock, 0)
-    os.write(lock, str(os.getpid()).encode())
-    return lock
 
 
 @contextmanager

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+from contextlib import suppress
+from typing import Final
+
+WATCHDOG_S: Final = 4.0
+"""How often systemd's watchdog hears from us: well within the units' WatchdogSec."""
 
 
 def notify(state: str) -> bool:
@@ -16,3 +22,13 @@ def notify(state: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         sock.sendto(state.encode(), address)
     return True
+
+
+async def tell_alive(stopping: asyncio.Event) -> None:
+    """Tell the watchdog for as long as the loop runs, until we stop."""
+    while not stopping.is_set():
+        notify("WATCHDOG=1")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WATCHDOG_S):
+                await stopping.wait()
+    notify("STOPPING=1")

@@ -6,17 +6,16 @@ have receivers of their own here, and are refused.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 import structlog
 
+from notifiers.calling import LoneCall, StillBusy
 from notifiers.chat import WrittenOptions
 from notifiers.egress import EgressRefused, Network, is_allowed, parse_networks
 from notifiers.errors import DeliveryError
@@ -30,9 +29,21 @@ log = structlog.get_logger()
 
 REFUSED: Final = {
     "dingtalk": "dingtalk", "feishu": "feishu", "lark": "feishu", "wecombot": "wecom", "wecom": "pushplus",
-    "pushplus": "pushplus", "schan": "serverchan",
+    "pushplus": "pushplus", "schan": "serverchan", "bark": "bark",
 }  # fmt: skip
 """Scheme → our receiver: Apprise calls HTTP 200 a success there, whatever code the body bears."""
+UNJUDGED: Final = frozenset({"pushdeer", "spugpush", "pushme", "qq", "chanify"})
+"""Schemes of the same kind (each answers 200 and tells in the body that it refused) without a receiver here."""
+UNANSWERED: Final = frozenset({"syslog", "rsyslog"})
+"""Schemes of a datagram that nobody acknowledges: every attempt would count as delivered."""
+PLAIN: Final = frozenset({"json", "form", "xml"})
+"""Schemes that post to any address: right where HTTP 200 means success, which it does not at these hosts."""
+HOSTS: Final = {
+    "oapi.dingtalk.com": "dingtalk", "open.feishu.cn": "feishu", "open.larksuite.com": "feishu",
+    "qyapi.weixin.qq.com": "wecom", "api.telegram.org": "telegram", "api.day.app": "bark",
+    "pushplus.plus": "pushplus", "sctapi.ftqq.com": "serverchan", "push.ft07.com": "serverchan",
+}  # fmt: skip
+"""Host, with all under it → our receiver, which judges what the body says."""
 CONNECTING: Final = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
 """Audit events of a packet on its way: UDP has no connect."""
 TEXT_BYTES: Final = 4000
@@ -68,7 +79,7 @@ class AppriseNotifier:
         self._markup = Markup(limit=max(limit, ID_BYTES), title=None)
         self.pacing = Pacing(bundle_alerts=max(2, min(100, limit // ID_BYTES - 2)), stale_after_s=CHAT_STALE_AFTER_S)
         self._opened = False
-        self._busy = threading.Event()
+        self._call = LoneCall[tuple[bool, bool]]("apprise")
 
     @property
     def host(self) -> str:
@@ -91,19 +102,13 @@ class AppriseNotifier:
     async def _tell(self, alerts: Sequence[Alert]) -> Outcome:
         if not self._opened:
             raise DeliveryError(f"receiver {self.options.name} is not open")
-        if self._busy.is_set():
-            return Outcome(verdict=Verdict.RETRY, text=f"{self.host}: the attempt before this one still lasts")
         try:
             wording = compose(alerts, self._markup, language=self._language)
+            refused, told = await self._call(lambda: self._notify(wording), within_s=self.options.total_timeout_s)
         except TooLong as error:
             return Outcome(verdict=Verdict.PERMANENT, text=str(error))
-        self._busy.set()
-        calling: asyncio.Future[tuple[bool, bool]] = asyncio.get_running_loop().create_future()
-        # Not a pool's: Python waits for a pool's threads at its end, and a server that drips would keep the daemon up.
-        threading.Thread(target=self._call, args=(calling, wording), name="apprise", daemon=True).start()
-        try:
-            async with asyncio.timeout(self.options.total_timeout_s):
-                refused, told = await calling
+        except StillBusy:
+            return Outcome(verdict=Verdict.RETRY, text=f"{self.host}: the attempt before this one still lasts")
         except TimeoutError:
             return Outcome(verdict=Verdict.RETRY, text=f"no answer from {self.host} in time")
         if refused:
@@ -113,8 +118,8 @@ class AppriseNotifier:
             return Outcome(verdict=Verdict.OK)
         return Outcome(verdict=Verdict.RETRY, text=f"{self.host}: Apprise reports a failure, and not which")
 
-    def _call(self, calling: asyncio.Future[tuple[bool, bool]], wording: Wording) -> None:
-        """Send in this thread; tell whether an address was refused, and whether Apprise reports success."""
+    def _notify(self, wording: Wording) -> tuple[bool, bool]:
+        """Send in the call's thread; return whether an address was refused, and whether Apprise reports success."""
         _guard.allow, _guard.refused = self._allow, False
         try:
             told = bool(self._service.notify(body=wording.text, title=wording.title))
@@ -122,14 +127,7 @@ class AppriseNotifier:
             # The top of a foreign part. The error's text stays out of the log, it may hold the URL.
             log.warning("apprise_failed", receiver=self.options.name, error=type(error).__name__)
             told = False
-        self._busy.clear()
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            calling.get_loop().call_soon_threadsafe(_settle, calling, (_guard.refused, told))
-
-
-def _settle(calling: asyncio.Future[tuple[bool, bool]], came: tuple[bool, bool]) -> None:
-    if not calling.done():
-        calling.set_result(came)
+        return _guard.refused, told
 
 
 class _Guard(threading.local):
@@ -170,17 +168,30 @@ def _service(options: AppriseOptions) -> Any:
     service = Apprise.instantiate(options.url, suppress_exceptions=True)
     if service is None:
         raise DeliveryError(f"receiver {options.name}: url is none that Apprise knows; see its documentation")
-    schemes = [scheme for kind in (service.protocol, service.secure_protocol) for scheme in _listed(kind)]
-    ours = next((REFUSED[scheme] for scheme in schemes if scheme in REFUSED), None)
-    if ours is not None:
-        raise DeliveryError(
-            f"receiver {options.name}: Apprise reports success for messages that this service refuses; "
-            f"use [[notify.{ours}]]"
-        )
+    _refuse_false_success(options.name, service)
     service.overflow_mode = OverflowMode.SPLIT
     service.socket_connect_timeout = options.connect_timeout_s
     service.socket_read_timeout = options.total_timeout_s
     return service
+
+
+def _refuse_false_success(name: str, service: Any) -> None:
+    """Raise DeliveryError for a service of which Apprise would report success where there was none."""
+    schemes = {scheme for kind in (service.protocol, service.secure_protocol) for scheme in _listed(kind)}
+    ours = next((REFUSED[scheme] for scheme in schemes if scheme in REFUSED), None)
+    if ours is None and schemes & PLAIN:
+        host = f".{str(service.host or '').lower().rstrip('.')}"
+        ours = next((kind for known, kind in HOSTS.items() if host.endswith(f".{known}")), None)
+    why = "Apprise reports success for messages that this service refuses"
+    if ours is not None:
+        raise DeliveryError(f"receiver {name}: {why}; use [[notify.{ours}]]")
+    if schemes & UNJUDGED:
+        raise DeliveryError(f"receiver {name}: {why}; use a service of docs/receivers.md, such as [[notify.bark]]")
+    if schemes & UNANSWERED:
+        raise DeliveryError(
+            f"receiver {name}: nobody acknowledges what is sent to syslog; "
+            "use [[notify.redis]] or [[notify.webhooks]], or read the daemon's own log, which tells every alert"
+        )
 
 
 def _listed(schemes: Any) -> tuple[str, ...]:

@@ -100,6 +100,7 @@ class Delivery:
         self._state = HEALTHY
         self._suspects = Suspects()
         self._keeping = asyncio.Lock()
+        self._origin = ""
         self._known: bool | None = None
         """Whether the store has seen this receiver; None until it was asked."""
         self._opened = False
@@ -184,6 +185,7 @@ class Delivery:
         if self._known is None:
             state = await self._store.receiver_state(self.name)
             self._state = state or HEALTHY
+            self._origin = await self._store.origin()
             now_ms = self._clock.now_ms()
             if self._pacing.rates and state is not None:
                 # The attempt that a kill cut off is recorded nowhere, and counts at the receiver all the same.
@@ -473,7 +475,9 @@ class Delivery:
 
         Stored before it is known: an alarm whose storing failed is raised once more, with the same id.
         """
-        state, alarm = with_alarm(self.name, state, now_ms=self._clock.now_ms(), why=why[:TEXT_CHARACTERS])
+        state, alarm = with_alarm(
+            self.name, state, now_ms=self._clock.now_ms(), why=why[:TEXT_CHARACTERS], origin=self._origin
+        )
         old = self._state
         if state == old:
             return

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import re
 import socket
 import zlib
 from asyncio import timeout
@@ -29,6 +30,7 @@ READ_LIMIT_BYTES: Final = 65_536
 BODY_WAIT_S: Final = 1.0
 """The status decides; a body that drips longer than this is cut."""
 EXCERPT_CHARACTERS: Final = 200
+_ESCAPES: Final = re.compile(r"(%[0-9A-Fa-f]{2})")
 
 DENIED: Final = tuple(
     ipaddress.ip_network(network)
@@ -39,6 +41,7 @@ DENIED: Final = tuple(
         "ff00::/8",
         "::/96",  # IPv4-compatible: an IPv4 address in disguise
         "::ffff:0:0/96",  # IPv4-mapped
+        "::ffff:0:0:0/96",  # IPv4-translated (SIIT)
         "64:ff9b::/96",  # NAT64
         "64:ff9b:1::/48",
         "2002::/16",  # 6to4
@@ -48,6 +51,8 @@ DENIED: Final = tuple(
     )
 )
 """Never connected to, though `is_global` calls them public (it depends on the Python version for some)."""
+IPV6_UNICAST: Final = ipaddress.ip_network("2000::/3")
+"""All that was ever given out as public in IPv6. What is outside may be translated to anything on the way."""
 
 
 class EgressRefused(OSError):
@@ -75,6 +80,8 @@ def is_allowed(address: str, allow: Sequence[Network]) -> bool:
         return False
     if any(ip in network for network in allow):
         return True
+    if ip.version == 6 and ip not in IPV6_UNICAST:
+        return False
     return ip.is_global and not any(ip in network for network in DENIED)
 
 
@@ -185,14 +192,22 @@ class Redactor:
         parts |= {*url.parts, *url.raw_parts, *url.query.keys(), *url.query.values()} - set(public)
         parts |= set(secrets) | {secret.removeprefix("whsec_") for secret in secrets}
         parts |= {spell(part) for part in tuple(parts) for spell in (unquote, quote, quote_plus)}
-        self._parts = sorted((part for part in parts if len(part) >= 4), key=len, reverse=True)
+        known = sorted((part for part in parts if len(part) >= 4), key=len, reverse=True)
+        self._known = re.compile("|".join(map(_spelt_anyhow, known))) if known else None
 
     def __call__(self, text: str) -> str:
         """Return the text on one line, printable, short, without any part of the URL's path, query or secrets."""
-        for part in self._parts:
-            text = text.replace(part, "***")
+        if self._known is not None:
+            text = self._known.sub("***", text)
         plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return plain[:EXCERPT_CHARACTERS]
+
+
+def _spelt_anyhow(part: str) -> str:
+    """Return a pattern of this part in which the digits of %2F may be small ones too: either is right in an address."""
+    return "".join(
+        f"(?i:{piece})" if number % 2 else re.escape(piece) for number, piece in enumerate(_ESCAPES.split(part))
+    )
 
 
 def describe(error: BaseException) -> str:

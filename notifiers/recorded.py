@@ -144,6 +144,9 @@ class DeliveryStore(Protocol):
     async def replay(self, receiver: str, delivery_ids: Sequence[int] | None = None) -> int:
         """Make dead letters (these, or all of the receiver's) pending again, due at once, no failures; count them."""
 
+    async def origin(self) -> str:
+        """Return what tells this store from every other one, for as long as it lives."""
+
     async def receiver_state(self, receiver: str) -> ReceiverState | None:
         """Return the receiver's kept health, None for one never seen."""
 

@@ -77,10 +77,23 @@ class ServerChanNotifier(ChatBot):
 
     def _judge(self, answer: Answer, now_ms: int) -> Outcome:
         """One code stands for a wrong key and for a day that is used up: the text tells, and the second passes."""
-        outcome = self.codes.judge(answer, now_ms)
+        outcome = self.codes.judge(_with_the_inner_code(answer), now_ms)
         if outcome.code == NO_KEY and USED_UP in str(answer.fields.get("message", "")):
             return replace(outcome, verdict=Verdict.RETRY, retry_after_s=PAUSE_S)
         return outcome
+
+
+def _with_the_inner_code(answer: Answer) -> Answer:
+    """Return the answer with the first errno that tells of a failure in the place of a code of success.
+
+    One layer of the service takes a message (code 0), another may refuse it: in `errno`, at the top or inside `data`.
+    """
+    inner = answer.fields.get("data")
+    errnos = [fields.get("errno", 0) for fields in (answer.fields, inner) if isinstance(fields, dict)]
+    wrong = next((one for one in errnos if one != 0 or isinstance(one, bool)), 0)
+    if answer.fields.get("code", 0) != 0 or wrong == 0 or not errnos:
+        return answer
+    return replace(answer, fields={**answer.fields, "code": wrong})
 
 
 def _address(options: ServerChanOptions) -> URL:

@@ -9,7 +9,6 @@ What is written is what public readers and writers of these files agree on; ther
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import ClassVar, Final
 
+from notifiers.calling import LoneCall, StillBusy
 from notifiers.chat import WrittenOptions
 from notifiers.errors import DeliveryError
 from notifiers.notifier import Bundle, Notification, NotifierOptions, Outcome, Verdict
@@ -54,7 +54,7 @@ class TdxOptions(WrittenOptions):
 
 
 class TdxNotifier:
-    """Writes files in a thread of the loop's pool, each beside the old one and then in its place.
+    """Writes files in a thread of its own (a share may hang), each beside the old one and then in its place.
 
     An alert that is about no stock has no line to stand in; it is taken, and the outcome says so.
     """
@@ -71,6 +71,7 @@ class TdxNotifier:
         self.schedule = SCHEDULE
         self.pacing = Pacing(bundle_alerts=1000)
         self._tdx = options
+        self._call = LoneCall[None]("tdx")
 
     async def open(self) -> None:
         """Nothing to open."""
@@ -90,7 +91,11 @@ class TdxNotifier:
         if not stocks:
             return Outcome(verdict=Verdict.OK, text="about no stock: nothing to mark")
         try:
-            await asyncio.to_thread(self._write, stocks)
+            await self._call(lambda: self._write(stocks), within_s=self.options.total_timeout_s)
+        except TimeoutError:  # before OSError, whose kind it is
+            return Outcome(verdict=Verdict.RETRY, text="the file is not written in time")
+        except StillBusy:
+            return Outcome(verdict=Verdict.RETRY, text="the attempt before this one still lasts")
         except OSError as error:
             text = f"the file can't be written: {error.strerror or type(error).__name__}"
             return Outcome(verdict=Verdict.RETRY, text=text)

@@ -119,7 +119,7 @@ def compose(alerts: Sequence[Alert], markup: Markup, *, language: Language = "zh
     keyword: a word the text has to hold, as bots with a keyword check want; "" = none.
     """
     title = title_of(alerts, language)
-    if keyword and keyword not in title:
+    if keyword and keyword not in title[:TITLE_CHARACTERS]:  # what is cut off holds nothing for a bot that looks
         title = f"{keyword} {title}"
     title = title[: max(TITLE_CHARACTERS, len(keyword))]
     # The keyword is for a machine to find, so it is not escaped; it comes from the settings.

@@ -63,7 +63,7 @@ class Adjuster:
                 self._adjust(layer, adjustment)
         for bars in self._market.bars.values():
             for word in _BAR_PRICES:
-                bars.fields[word].array[rows] *= price
+                bars.fields[word].mine()[rows] *= price
             bars.fields["V"].array[rows] *= shares
             bars.volume_at_start.array[rows] *= shares
         self._market.books.adjust(rows, price)

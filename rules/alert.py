@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, make_dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 
@@ -27,6 +27,9 @@ class Event(StrEnum):
     NODATA = "nodata"
     FLAPPING = "flapping"
     EXPIRED = "expired"
+
+
+_TYPES: Final = {event: f"alert.{event}" for event in Event}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +71,13 @@ class Alert:
 
     @property
     def type(self) -> str:
-        return f"alert.{self.event}"
+        return _TYPES[self.event]
 
     def record(self) -> dict[str, Any]:
         """Return the JSON object as a dict, keys in the documented order; `stamps` is left out where None."""
         record: dict[str, Any] = {
             "v": SCHEMA_VERSION, "id": self.id, "episode_id": self.episode_id, "event": str(self.event),
-            "type": self.type, "rule": self.rule, "rev": self.rev, "leg": self.leg, "symbol": self.symbol,
+            "type": _TYPES[self.event], "rule": self.rule, "rev": self.rev, "leg": self.leg, "symbol": self.symbol,
             "group": self.group, "name": self.name, "severity": self.severity, "labels": self.labels,
             "trade_date": self.trade_date, "episode": self.episode, "event_ts": shanghai_iso(self.ts_event_ms),
             "ts_event_ms": self.ts_event_ms, "period": self.period, "bar_end_ms": self.bar_end_ms,
@@ -109,6 +112,24 @@ class Alert:
             raise ValueError(f"not an alert record: {error}") from None
 
 
+Draft = cast(
+    type[Alert],
+    make_dataclass(
+        "Draft",
+        [(one.name, one.type, field(default=one.default)) for one in fields(Alert)],
+        slots=True,
+        kw_only=True,
+    ),
+)
+"""An Alert while it is being made. A frozen class writes each of its 23 fields by a call: 3 of the 9 us of an alert."""
+
+
+def sealed(draft: Alert) -> Alert:
+    """Make an Alert of a Draft, which has its very slots; nothing can be written to it any more."""
+    draft.__class__ = Alert
+    return draft
+
+
 def stamp_published(record: bytes, published_ms: int) -> bytes:
     """Return a record's bytes with one more stamp, without decoding it; one that bears no stamps stays as it is."""
     # `stamps` is the record's last key, and holds numbers alone.
@@ -123,12 +144,32 @@ def shanghai_iso(ts_ms: int) -> str:
     return datetime.fromtimestamp(ts_ms / 1000, UTC).astimezone(SHANGHAI).isoformat(timespec="milliseconds")
 
 
-def identities(*parts: str | int | None, event: str) -> tuple[str, str]:
+class Identities:
+    """Makes the ids of events that begin alike, as all of a rule's leg do: what they share is hashed once."""
+
+    __slots__ = ("_begun",)
+
+    def __init__(self, *parts: str | int | None) -> None:
+        self._begun = blake2b(_joined((*parts, "")), digest_size=10)
+
+    def of(self, key: str | None, date: str, episode: int, event: Event) -> tuple[str, str]:
+        """Return the id of the first event of this kind in an episode, and the episode's own.
+
+        key: the symbol or group. The same as `identities` of all these parts gives.
+        """
+        whole = self._begun.copy()
+        whole.update(f"{_NONE if key is None else key}\x1f{date}\x1f{episode}".encode())
+        first = whole.copy()
+        first.update(_FIRSTS[event])
+        return "al_" + first.hexdigest(), "ep_" + whole.hexdigest()
+
+
+def identities(*parts: str | int | None, event: Event) -> tuple[str, str]:
     """Return the id of the first event of this kind in an episode, and the episode's own; parts are the episode's."""
     episode = blake2b(_joined(parts), digest_size=10)
     first = episode.copy()
-    first.update(b"\x1f" + _joined((event, 1)))
-    return f"al_{first.hexdigest()}", f"ep_{episode.hexdigest()}"
+    first.update(_FIRSTS[event])
+    return "al_" + first.hexdigest(), "ep_" + episode.hexdigest()
 
 
 def identity(*parts: str | int | None) -> str:
@@ -137,5 +178,9 @@ def identity(*parts: str | int | None) -> str:
 
 
 def _joined(parts: tuple[str | int | None, ...]) -> bytes:
-    # A list, because join would make one of a generator: an alert has two identities, and this is half of their cost.
-    return "\x1f".join(["\x00" if part is None else str(part) for part in parts]).encode()
+    return "\x1f".join([_NONE if part is None else str(part) for part in parts]).encode()
+
+
+_NONE: Final = "\x00"
+_FIRSTS: Final = {event: b"\x1f" + _joined((event, 1)) for event in Event}
+"""What the identity of an episode's first event of each kind ends in."""

@@ -24,6 +24,7 @@ import numpy as np
 
 from feeds.sessions import day_ms, midnight_ms
 from feeds.tick import BoolArray, FloatArray, IntArray, TickBatch
+from rules import counted
 from rules.alert import SHANGHAI
 from rules.node import Selection
 from rules.state import Column, StateTable
@@ -166,9 +167,14 @@ class PeriodBars:
         """What lies between this bar's close and that of the bar before, an index into gaps.GAPS."""
         self.away_ms = claim(f"bars/{period}/away_ms", dtype=np.int64, fill=-1)
         """The trading time there in which we ourselves were away, -1 = none."""
-        self.volume_at_start = claim(f"bars/{period}/volume_at_start")
-        self.amount_at_start = claim(f"bars/{period}/amount_at_start")
-        self.fields: dict[str, Column] = {name: claim(f"bars/{period}/{name}") for name in FIELDS}
+        prices: dict[str, Column] = {name: claim(f"bars/{period}/{name}") for name in ("O", "H", "L", "C")}
+        names = [(f"bars/{period}/volume_at_start", "V"), (f"bars/{period}/amount_at_start", "AMO")]
+        (self.volume_at_start, self._volume), (self.amount_at_start, self._amount) = (
+            counted.claim(state, start=start, grown=f"bars/{period}/{name}") for start, name in names
+        )
+        self.fields: dict[str, Column] = {**prices, "V": self._volume, "AMO": self._amount}
+        self.widened: tuple[Column, ...] = (self.end_ms, self.closed, self.flat, prices["H"], prices["L"])
+        """What an ordinary batch looks at and widens (ordinary.py)."""
 
     def ends_before(self, at: Selection, end_ms: int | IntArray) -> BoolArray:
         """Tell which symbols hold a bar of today that ends before `end_ms`: it must be committed to make room."""
@@ -185,7 +191,7 @@ class PeriodBars:
         self.closed.array[rows] = OPEN
         self.flat.array[rows] = False
         for name in ("O", "H", "L", "C"):
-            self.fields[name].array[rows] = last
+            self.fields[name].mine()[rows] = last
         partial = self.partial.array[rows]
         self.volume_at_start.array[rows] = np.where(partial, np.nan, day.volume.array[rows])
         self.amount_at_start.array[rows] = np.where(partial, np.nan, day.amount.array[rows])
@@ -203,7 +209,7 @@ class PeriodBars:
                 fields[name].array[fresh] = last[flat]
             self.flat.array[fresh] = False
         self._widen(at, last, extremes)
-        fields["C"].array[at] = last
+        fields["C"].mine()[at] = last
         for name, now, start in (
             ("V", volume_lots, self.volume_at_start.array),
             ("AMO", amount_cny, self.amount_at_start.array),
@@ -212,6 +218,12 @@ class PeriodBars:
                 np.subtract(now, start, fields[name].array)
             else:
                 fields[name].array[at] = now - start[at]
+
+    def follow(self, batch: TickBatch) -> None:
+        """Let a tick of every symbol in order be the latest of the bar it holds, which has been widened to it."""
+        self.fields["C"].borrow(batch.column("last"))
+        self._volume.follow(batch.column("volume_lots"))
+        self._amount.follow(batch.column("amount_cny"))
 
     def _widen(self, at: Selection, last: FloatArray, extremes: Extremes) -> None:
         high, low = self.fields["H"].array, self.fields["L"].array

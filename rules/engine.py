@@ -21,7 +21,7 @@ from feeds.history import Bars, BarTable
 from feeds.history import check as check_bars
 from feeds.inputs import Control, ControlKind, Heartbeat, Input, Mark, MarkKind
 from feeds.instruments import decode_table
-from feeds.sessions import Session, trade_date
+from feeds.sessions import DAY_MS, Session, trade_date
 from feeds.tick import BoolArray, IntArray, TickBatch
 from rules import positions, rulefile
 from rules.adjuster import Adjuster
@@ -89,8 +89,15 @@ class Engine:
             self.market, self._graph, loaded=self._loaded, fires=self._fires, reporter=self._reporter
         )
         self._out: list[Alert] = []
+        self._watches_seconds = False
+        """Whether some rule looks at the market as of each second: then none may be passed over."""
         self._checked: tuple[str, RuleSet] | None = None
         """The rule set that `check` read last, with its text."""
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the feed has marked a silence that lasts: no rule is looked at meanwhile."""
+        return self._reporter.is_silent
 
     @property
     def rules(self) -> RuleSet:
@@ -139,9 +146,14 @@ class Engine:
         if grown:
             self._loaded.cover()
         quiet_until_ms = self._quiet_until_ms(batch.span_ms[0])
+        if self.market.is_one_segment(rows, batch, quiet_until_ms=quiet_until_ms):
+            self._take_segment(rows, batch, quiet_until_ms=quiet_until_ms)
+            return
         for part in self.market.segments(rows, batch, quiet_until_ms=quiet_until_ms):
             whole = part.start == 0 and part.stop == len(rows)
-            self._take_segment(rows if whole else rows[part], batch if whole else batch.take(part))
+            self._take_segment(
+                rows if whole else rows[part], batch if whole else batch.take(part), quiet_until_ms=quiet_until_ms
+            )
 
     def _quiet_until_ms(self, from_ms: int) -> int:
         """Return the time before which entering a second does nothing, whatever ticks from `from_ms` on bring.
@@ -149,20 +161,15 @@ class Engine:
         Nothing is due, no rule expires, no timer rings, not even one that such a tick may start.
         """
         market, rings_ms = self.market, self._episodes.timers.next_ms
-        if trade_date(from_ms) != market.date or self._watches_seconds:
+        if not market.date or not 0 <= from_ms - market.midnight_ms < DAY_MS or self._watches_seconds:
             return 0
         quiet_ms = min(market.next_due_ms, from_ms + self._loaded.shortest_timer_ms, self._loaded.next_expiry_ms)
         return quiet_ms if rings_ms is None else min(quiet_ms, rings_ms)
 
-    @property
-    def _watches_seconds(self) -> bool:
-        """Whether some rule looks at the market as of each second: then none may be passed over."""
-        return self._breadth.is_watching or self._graph.wants_seconds or self.market.latest.uses("FEED_AGE")
-
-    def _take_segment(self, rows: IntArray, batch: TickBatch) -> None:
-        """Take ticks of one clock second, each symbol once."""
+    def _take_segment(self, rows: IntArray, batch: TickBatch, *, quiet_until_ms: int) -> None:
+        """Take ticks of one clock second, or of several before `quiet_until_ms`, each symbol once."""
         market = self.market
-        self._enter(batch.span_ms[1])
+        self._enter(batch.span_ms[1], quiet_until_ms=quiet_until_ms)
         arrival = places(len(rows))
         news = market.news(market.selection(rows), batch)
         if news is not None:
@@ -231,7 +238,7 @@ class Engine:
             if evaluation is not Evaluation.TICK:
                 continue
             inside = sample.inside(group.sessions)
-            if not np.any(inside):
+            if inside is False or (inside is not True and not inside.any()):
                 continue
             self._fires.take(group, sample, rows, bars=self.market.bars.get(layer), arrival=arrival, phase=AT_TICK)
             if is_tick(layer):
@@ -247,10 +254,13 @@ class Engine:
 
     # ── the market clock ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def _enter(self, ts_ms: int) -> None:
+    def _enter(self, ts_ms: int, *, quiet_until_ms: int = 0) -> None:
         """Let the market clock reach the second of `ts_ms`: bars close in turn, days roll; it never goes back."""
         market, second_ms = self.market, ts_ms - ts_ms % 1000
         if second_ms <= market.clock_ms:
+            return
+        if second_ms < quiet_until_ms and not self._breadth.changed:
+            market.reach(second_ms)
             return
         expiry_ms = self._loaded.next_expiry_ms
         if market.clock_ms < expiry_ms < second_ms and trade_date(expiry_ms) == trade_date(second_ms):
@@ -339,6 +349,9 @@ class Engine:
             if checked is None or checked[0] != control.text:
                 checked = control.text, rulefile.from_source(control.text)
             self._loaded.load(checked[1])
+            self._watches_seconds = (
+                self._breadth.is_watching or self._graph.wants_seconds or self.market.latest.uses("FEED_AGE")
+            )
         elif control.kind is ControlKind.INSTRUMENTS:
             self.market.know(control.text)
             self._loaded.cover()
@@ -367,7 +380,8 @@ class Engine:
         return graph.plan(slot.values.values())
 
     def _flush(self) -> None:
-        self._out.extend(self._reporter.flush())
+        if self._reporter.has_noted:
+            self._out.extend(self._reporter.flush())
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -393,6 +407,10 @@ class Engine:
         over: the date is over, and so is every bar of it.
         """
         return self._past.bars(period, date, over=over)
+
+    def recent_bars(self, period: str, symbols: Sequence[str]) -> BarTable:
+        """Return all bars there are of some symbols, the forming ones too; none where none are made of that period."""
+        return self._past.recent(period, symbols)
 
     def exright_factors(self, date: int) -> Mapping[str, tuple[float, float]]:
         """Return by symbol what its prices and volumes of before a trade date were multiplied by on it."""
@@ -429,6 +447,12 @@ class Engine:
                 counts = int(np.count_nonzero(watched)), int(np.count_nonzero(ready))
                 found[slot.rule.id] = Readiness(*counts, tuple(missing[::-1]))
         return found
+
+    @property
+    def silent_since_ms(self) -> int | None:
+        """Since when the feed has been silent, as marks say (Unix ms); None while it is not. Any thread."""
+        silences = self.market.outages.silences
+        return silences[-1][0] if self._reporter.is_silent and silences else None
 
     def parts(self) -> Parts:
         """Return what explains a rule; nothing of it may be changed."""

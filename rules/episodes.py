@@ -16,7 +16,7 @@ from rules.alert import Event
 from rules.holding import Moves, StateBits, members
 from rules.lifecycle import Moment, SlotKey
 from rules.market import Market
-from rules.program import Fire, Slot, StateGroup
+from rules.program import Fire, Slot, StateGroup, Values
 from rules.reporter import BEFORE_TICK, Cause, Reporter
 from rules.timers import Timer, TimerKey, Timers, advance, load
 
@@ -50,7 +50,7 @@ class Place:
         return self.group.bits
 
 
-Look = Callable[[Slot, int], Mapping[str, float | None]]
+Look = Callable[[Slot, int], Values]
 """(slot, row) → what an event of it reports now."""
 
 

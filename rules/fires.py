@@ -15,10 +15,11 @@ from feeds.tick import IntArray
 from rules.alert import Event
 from rules.bars import OPEN, PeriodBars
 from rules.episodes import Episodes
+from rules.latest import Tick
 from rules.lifecycle import Moment, SlotKey
 from rules.loaded import Loaded
 from rules.market import Market
-from rules.program import EdgeGroup, Fire, Sample, Slot, StateGroup
+from rules.program import EdgeGroup, Fire, Sample, Slot, StateGroup, Values
 from rules.reported import Reported
 from rules.reporter import AFTER_TICK, Cause, Reporter
 
@@ -62,23 +63,37 @@ class Fires:
         rows: the symbols sampled; arrival: theirs; bars: those that the sample is about.
         """
 
-        def moment_of(slot: Slot, row: int) -> tuple[Moment, Cause]:
-            at = sample.place(row)
-            end_ms = None if bars is None else int(bars.end_ms.array[row])
-            moment = self._reporter.moment(slot, row, int(sample.times_ms[at]), end_ms)
-            return moment, Cause(int(arrival[at]), phase)
-
         if isinstance(group, StateGroup):
-            self._episodes.move(group, group.sample(sample), moment_of)
+            self._move(group, sample, bars=bars, arrival=arrival, phase=phase)
             return
         fires = group.sample(sample)
-        for fire, values in zip(fires, self._reported.of_fires(group, fires), strict=True):
-            moment, cause = moment_of(fire.slot, fire.row)
-            self._tell(fire, moment, cause, values)
+        if not fires:
+            return
+        rows = np.array([fire.row for fire in fires])
+        places = sample.places(rows)
+        told = zip(
+            fires, self._reporter.moments(group, rows, sample.times_ms[places], bars=bars), arrival[places].tolist(),
+            self._reported.of_fires(group, fires, rows), self._reporter.ticks(group, rows), strict=True,
+        )  # fmt: skip
+        for fire, moment, arrived, values, tick in told:
+            self._tell(fire, moment, Cause(arrived, phase), values, tick)
 
-    def _tell(self, fire: Fire, moment: Moment, cause: Cause, values: dict[str, float | None]) -> None:
+    def _move(
+        self, group: StateGroup, sample: Sample, *, bars: PeriodBars | None, arrival: IntArray, phase: int
+    ) -> None:
+        """Sample a group whose episodes move."""
+
+        def moment_of(slot: Slot, row: int) -> tuple[Moment, Cause]:
+            at = sample.place(row)
+            end_ms: int | None = None if bars is None else bars.end_ms.array.item(row)
+            moment = self._reporter.moment(slot, row, sample.times_ms.item(at), end_ms)
+            return moment, Cause(arrival.item(at), phase)
+
+        self._episodes.move(group, group.sample(sample), moment_of)
+
+    def _tell(self, fire: Fire, moment: Moment, cause: Cause, values: Values, tick: Tick | None) -> None:
         """Note the event of a fire; a provisional one waits for its bar's close."""
-        verdict = self._reporter.note_fire(fire.slot, fire, moment, cause=cause, values=values)
+        verdict = self._reporter.note_fire(fire.slot, fire, moment, cause=cause, values=values, tick=tick)
         if not fire.slot.rule.confirm or verdict.event is not Event.FIRE:
             return
         bars = self._market.bars[fire.slot.rule.period]

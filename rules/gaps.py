@@ -42,9 +42,13 @@ class Trail:
 
     def follow(self, at: Selection, times_ms: IntArray, *, broken: bool = True) -> None:
         """Note a sample of these symbols; `broken`: something may have broken off before it."""
-        self.sampled_ms.array[at] = times_ms
+        self.sampled_ms.mine()[at] = times_ms
         if broken:
             self.broken.array[at] = 0
+
+    def borrow(self, times_ms: IntArray) -> None:
+        """Note a sample of every symbol in order, before which nothing has broken off."""
+        self.sampled_ms.borrow(times_ms)
 
 
 class Gaps:

@@ -6,8 +6,8 @@ there and only the auction's virtual price moves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,10 @@ _BOOK: Final = {
     for level in range(1, 6)
 }
 _UNTIL_AUCTION_RESULT: Final = ("last", "open", "high", "low")
+
+
+Tick: TypeAlias = dict[str, float | None]
+"""The core columns of one tick by name; unknown is None."""
 
 
 class Latest:
@@ -101,10 +105,15 @@ class Latest:
         """Return a kept tick column, (n,) float64."""
         return self._raw[name].array
 
-    def core(self) -> Iterator[tuple[str, FloatArray]]:
-        """Yield the name of each CORE column with the column, (n,) float64."""
-        for name in CORE:
-            yield name, self._raw[name].array
+    def tick(self, row: int) -> Tick:
+        """Return the core columns of a symbol's latest tick."""
+        numbers = {name: self._raw[name].array.item(row) for name in CORE}  # item: an element in half the time
+        return {name: number if number == number else None for name, number in numbers.items()}  # NaN is not itself
+
+    def ticks(self, rows: IntArray) -> list[Tick]:
+        """Return the core columns of these symbols' latest ticks."""
+        columns = [knowns(self._raw[name].array.take(rows)) for name in CORE]
+        return [dict(zip(CORE, numbers, strict=True)) for numbers in zip(*columns, strict=True)]
 
     def halted(self) -> BoolArray:
         """Tell which symbols' latest status is a halt."""
@@ -169,8 +178,7 @@ class Latest:
         self._derive(at)
 
     def borrow(self, batch: TickBatch) -> None:
-        """Show one tick per symbol of all in order, each of them of one day, with a price and trading."""
-        self._date = trade_date(batch.span_ms[0])
+        """Show one tick per symbol of all in order, each of them of the clock's day, with a price and trading."""
         self.newest_ms = max(self.newest_ms, batch.span_ms[1])
         self.ts_ms.borrow(batch.ts_event_ms)
         self.status.borrow(batch.status)
@@ -298,6 +306,14 @@ class Latest:
             return np.where(no, 0.0, np.where(unknown | np.isnan(opposite.array[at]), np.nan, 1.0))
 
         return derive
+
+
+def knowns(numbers: FloatArray) -> list[float | None]:
+    """Return these numbers one by one; NaN, which is unknown, as None."""
+    listed: list[float | None] = numbers.tolist()
+    total = sum(listed)  # type: ignore[arg-type]  # not None yet
+    # One NaN makes the sum NaN, and NaN alone is not itself: a fifth of what asking each costs.
+    return listed if total == total else [number if number == number else None for number in listed]
 
 
 def is_halted(status: NDArray[np.int16]) -> BoolArray:

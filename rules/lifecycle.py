@@ -8,17 +8,19 @@ A slot is one leg of one rule. Two parts, because they differ by five orders of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
 from feeds.sessions import day_ms, session_clock_ms, session_length_ms
 from feeds.tick import IntArray
+from rules import logic
 from rules.alert import Event
-from rules.logic import BitRows, byte_width
+from rules.logic import BitRows, Circuit, byte_width
 from rules.rule import Flap, Frequency, Gap, Rule
 
 SlotKey: TypeAlias = tuple[str, str, str]
@@ -92,6 +94,33 @@ class EdgeBits:
         self.armed ^= fires
         return fires, late
 
+    def take(
+        self, circuit: Circuit, *, rearm_rows: IntArray, enabled: BitRows, fire_on_start: BitRows
+    ) -> list[tuple[int, int, bool]]:
+        """Take one sample, as `sample`, from gates that have run; return the fires as (slot, symbol's row, late).
+
+        The first conditions of the circuit are the slots'; rearm_rows (slots,): which row of its `both` re-arms each.
+        """
+        rows = circuit.rows[: len(self.keys)]
+        if logic.COMPILED is not None:
+            found: list[tuple[int, int, bool]] = logic.COMPILED.edges(
+                circuit.both, rows[None], rearm_rows[None], enabled, fire_on_start, self.armed, self.started
+            )
+            return found
+        true, false = circuit.t.take(rows, axis=0), circuit.f.take(rows, axis=0)
+        rearm = circuit.both.take(rearm_rows, axis=0)
+        return list(_set_bits(*self.sample(true, false, rearm=rearm, enabled=enabled, fire_on_start=fire_on_start)))
+
+
+def _set_bits(fires: BitRows, late: BitRows) -> Iterator[tuple[int, int, bool]]:
+    """Read the set bits: those of a byte are few, and so are the bytes."""
+    for place in np.flatnonzero(fires != 0).tolist():  # a mask is searched ten times as fast as bytes
+        slot_row, byte = divmod(place, fires.shape[1])
+        bits, late_bits = int(fires[slot_row, byte]), int(late[slot_row, byte])
+        for bit in range(8):
+            if bits & (128 >> bit):
+                yield slot_row, 8 * byte + bit, bool(late_bits & (128 >> bit))
+
 
 @dataclass(slots=True)
 class Record:
@@ -113,8 +142,7 @@ class Record:
     flapping: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """When a fire happens: Unix ms, trade date, ordinal of the trade date, end of the bar it belongs to.
 
     outages: (since, until) in Unix ms of what the rule's clock leaves out, in order, each within a day, none of them
@@ -138,11 +166,7 @@ class Moment:
     @property
     def part(self) -> str:
         """The half-day or auction this moment is in."""
-        clock = day_ms(self.ts_ms)
-        for name, until_ms in _PARTS:
-            if clock < until_ms:
-                return name
-        return "after_hours"
+        return _part_of(self.ts_ms)
 
     def since_ms(self, ts_ms: int, day: int, *, rule: Rule) -> int:
         """Return how far the rule's own clock has come since a time of that day: its sessions' time, less outages."""
@@ -155,8 +179,7 @@ class Moment:
         return passed_ms
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What becomes of a fire.
 
     event  fire, suppressed (`why` tells), or flapping: the fire that made it too many
@@ -260,7 +283,8 @@ class Ledger:
 
     def _next_episode(self, key: tuple[str, str, str], date: str) -> int:
         held_date, held = self.episodes.get(key, (date, 0))
-        episode = 1 + max(held if held_date == date else 0, self.floors.get((*key, date), 0))
+        floor = self.floors.get((*key, date), 0) if self.floors else 0
+        episode = 1 + max(held if held_date == date else 0, floor)
         self.episodes[key] = (date, episode)
         return episode
 
@@ -275,6 +299,13 @@ _PARTS: Final = (
     ("close_auction", 15 * 3_600_000 + 1),
 )
 _RECORD_FIELDS: Final = tuple(Record.__dataclass_fields__)
+
+
+@lru_cache(maxsize=64)  # events of one moment come together
+def _part_of(ts_ms: int) -> str:
+    """Return the half-day or auction this time is in."""
+    clock = day_ms(ts_ms)
+    return next((name for name, until_ms in _PARTS if clock < until_ms), "after_hours")
 
 
 def _record(values: Sequence[Any]) -> Record:

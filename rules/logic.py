@@ -12,15 +12,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feeds.compiled import compiled
 from feeds.tick import IntArray
 from rules.functions.values import TruthNode
 from rules.node import Bits, Node, Selection, Truth
 
+COMPILED: Final = compiled("rules._bits", layout=1)
+_KINDS: Final = {"AND": 0, "OR": 1, "NOT": 2}
+"""What compiled code calls them."""
 BitRows: TypeAlias = NDArray[np.uint8]
 """(rows, ceil(n_symbols / 8)) uint8, one bit per symbol, most significant first (numpy's packbits)."""
 
@@ -68,6 +72,9 @@ class Circuit:
         place = {signal: row for row, signal in enumerate(order)}
         self.rows = np.array([place[root] for root in roots], np.int64)
         self._banks = self._bank(order, place)
+        gates = [(self._signals[i], row) for row, i in enumerate(order) if self._signals[i].kind]
+        listed = [(_KINDS[gate.kind], place[gate.a], place[gate.b], row) for gate, row in gates]
+        self._gates = np.array(listed, np.int32).reshape(-1, 4)
         self._n_rows = len(order)
         self._make_room(0)
 
@@ -76,6 +83,13 @@ class Circuit:
         if self._n_symbols != n_symbols:
             self._make_room(n_symbols)
         self._take_leaves(at)
+        if COMPILED is not None:
+            COMPILED.gates(self._gates, self.both)
+        else:
+            self._run_banks()
+
+    def _run_banks(self) -> None:
+        """Run the gates, all of a kind and depth together."""
         t, f = self.t, self.f
         for bank in self._banks:
             a, b, own = bank.a, bank.b, slice(bank.first, bank.last)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise, repeat
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feeds.instruments import Instrument, decode_table
+from feeds.scan import span
 from feeds.sessions import day_ms, midnight_ms, trade_date
 from feeds.tick import BoolArray, IntArray, TickBatch
 from feeds.universe import Universe
@@ -55,6 +56,7 @@ class Market:
     """State of the market as columns over the universe, and the market clock.
 
     clock_ms  running maximum of all times seen, floored to the second (Unix ms); 0 before the first
+    midnight_ms  Shanghai midnight of the clock's date (Unix ms)
     date      trade date of the clock, yyyymmdd; day_number counts the trade dates seen
     dropped   ticks not used, by reason: future, old_day, out_of_order, duplicate; late_bar counts ticks used for the
               latest prices but too late for their bar
@@ -70,6 +72,7 @@ class Market:
         self.day = DayColumns(self.state)
         self.bars: dict[str, PeriodBars] = {}
         self.clock_ms = 0
+        self.midnight_ms = midnight_ms(0)
         self.date = 0
         self.day_number = 0
         self.ticks = 0
@@ -80,6 +83,8 @@ class Market:
         self.outages = Outages()
         self._due: list[tuple[int, int, tuple[str, ...]]] = []
         self._next_due = 0
+        self._ends_of: tuple[tuple[int, int, int], list[tuple[PeriodBars, int]]] = ((-1, 0, 0), [])
+        """What `_bars_of` has found last: it holds for a minute."""
         self._in_order: IntArray | None = None
         """The last rows that were found to be those of all symbols in order; decoders repeat the very object."""
 
@@ -144,11 +149,15 @@ class Market:
     def admit(self, batch: TickBatch) -> TickBatch:
         """Count a batch and drop what cannot be from now."""
         self.ticks += len(batch)
-        if not len(batch) or batch.span_ms[1] <= int(batch.recv_ms.min()) + FUTURE_MS:
+        if not len(batch) or batch.span_ms[1] <= span(batch.recv_ms)[0] + FUTURE_MS:
             return batch
         future = batch.ts_event_ms > batch.recv_ms + FUTURE_MS
         self._drop("future", future)
         return batch.keep(~future)
+
+    def is_one_segment(self, rows: IntArray, batch: TickBatch, *, quiet_until_ms: int) -> bool:
+        """Tell whether `segments` would cut nothing, as nearly always where a whole market comes; no may be wrong."""
+        return rows is self._in_order and max(batch.span_ms[1], self.clock_ms) < quiet_until_ms
 
     def segments(self, rows: IntArray, batch: TickBatch, *, quiet_until_ms: int) -> Iterator[slice]:
         """Cut a batch where the market clock enters a second in which something is due, and where a symbol repeats.
@@ -210,13 +219,20 @@ class Market:
             or int(batch.status[0]) in HALTED
         ):
             return None
-        bars = [(one, int(self.ends(minute, period))) for period, one in self.bars.items()]
+        bars = self._bars_of(minute)
         done = ordinary.take(
             batch, self.latest, day=self.day, trail=self.gaps.bars, since_ms=half_began_ms(last_ms), bars=bars
         )  # fmt: skip
         if not done:
             return None
         return Segment(rows, at, batch, arrival, None, None)
+
+    def _bars_of(self, minute: int) -> list[tuple[PeriodBars, int]]:
+        """Return each period's bars, and the end (Unix ms) of the one that holds this trading minute of today."""
+        key = self.midnight_ms, minute, len(self.bars)
+        if self._ends_of[0] != key:
+            self._ends_of = key, [(one, int(self.ends(minute, period))) for period, one in self.bars.items()]
+        return self._ends_of[1]
 
     def _all_priced(self, batch: TickBatch) -> bool:
         """Tell whether all ticks have a price, are of one day, and come after the opening auction's result."""
@@ -302,14 +318,11 @@ class Market:
 
     # ── the clock ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @property
-    def midnight_ms(self) -> int:
-        """Shanghai midnight of the clock's date (Unix ms)."""
-        return midnight_ms(self.clock_ms)
-
     def reach(self, second_ms: int) -> None:
         """Set the clock."""
         self.clock_ms = self.latest.clock_ms = second_ms
+        if not 0 <= second_ms - self.midnight_ms < DAY_MS:
+            self.midnight_ms = midnight_ms(second_ms)
 
     def roll(self, second_ms: int) -> None:
         """Begin the trade date of `second_ms`: the old day's words, counts and (committed) bars are forgotten."""
@@ -358,10 +371,27 @@ class Market:
         """
         bars = self.bars.get(layer)
         if bars is not None:
-            gap, away_ms = int(bars.gap.array[row]), int((bars if closing else self.joining).away_ms.array[row])
+            gap, away_ms = bars.gap.array.item(row), (bars if closing else self.joining).away_ms.array.item(row)
         else:
             gap, away_ms = self.gaps.before_one(self.gaps.trail(layer), row, ts_ms)
         return GAPS[gap], None if away_ms < 0 else away_ms
+
+    def gaps_before(
+        self, layer: str, rows: IntArray, times_ms: IntArray, *, closing: bool
+    ) -> Iterable[tuple[str | None, int | None]]:
+        """Return what `gap_before` does for each of these symbols; without an end where that is nothing for any."""
+        bars = self.bars.get(layer)
+        if bars is not None:
+            gaps = bars.gap.array.take(rows)
+            away_ms = (bars if closing else self.joining).away_ms.array.take(rows)
+        else:
+            found = self.gaps.before(self.gaps.trail(layer), rows, times_ms)
+            if found is None:
+                return repeat((None, None))
+            gaps, away_ms = found
+        return [
+            (GAPS[gap], None if away < 0 else away) for gap, away in zip(gaps.tolist(), away_ms.tolist(), strict=True)
+        ]
 
     def _plan_day(self) -> None:
         """List the bar closes of the current date that are still to come."""
@@ -369,11 +399,6 @@ class Market:
         self._next_due = bisect_right(self._due, self.clock_ms, key=lambda due: due[0])
 
     # ── reading and checkpoint ────────────────────────────────────────────────────────────────────────────────────
-
-    def tick(self, row: int) -> dict[str, float | None]:
-        """Return the core columns of a symbol's latest tick; unknown is None."""
-        # item: an element as a float in half the time; NaN alone is not itself.
-        return {name: number if (number := raw.item(row)) == number else None for name, raw in self.latest.core()}
 
     def quote(self, row: int) -> dict[str, float | int | None]:
         """Return every kept column of a symbol's latest tick, with its time and status."""

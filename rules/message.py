@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,7 +64,7 @@ class Template:
                 errors.append(error)
         if errors:
             raise RuleFileError([finding for error in errors for finding in error.findings])
-        return cls(text, (*parts, text[done:]))
+        return cls(text, _joined([*parts, text[done:]]))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,13 +78,24 @@ class Template:
             _shown(values[part.name], part.spec) if isinstance(part, Field) and part.name in values else part
             for part in self.parts
         )
-        return Template(self.text, tuple(parts))
+        return Template(self.text, _joined(parts))
 
     def render(self, values: Mapping[str, float | str | None]) -> str:
         """Fill in the values by name; None, NaN and what is missing are shown as `-`."""
         return "".join(
-            part if isinstance(part, str) else _shown(values.get(part.name), part.spec) for part in self.parts
+            [part if isinstance(part, str) else _shown(values.get(part.name), part.spec) for part in self.parts]
         )
+
+
+def _joined(parts: Iterable[str | Field]) -> tuple[str | Field, ...]:
+    """Return the parts with texts that follow each other made one, and empty ones left out."""
+    joined: list[str | Field] = []
+    for part in parts:
+        if isinstance(part, str) and joined and isinstance(joined[-1], str):
+            joined[-1] += part
+        elif part:
+            joined.append(part)
+    return tuple(joined)
 
 
 def _part(source: Source, match: re.Match[str], allowed: Collection[str]) -> str | Field:

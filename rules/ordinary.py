@@ -2,31 +2,23 @@
 
 Every symbol trades and has a price, all ticks are of one trading minute, no gap lies before any of them, and each joins
 the open bar that its symbol holds. Such ticks join the bars in one compiled pass, and what they show is not copied: the
-columns of the latest tick borrow the batch's. Where there was no compiler, or something is out of the ordinary, the
+columns of the latest tick borrow the batch's, and so do the bars their close; what nobody reads is not made. Where there was no compiler, or something is out of the ordinary, the
 market takes them step by step, to the same bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
-from typing import Any, Final
+from typing import Final
 
-from numpy.typing import NDArray
-
+from feeds.compiled import compiled
 from feeds.tick import TickBatch
 from rules.bars import DayColumns, PeriodBars
 from rules.gaps import Trail
 from rules.latest import Latest
 
-COMPILED: ModuleType | None
-try:
-    from rules import _ordinary as COMPILED
-except ImportError:  # no compiler at installation
-    COMPILED = None
-
-_TICK_COLUMNS: Final = ("last", "high", "low", "volume_lots", "amount_cny")
-_BAR_FIELDS: Final = ("H", "L", "C", "V", "AMO")
+COMPILED = compiled("rules._ordinary", layout=2)
+_READ: Final = ("last", "high", "low")
 
 
 def take(
@@ -45,21 +37,18 @@ def take(
     """
     if COMPILED is None:
         return False
-    ticks: list[NDArray[Any]] = [batch.ts_event_ms, *map(batch.column, _TICK_COLUMNS), batch.status]
-    periods = [(_columns_of(one), end_ms) for one, end_ms in bars]
     done: bool = COMPILED.take(
-        len(batch), since_ms, ticks,
+        len(batch), since_ms, [*map(batch.column, _READ), batch.status],
         [column.array for column in (day.first_ms, day.high, day.low)],
         [trail.sampled_ms.array, trail.broken.array] if bars else [],  # it is that of ticks that make bars
-        periods,
+        [([column.array for column in one.widened], end_ms) for one, end_ms in bars],
     )  # fmt: skip
-    if done:
-        latest.borrow(batch)
-        day.borrow(batch)
-    return done
-
-
-def _columns_of(bars: PeriodBars) -> list[NDArray[Any]]:
-    state = (bars.end_ms, bars.closed, bars.flat)
-    starts = (bars.volume_at_start, bars.amount_at_start)
-    return [column.array for column in (*state, *map(bars.fields.__getitem__, _BAR_FIELDS), *starts)]
+    if not done:
+        return False
+    for one, _ in bars:
+        one.follow(batch)
+    if bars:
+        trail.borrow(batch.ts_event_ms)
+    latest.borrow(batch)
+    day.borrow(batch)
+    return True

@@ -66,9 +66,9 @@ class Outages:
 
         In order, and no two of them overlap.
         """
-        spans = self.silences if row is None else [*self.silences, *self.halts.get(row, ())]
-        if not spans:
+        if not self.silences and (row is None or row not in self.halts):
             return ()
+        spans = self.silences if row is None else [*self.silences, *self.halts.get(row, ())]
         ended = sorted((since, min(until or ts_ms, ts_ms)) for since, until in spans if since < ts_ms)
         merged: list[tuple[int, int]] = []
         for since, until in ended:

@@ -9,12 +9,12 @@ What is still forming (a week, or the minutes of a day that we come late to) is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
-from feeds.history import COLUMNS, Bars, BarTable
+from feeds.history import COLUMNS, Bars, BarTable, table_of
 from feeds.sessions import midnight_ms, unix_ms
 from feeds.tick import BoolArray, FloatArray, IntArray
 from rules.adjuster import Adjuster
@@ -87,7 +87,7 @@ class Past:
         last = past.last
         rows, ends_ms = past.rows[last], past.ends_ms[last]
         self._market.exrights.begin(rows, dates=past.as_of[last], close=past.fields["C"][last])
-        sampled_ms = self._market.gaps.bars.sampled_ms.array
+        sampled_ms = self._market.gaps.bars.sampled_ms.mine()
         unseen = self._market.latest.ts_ms.array[rows] == 0
         seen_ms = np.minimum(ends_ms[unseen], bars.until_ms)
         sampled_ms[rows[unseen]] = np.maximum(sampled_ms[rows[unseen]], seen_ms)
@@ -148,7 +148,7 @@ class Past:
         rows = past.rows[last]
         idle = held.end_ms.array[rows] == 0
         for word, column in held.fields.items():
-            column.array[rows[idle]] = past.fields[word][last][idle]
+            column.mine()[rows[idle]] = past.fields[word][last][idle]
 
     # ── bars that go on ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -184,7 +184,7 @@ class Past:
         held.flat.array[rows] = False
         held.gap.array[rows], held.away_ms.array[rows] = NO_GAP, -1
         for word, column in held.fields.items():
-            column.array[rows] = past.fields[word][those]
+            column.mine()[rows] = past.fields[word][those]
 
     # ── reading out ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -208,6 +208,29 @@ class Past:
         symbols = self._market.universe.symbols
         as_of = np.zeros(len(symbols), np.int64)
         return BarTable(period, symbols, code[order], ends_ms[order], **columns, as_of=as_of)
+
+    def recent(self, period: str, symbols: Sequence[str]) -> BarTable:
+        """Return all bars of some symbols, the forming ones too, at the prices of now; unknown ones have none."""
+        market = self._market
+        known = {row: symbol for symbol in symbols if (row := market.universe.row(symbol)) is not None}
+        rows = np.array(sorted(known), np.int64)
+        layer, held = self._graph.layers.get(period), market.bars.get(period)
+        if held is None:
+            rows = rows[:0]
+        fields = {name: np.empty(0) for name in COLUMNS}
+        code, ends_ms = rows[:0], rows[:0]
+        if held is not None and len(rows):
+            now = rows[held.end_ms.array[rows] > 0]
+            fields = {name: held.fields[word].array[now] for name, word in WORDS.items()}
+            code, ends_ms = now, held.end_ms.array[now]
+            if layer is not None:
+                own = self._own(layer, rows, after_ms=0)
+                fields = {name: np.concatenate([own.fields[WORDS[name]], fields[name]]) for name in COLUMNS}
+                code, ends_ms = np.concatenate([own.rows, code]), np.concatenate([own.ends_ms, ends_ms])
+        priced = ~np.isnan(fields["close"])
+        names = np.array([known[row] for row in code[priced].tolist()], dtype=str)
+        columns = {name: column[priced] for name, column in fields.items()}
+        return table_of(period, names, ends_ms[priced], columns=columns, as_of=market.date).of(symbols)
 
     def factors(self, date: int) -> Mapping[str, tuple[float, float]]:
         """Return what the past of symbols was multiplied by on a date, prices and volumes; of those alone that were."""

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from feeds.tick import FloatArray
-from rules.functions import columns
+from rules import tape
 from rules.functions.values import Constant, NumberNode
 from rules.node import Node, Selection
 from rules.state import Column, StateTable
@@ -36,7 +36,7 @@ class Plan:
     all symbols their columns may hold something else, or they have none.
     """
 
-    __slots__ = ("_again", "_calls", "_lent", "_places", "_state", "nodes", "results")
+    __slots__ = ("_again", "_calls", "_is_taped", "_lent", "_places", "_state", "nodes", "results")
 
     def __init__(self, nodes: Sequence[Node], state: StateTable, *, results: Collection[Node]) -> None:
         self.nodes = tuple(nodes)
@@ -49,6 +49,7 @@ class Plan:
             call for call, part in zip(self._calls, made, strict=True) if not isinstance(part, Constant)
         )
         """For a pass over all symbols right after one: constants are what they were."""
+        self._is_taped = all(isinstance(part, Tape) or _stands(part) for part in made)
         self._state = state
         self._places = share_out(self.nodes, kept, results=self.results)
         self._lent: list[tuple[NumberNode, FloatArray]] = []
@@ -62,13 +63,17 @@ class Plan:
             calls = self._again
         else:
             self._lend()
+        if self._is_taped:  # numpy is not called
+            for call in calls:
+                call(at, n)
+            return
         with np.errstate(all="ignore"):
             for call in calls:
                 call(at, n)
 
     def _lend(self) -> None:
         """Give nodes their columns for this pass; nodes stand in several plans."""
-        if not self._lent or self._lent[0][1].size != self._state.n:
+        if self._places and (not self._lent or self._lent[0][1].size != self._state.n):
             made = [np.empty(self._state.n) for _ in range(1 + max(self._places.values(), default=-1))]
             self._lent = [(node, made[place]) for node, place in self._places.items()]
         for node, column in self._lent:
@@ -87,7 +92,7 @@ def _stands(node: Node) -> bool:
 
 def _parts(nodes: Sequence[Node], results: frozenset[Node]) -> list[_Part]:
     """Return what is called and what goes on tapes, in order; first what stands there and is read by who is called."""
-    if columns.COMPILED is None:
+    if tape.COMPILED is None:
         return list(nodes)
     called = {node for node in nodes if node.recipe() is None}
     read = results.union(*(node.args for node in called))

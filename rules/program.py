@@ -7,18 +7,20 @@ and mode. A group's `sample` takes one sample of all of them for some symbols: g
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Final, TypeAlias
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 
 from feeds.instruments import Instrument, board_of
-from feeds.sessions import Session, in_session, session_clock_ms
+from feeds.scan import span
+from feeds.sessions import Session, day_ms, in_session, session_clock_ms, spans_of
 from feeds.tick import BoolArray, IntArray
 from rules.books import BOOK_WORDS, word_of
 from rules.graph import Graph
 from rules.holding import Moves, StateBits
+from rules.imprint import Imprint
 from rules.language.tree import Expr, Formula
 from rules.lifecycle import EdgeBits, SlotKey
 from rules.logic import BitRows, Circuit, byte_width
@@ -41,6 +43,7 @@ class Slot:
     rearm: Node | None
     values: Mapping[str, Node]
     """What an event of this slot reports: upper-case expression or output name → node."""
+    imprint: Imprint
 
     @property
     def key(self) -> SlotKey:
@@ -54,8 +57,7 @@ class Slot:
         yield from self.values.values()
 
 
-@dataclass(frozen=True, slots=True)
-class Fire:
+class Fire(NamedTuple):
     """A slot fires for the symbol of this row; `late`: it was true already at its first sample."""
 
     slot: Slot
@@ -68,30 +70,38 @@ DENSE: Final = 4
 TOGETHER: Final = 256
 """Up to so many nodes are evaluated for some symbols in less time than it takes to call for those of several slots."""
 Sessions: TypeAlias = tuple[Session, ...]
+Values: TypeAlias = dict[str, float | None]
+"""What an event reports: expression or output name → value, unknown is None."""
 Overlap: TypeAlias = Callable[[IntArray, Sessions], BoolArray | bool]
 """(times, sessions) → which of the samples are in session; for ticks by their time, for bars by any overlap."""
 
 
-@dataclass(frozen=True, slots=True)
 class Sample:
     """Which symbols are sampled, and when: one time per symbol, the tick's or the bar's end (Unix ms)."""
 
-    at: Selection
-    n_symbols: int
-    times_ms: IntArray
-    overlap: Overlap
-    _inside: dict[Sessions, BoolArray | bool] = field(default_factory=dict)
-    _places: list[IntArray] = field(default_factory=list)
+    __slots__ = ("_inside", "_places", "at", "n_symbols", "overlap", "times_ms")
+
+    def __init__(self, at: Selection, n_symbols: int, times_ms: IntArray, overlap: Overlap) -> None:
+        self.at = at
+        self.n_symbols = n_symbols
+        self.times_ms = times_ms
+        self.overlap = overlap
+        self._inside: dict[Sessions, BoolArray | bool] = {}
+        self._places: list[IntArray] = []
 
     def place(self, row: int) -> int:
         """Return where the symbol of this row, which must be sampled, stands among the samples."""
+        return row if isinstance(self.at, slice) else int(self.places(np.array([row]))[0])
+
+    def places(self, rows: IntArray) -> IntArray:
+        """Return where the symbols of these rows, which must be sampled, stand among the samples."""
         if isinstance(self.at, slice):
-            return row
+            return rows
         if not self._places:  # made at the first fire: most samples have none
             places = np.zeros(self.n_symbols, np.int64)
             places[self.at] = np.arange(len(self.at))
             self._places.append(places)
-        return int(self._places[0][row])
+        return self._places[0].take(rows)
 
     def inside(self, sessions: Sessions) -> BoolArray | bool:
         """Tell which samples are in these sessions; one bool where all agree."""
@@ -162,15 +172,18 @@ class Group:
         return true[rows] > 0
 
     def _evaluate(self, sample: Sample) -> tuple[BitRows, BitRows, BitRows]:
-        """Return what is known true, known false, and enabled, (slots, bytes) each."""
+        """Run the gates; return what is known true, known false, and enabled, (slots, bytes) each."""
+        enabled, rows = self._run(sample), self._circuit.rows[: len(self.slots)]
+        return self._circuit.t.take(rows, axis=0), self._circuit.f.take(rows, axis=0), enabled
+
+    def _run(self, sample: Sample) -> BitRows:
+        """Evaluate the conditions and run their gates; return what is enabled, (slots, bytes)."""
         at = sample.at
         if not isinstance(at, slice) and at.size * DENSE >= sample.n_symbols:
             at = ALL  # peeking changes nothing, and who is not sampled is not enabled below
         self._plan.peek(at)
-        circuit = self._circuit
-        circuit.run(at, n_symbols=sample.n_symbols)
-        rows = circuit.rows[: len(self.slots)]
-        return circuit.t.take(rows, axis=0), circuit.f.take(rows, axis=0), self._enabled(sample)
+        self._circuit.run(at, n_symbols=sample.n_symbols)
+        return self._enabled(sample)
 
     def _enabled(self, sample: Sample) -> BitRows:
         """Return what is watched, sampled and in session."""
@@ -207,19 +220,11 @@ class EdgeGroup(Group):
 
     def sample(self, sample: Sample) -> list[Fire]:
         """Evaluate all slots for the selected symbols and return the fires, by slot, then row."""
-        true, false, enabled = self._evaluate(sample)
-        rearm = self._circuit.both.take(self._rearm_rows, axis=0)
-        fires, late = self.bits.sample(true, false, rearm=rearm, enabled=enabled, fire_on_start=self._fire_on_start)
-        return list(self._fires(fires, late))
-
-    def _fires(self, fires: BitRows, late: BitRows) -> Iterable[Fire]:
-        """Read the set bits: those of a byte are few, and so are the bytes."""
-        for place in np.flatnonzero(fires != 0).tolist():  # a mask is searched ten times as fast as bytes
-            slot_row, byte = divmod(place, fires.shape[1])
-            bits, late_bits = int(fires[slot_row, byte]), int(late[slot_row, byte])
-            for bit in range(8):
-                if bits & (128 >> bit):
-                    yield Fire(self.slots[slot_row], 8 * byte + bit, bool(late_bits & (128 >> bit)))
+        enabled = self._run(sample)
+        fires = self.bits.take(
+            self._circuit, rearm_rows=self._rearm_rows, enabled=enabled, fire_on_start=self._fire_on_start
+        )
+        return [Fire(self.slots[slot_row], row, late) for slot_row, row, late in fires]
 
     def _wire_rearms(self) -> IntArray:
         """Return each slot's row of re-arming in [t; f] stacked: its own rearm true, else its condition false."""
@@ -259,7 +264,10 @@ def ticks_in_session(
 
     span_ms: the earliest and the latest time, if they are known.
     """
-    first, last = (int(times_ms.min()), int(times_ms.max())) if span_ms is None else span_ms
+    first, last = span(times_ms) if span_ms is None else span_ms
+    first_ms = day_ms(first)
+    if any(one.first_ms <= first_ms <= first_ms + last - first <= one.last_ms for one in spans_of(sessions)):
+        return True
     inside = in_session(first, sessions)
     elapsed = session_clock_ms(last, sessions) - session_clock_ms(first, sessions)
     if inside == in_session(last, sessions) and elapsed == (last - first if inside else 0):
@@ -289,7 +297,7 @@ def compile_slots(rules: RuleSet, market: Graph, *, groups: Graph | None = None)
                 text: graph.add(renamed_expr(expr, free), period=period, names=names, cap=rule.cap, closed=closed)
                 for text, expr in value_exprs(rule, leg).items()
             }
-            slots.append(Slot(rule, leg, len(slots), condition, rearm, values))
+            slots.append(Slot(rule, leg, len(slots), condition, rearm, values, Imprint.of(rule, leg.name)))
     return slots
 
 
@@ -308,6 +316,7 @@ def market_layer(rule: Rule) -> str:
     return layer_name(rule.session) if rule.period == "tick" else rule.period
 
 
+@lru_cache(maxsize=64)
 def layer_name(sessions: Sessions) -> str:
     """Return the graph's period for the ticks of these sessions."""
     return f"tick@{'+'.join(sorted(sessions))}"

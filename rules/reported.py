@@ -6,19 +6,17 @@ some symbols are made in less.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
 
 from feeds.tick import IntArray
 from rules.functions.values import Field, TruthField
+from rules.latest import knowns
 from rules.node import Node, Truth
 from rules.plan import Plan
-from rules.program import EdgeGroup, Fire, Slot
-
-Values = dict[str, float | None]
-"""Expression or output name → value, unknown is None."""
+from rules.program import EdgeGroup, Fire, Slot, Values
 
 
 class Reported:
@@ -37,13 +35,15 @@ class Reported:
         """Return what an event of this slot reports now for one symbol."""
         return self._evaluated(slot, np.array([row]))[0]
 
-    def of_fires(self, group: EdgeGroup, fires: Sequence[Fire]) -> list[Values]:
-        """Return what each of these fires of a group reports; those of a slot stand together."""
-        if all(_stands(node) for fire in fires for node in fire.slot.values.values()):
-            return [_read(fire) for fire in fires]
+    def of_fires(self, group: EdgeGroup, fires: Sequence[Fire], rows: IntArray) -> list[Values]:
+        """Return what each of these fires of a group, at `rows`, reports; those of a slot stand together."""
+        nodes = {node: None for fire in fires for node in fire.slot.values.values()}
+        if all(isinstance(node, (Field, TruthField)) for node in nodes):
+            standing = {node: knowns(node.column.array.take(rows)) for node in nodes}  # type: ignore[attr-defined]
+            return _dealt(fires, standing)
         if group.reporting is not None:
-            group.reporting.peek(np.array([fire.row for fire in fires]))
-            return [_values(fire.slot, place) for place, fire in enumerate(fires)]
+            group.reporting.peek(rows)
+            return _dealt(fires, {node: _numbers(node) for node in nodes})
         found: list[Values] = []
         for _, some in groupby(fires, lambda fire: fire.slot.order):
             together = list(some)
@@ -55,33 +55,21 @@ class Reported:
         if plan is None:
             plan = self._plans[slot.order] = self._make_plan(slot)
         plan.peek(rows)
-        return [_values(slot, place) for place in range(len(rows))]
+        numbers = [_numbers(node) for node in slot.values.values()]
+        return [
+            {text: of_node[place] for text, of_node in zip(slot.values, numbers, strict=True)}
+            for place in range(len(rows))
+        ]
 
 
-def _values(slot: Slot, place: int) -> Values:
-    """Return what a slot reports of the symbol at this place of the pass that has just been made."""
-    return {text: _at(node, place) for text, node in slot.values.items()}
+def _dealt(fires: Sequence[Fire], numbers: Mapping[Node, Sequence[float | None]]) -> list[Values]:
+    """Return the values of each fire, which stand at its place in the numbers of each node."""
+    return [{text: numbers[node][place] for text, node in fire.slot.values.items()} for place, fire in enumerate(fires)]
 
 
-def _stands(node: Node) -> bool:
-    return isinstance(node, (Field, TruthField))
-
-
-def _read(fire: Fire) -> Values:
-    """Return what a fire reports where all of it stands in columns of the market."""
-    return {
-        text: _known(node.column.array.item(fire.row))
-        for text, node in fire.slot.values.items()
-        if isinstance(node, (Field, TruthField))
-    }
-
-
-def _at(node: Node, place: int) -> float | None:
+def _numbers(node: Node) -> list[float | None]:
+    """Return the values of a node in the pass that has just been made; a truth as 1 or 0."""
     value = node.value
     if isinstance(value, Truth):
-        return 1.0 if value.t[place] else 0.0 if value.f[place] else None
-    return _known(float(value[place]))
-
-
-def _known(number: float) -> float | None:
-    return None if number != number else number
+        return [1.0 if true else 0.0 if false else None for true, false in zip(value.t, value.f, strict=True)]
+    return knowns(value)

@@ -6,29 +6,36 @@ order does not depend on how ticks were cut into batches.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import repeat
+from operator import itemgetter
+from typing import Final, NamedTuple
 
 from feeds.inputs import Mark
 from feeds.sessions import date_text
+from feeds.tick import IntArray
 from feeds.universe import Universe
-from rules.alert import Alert, Event, identities
+from rules.alert import Alert, Draft, Event, identities, sealed
+from rules.bars import PeriodBars
 from rules.exrights import EXRIGHT
+from rules.imprint import Imprint
+from rules.latest import Tick, knowns
 from rules.lifecycle import Ledger, Moment, Verdict
 from rules.market import Market
-from rules.program import Fire, Slot, layer_of
+from rules.program import EdgeGroup, Fire, Slot, Values, layer_of
 from rules.rule import Evaluation, Rule
 
 FEED_RULE: Final = "feed"
 """Rule id of health events: a feed's silence is an episode of it."""
 
+_PLACE: Final = itemgetter(0, 1, 2, 3)
+"""What events are ordered by."""
 BEFORE_TICK, AT_TICK, AFTER_TICK = 0, 1, 2
 """Phases of one tick: it closes the bar it leaves behind, is a sample itself, and may be the day's closing tick."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(NamedTuple):
     """What an event comes from: place in arrival order, and phase around that tick."""
 
     arrival: int = 0
@@ -53,6 +60,11 @@ class Reporter:
         """Whether the feed has marked a silence that lasts: no rule is sampled, but bars still close."""
         return self.silent_episode is not None
 
+    @property
+    def has_noted(self) -> bool:
+        """Whether anything was noted since the last flush."""
+        return bool(self._noted)
+
     def moment(self, slot: Slot, row: int, ts_ms: int, bar_end_ms: int | None, *, timed: bool = False) -> Moment:
         """Return what there is to know of a sample of one symbol; `timed`: a timer's end, which is no sample."""
         market = self._market
@@ -68,6 +80,33 @@ class Reporter:
             last=None if last != last else last, rising=not last < prev, gap=gap, away_ms=away_ms,
         )  # fmt: skip
 
+    def moments(self, group: EdgeGroup, rows: IntArray, times_ms: IntArray, *, bars: PeriodBars | None) -> list[Moment]:
+        """Return what there is to know of samples of a group, one of each of these rows: looked up at once for all.
+
+        bars: those that the samples are about.
+        """
+        slot, market = group.slots[0], self._market
+        if slot.rule.over is not None:
+            return [self.moment(slot, 0, ts_ms, None) for ts_ms in times_ms.tolist()]
+        last, prev = market.latest.raw("last").take(rows), market.latest.raw("prev_close").take(rows)
+        closing = slot.rule.evaluation is Evaluation.BAR_CLOSE
+        gaps = market.gaps_before(layer_of(slot.rule), rows, times_ms, closing=closing)
+        ends_ms = repeat(None) if bars is None else bars.end_ms.array.take(rows).tolist()
+        outages, day = market.outages, market.day_number
+        return [
+            Moment(
+                ts_ms, date_text(ts_ms), day, end_ms, outages.before(ts_ms, row),
+                last=price, rising=rising, gap=gap, away_ms=away_ms,
+            )
+            for row, ts_ms, end_ms, price, rising, (gap, away_ms) in zip(
+                rows.tolist(), times_ms.tolist(), ends_ms, knowns(last), (~(last < prev)).tolist(), gaps, strict=False
+            )
+        ]  # fmt: skip
+
+    def ticks(self, group: EdgeGroup, rows: IntArray) -> Sequence[Tick | None]:
+        """Return the latest ticks of these rows as events of a group tell them; None for groups of symbols."""
+        return [None] * len(rows) if group.slots[0].rule.over is not None else self._market.latest.ticks(rows)
+
     def note_fire(
         self,
         slot: Slot,
@@ -75,17 +114,21 @@ class Reporter:
         moment: Moment,
         *,
         cause: Cause,
-        values: Mapping[str, float | None],
+        values: Values,
         episode: int | None = None,
+        tick: Tick | None = None,
     ) -> Verdict:
-        """Judge a fire and note its event; `episode` is the number of the one it belongs to, None begins one."""
+        """Judge a fire and note its event; `episode` is the number of the one it belongs to, None begins one.
+
+        tick: the symbol's latest, if it is at hand.
+        """
         key = self.key(slot, fire.row)
         verdict = self.ledger.judge(slot.rule, key, leg=slot.leg.name, moment=moment, episode=episode)
         sent = verdict.event is Event.FIRE
         self.note(
             slot, fire.row, verdict.event, moment, cause=cause, values=values, episode=(verdict.episode, moment.date),
             late=fire.late or moment.away_ms is not None, why=verdict.why, suppressed=verdict.held_back,
-            provisional=sent and slot.rule.confirm,
+            provisional=sent and slot.rule.confirm, tick=tick,
         )  # fmt: skip
         return verdict
 
@@ -97,30 +140,35 @@ class Reporter:
         moment: Moment,
         *,
         cause: Cause,
-        values: Mapping[str, float | None],
+        values: Values,
         episode: tuple[int, str],
         late: bool = False,
         why: str | None = None,
         suppressed: int = 0,
         provisional: bool = False,
+        tick: Tick | None = None,
     ) -> None:
-        """Note an event of an episode, given by its number and the trade date it began on."""
-        rule = slot.rule
-        key, number, date = self.key(slot, row), *episode
-        is_group = rule.over is not None
-        instrument = None if is_group else self._market.instruments.get(key)
-        name = key if is_group else None if instrument is None else instrument.name
-        alert_id, episode_id = identities(rule.id, rule.rev, slot.leg.name, key, date, number, event=event)
-        alert = Alert(
-            id=alert_id, episode_id=episode_id, event=event, rule=rule.id, rev=rule.rev, leg=slot.leg.name,
-            symbol=None if is_group else key, group=key if is_group else None,
-            name=name, severity=rule.severity, labels=dict(rule.labels), trade_date=date, episode=number,
-            ts_event_ms=moment.ts_ms, period=rule.period,
+        """Note an event of an episode, given by its number and the trade date it began on; `values` are its own."""
+        rule, imprint, market = slot.rule, slot.imprint, self._market
+        number, date = episode
+        if rule.over is None:
+            key = symbol = market.universe.symbols[row]
+            group, instrument = None, market.instruments.get(key)
+            name = None if instrument is None else instrument.name
+            tick = market.latest.tick(row) if tick is None else tick
+        else:
+            key = group = name = self._groups.symbols[row]
+            symbol = None
+        alert_id, episode_id = imprint.identities.of(key, date, number, event)
+        alert = Draft(
+            id=alert_id, episode_id=episode_id, event=event, rule=rule.id, rev=rule.rev, leg=imprint.leg,
+            symbol=symbol, group=group, name=name, severity=rule.severity, labels=imprint.labels,
+            trade_date=date, episode=number, ts_event_ms=moment.ts_ms, period=rule.period,
             bar_end_ms=moment.bar_end_ms, provisional=provisional, gap=self._gap(slot, row, moment), late=late,
-            values=dict(values), tick=None if is_group else self._market.tick(row), suppressed=suppressed, why=why,
-            message=_message(rule, event, key, name, {**values, "episode": str(number)}),
+            values=values, tick=tick, suppressed=suppressed, why=why,
+            message=imprint.message(event, key, name, values, episode=number),
         )  # fmt: skip
-        self._noted.append((cause.arrival, cause.phase, slot.order, key, alert))
+        self._noted.append((cause.arrival, cause.phase, slot.order, key, sealed(alert)))
 
     def _gap(self, slot: Slot, row: int, moment: Moment) -> str | None:
         """Return the tag of an event: what lies before its sample, and before that the night of an ex-rights day."""
@@ -128,9 +176,9 @@ class Reporter:
             return EXRIGHT
         return moment.gap
 
-    def note_short(self, slot: Slot, row: int, moment: Moment, *, values: Mapping[str, float | None]) -> None:
+    def note_short(self, slot: Slot, row: int, moment: Moment, *, values: Values) -> None:
         """Note that too few members of a group have known values: an episode of its own, of all legs."""
-        whole = replace(slot, leg=replace(slot.leg, name=None))
+        whole = replace(slot, leg=replace(slot.leg, name=None), imprint=Imprint.of(slot.rule, None))
         key = self.key(slot, row)
         number = self.ledger.next_episode(slot.rule.id, leg=None, symbol=key, date=moment.date)
         self.note(
@@ -172,7 +220,7 @@ class Reporter:
 
     def flush(self) -> list[Alert]:
         """Return what was noted since the last flush, in order."""
-        self._noted.sort(key=lambda noted: noted[:4])
+        self._noted.sort(key=_PLACE)
         alerts = [noted[4] for noted in self._noted]
         self._noted.clear()
         return alerts
@@ -186,13 +234,3 @@ class Reporter:
             trade_date=date, episode=episode, ts_event_ms=mark.ts_ms, period="tick", why=mark.reason or None,
             message=message,
         )  # fmt: skip
-
-
-def _message(rule: Rule, event: Event, symbol: str, name: str | None, values: Mapping[str, float | str | None]) -> str:
-    short = event is Event.NODATA  # what is said of a fire is not so without data
-    template = rule.messages.get(str(event)) or (None if short else rule.messages.get("fire"))
-    if template is None and short:
-        return f"{name or symbol} {rule.id} 数据不足"
-    if template is None:
-        return f"{name or symbol} {rule.id}"
-    return template.render({"name": name or symbol, "symbol": symbol, "rule": rule.id, **values})

@@ -6,8 +6,7 @@ from two numbers, it spares each later step a pass over its columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +15,7 @@ from feeds.tick import BoolArray, FloatArray, IntArray, TickBatch
 from rules.node import Selection
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """Ticks of one clock second, each symbol once; columns are in the order of the ticks.
 
     rows     (k,) each tick's symbol

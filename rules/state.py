@@ -25,6 +25,10 @@ class Column:
 
     def borrow(self, array: NDArray[Any]) -> None:
         """Show an array of someone else's from now on: whoever changes something takes `mine` first."""
+        flags = array.flags
+        if array.dtype is self.array.dtype and flags.c_contiguous and not flags.writeable:
+            self.array = array
+            return
         self.array = np.ascontiguousarray(array, self.array.dtype).view()
         self.array.flags.writeable = False
 
@@ -53,11 +57,15 @@ class StateTable:
         fill: float | int | bool = np.nan,
     ) -> Column:
         """Make a state array of shape (*shape, n) filled with `fill`; raises RuleError if the name is taken."""
+        column = Column(np.full((*shape, self.n), fill, dtype), fill)
+        self.put(name, column)
+        return column
+
+    def put(self, name: str, column: Column) -> None:
+        """Take in an array that somebody else has made, of all symbols; raises RuleError if the name is taken."""
         if name in self._columns:
             raise RuleError(f"state {name!r} is claimed twice")
-        column = Column(np.full((*shape, self.n), fill, dtype), fill)
         self._columns[name] = column
-        return column
 
     def release(self, prefix: str) -> None:
         """Forget every array whose name starts with `prefix`."""

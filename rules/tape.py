@@ -14,11 +14,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rules.functions import columns
+from feeds.compiled import compiled
 from rules.functions.values import NumberNode, TruthNode
 from rules.node import Bits, Node, Selection, Step
 from rules.state import Column
 
+COMPILED: Final = compiled("rules._tape", layout=1)
 _STEP_WORDS: Final = 8
 """int16 of one step: its number among the compiled ones, then the places of its columns in the list."""
 _UNSET: Final = np.empty(0)
@@ -31,10 +32,10 @@ class Tape:
     lent, over some to new arrays.
     """
 
-    __slots__ = ("_code", "_columns", "_list", "_numbers", "_others", "_outs", "_truths")
+    __slots__ = ("_columns", "_compiled", "_list", "_others", "_outs", "_truths")
 
     def __init__(self, nodes: Sequence[Node], *, kept: Collection[Node]) -> None:
-        assert columns.COMPILED is not None
+        assert COMPILED is not None
         self._list: list[NDArray[Any]] = []
         """What the steps take but for columns that stand there; these are other arrays at each pass, by their place:"""
         self._others: dict[NumberNode, int] = {}
@@ -44,28 +45,30 @@ class Tape:
         """What stands there, each by a place of its own, from -1 down; compiled code takes some symbols' out of it."""
         own = self._make_room(nodes, kept)
         steps = [(node, step) for node in nodes if isinstance(step := node.recipe(), Step)]
-        numbers = list(columns.COMPILED.STEPS)
+        names = list(COMPILED.STEPS)
         code = np.zeros((len(steps), _STEP_WORDS), np.int16)
         for words, (node, step) in zip(code, steps, strict=True):
             taken = [self._place(source, own) for source in step.inputs]
             taken += [own[node], own[node] + 1] if isinstance(node, TruthNode) else [own[node]]
-            words[: 1 + len(taken)] = (numbers.index(step.name), *taken)
-        self._code = code.tobytes()
-        self._numbers = np.array([step.number for _, step in steps], np.float64).tobytes()
+            words[: 1 + len(taken)] = (names.index(step.name), *taken)
+        numbers = np.array([step.number for _, step in steps], np.float64)
+        self._compiled = COMPILED.Tape(code.tobytes(), numbers.tobytes())
 
     def play(self, at: Selection, n: int) -> None:
         """Make the values of all nodes for these n symbols."""
         taken, whole = self._list, isinstance(at, slice)
         for other, place in self._others.items():
             taken[place] = other.value
-        for node, place in self._outs.items():
-            node.value = taken[place] = node.column_lent if whole else np.empty(n)
+        if whole:
+            for node, place in self._outs.items():
+                node.value = taken[place] = node.column_lent
+        elif self._outs:
+            for (node, place), column in zip(self._outs.items(), np.empty((len(self._outs), n)), strict=True):
+                node.value = taken[place] = column
         for truth, place in self._truths.items():
             truth.value = bits = truth.lent if whole and truth.lent.n == n else Bits.of(n)
             taken[place], taken[place + 1] = bits.true, bits.false
-        assert columns.COMPILED is not None
-        standing = [column.array for column in self._columns]
-        columns.COMPILED.play(self._code, self._numbers, standing, taken, n, None if whole else at)
+        self._compiled.play([column.array for column in self._columns], taken, n, None if whole else at)
 
     def _make_room(self, nodes: Sequence[Node], kept: Collection[Node]) -> dict[Node | float, int]:
         """Return where in the list each node writes; those that nobody else reads share some blocks."""
@@ -102,8 +105,8 @@ class Tape:
 
 
 def _block() -> int:
-    assert columns.COMPILED is not None
-    return int(columns.COMPILED.BLOCK)
+    assert COMPILED is not None
+    return int(COMPILED.BLOCK)
 
 
 def share_out(

@@ -17,7 +17,7 @@ from tests.bench import w1_kernel
 from tests.bench.__main__ import main
 from tests.bench.exactness import false_crosses, relative_errors
 from tests.bench.kernel import Kernel
-from tests.bench.load import PONG, Ear, latency_ms
+from tests.bench.load import PONG, Ear
 from tests.bench.peers import VALUES, TaLib, Talipp, mytt_recompute, pandas_recompute
 from tests.bench.report import Line, Report, to_json
 from tests.bench.w1 import CONDITIONS, make_market, rule_text, warm_engine
@@ -111,9 +111,9 @@ def test_the_command_writes_json_and_fails_on_a_missed_figure(
 
 
 def test_an_ear_times_an_alert_when_its_frame_is_complete_and_answers_pings() -> None:
-    alert, heartbeat = b'{"ch":"alerts","off":1}', b'{"op":"hb","top":{"alerts":1}}'
-    text = alert + b"\n" + b'{"ch":"alerts","pad":"%b"}' % (b"x" * 300)
-    frames = text_frame(heartbeat) + text_frame(text)
+    alert, heartbeat = b'{"ch":"alerts","off":%d,"data":{"stamps":{"recv_ms":%d}}}', b'{"op":"hb","top":{"alerts":1}}'
+    text = (alert % (1, 5)) + b"\n" + (alert % (2, 5)).replace(b"}}}", b'}},"pad":"%b"}' % (b"x" * 300))
+    frames = text_frame(heartbeat) + text_frame(text) + text_frame(alert % (3, 6))
     with socket.create_server(("127.0.0.1", 0)) as server:
         ears: list[Ear] = []
         connecting = threading.Thread(target=lambda: ears.append(Ear(*server.getsockname())))
@@ -123,20 +123,20 @@ def test_an_ear_times_an_alert_when_its_frame_is_complete_and_answers_pings() ->
         client.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
         connecting.join(10)
         (ear,) = ears
-        for piece in (frames[:5], frames[5:90], frames[90:]):
+        for piece in (frames[:5], frames[5:90], frames[90:-9]):
             client.sendall(piece)
             ear.hear()
-        client.sendall(b"\x89\x00")
+        complete_ns = ear._times[-1][0]
+        ear.tidy()
+        client.sendall(frames[-9:] + b"\x89\x00")
         ear.hear()
+        ear.tidy()
         assert client.recv(16) == PONG
         client.close()
         with pytest.raises(ConnectionError, match="closed"):
             ear.hear()
         ear.socket.close()
-    assert [line for line, _ in ear.alerts()] == text.split(b"\n")
-    assert {now_ns for _, now_ns in ear.alerts()} == {ear._times[-3][0]}
-
-
-def test_latency_counts_from_the_callback() -> None:
-    line = b'{"ch":"alerts","data":{"stamps":{"recv_ms":5,"evaluated_ms":6}}}'
-    assert latency_ms(line, 7_400_000, {5: 5_900_000}) == 1.5
+    first, second, third = ear.alerts
+    assert first == second == (5, complete_ns)
+    assert third[0] == 6
+    assert third[1] > complete_ns

@@ -48,7 +48,7 @@ def test_every_package_folder_is_listed_and_nothing_else(setuptools_table: dict[
     assert set(setuptools_table["packages"]) == folders  # type: ignore[call-overload]
 
 
-COMPILED = (".py", ".pyc", ".c", ".so", ".pyd")
+COMPILED = (".py", ".pyc", ".c", ".h", ".so", ".pyd")
 """Built into what the wheel holds, or what is built; the table of extension modules names the sources."""
 
 

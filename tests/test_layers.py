@@ -28,6 +28,8 @@ ONLY_IN = {
         "feeds/spool.py",
         "monitord/store.py",
         "monitord/schema.py",
+        "monitord/storefile.py",
+        "monitord/upkeep.py",
         "monitord/deliveries.py",
         "monitord/positions.py",
         "monitord/silences.py",

@@ -12,6 +12,7 @@ from monitord.errors import DaemonError
 
 COMMANDS: Final = {
     "run": "monitord.commands.run",
+    "status": "monitord.commands.status",
     "bridge": "monitord.commands.bridge",
     "check": "monitord.commands.check",
     "catalog": "monitord.commands.catalog",
@@ -25,6 +26,9 @@ COMMANDS: Final = {
     "deliveries": "monitord.commands.deliveries",
     "silence": "monitord.commands.silence",
     "doctor": "monitord.commands.doctor",
+    "backup": "monitord.commands.backup",
+    "restore": "monitord.commands.restore",
+    "store": "monitord.commands.store",
     "config": "monitord.commands.config",
     "notify": "monitord.commands.notify",
 }

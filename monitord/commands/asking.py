@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,19 @@ from monitord.commands import CommandError
 from monitord.commands.settings import add_settings, load_settings
 
 if TYPE_CHECKING:
+    from http.client import HTTPResponse
+
     from config.settings import GatewaySection
 
 TIMEOUT_S = 30.0
+
+
+class RefusedError(CommandError):
+    """The daemon answered with another status than success."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(_refusal(body, status))
+        self.status, self.body = status, body
 
 
 def add_gateway(parser: argparse.ArgumentParser) -> None:
@@ -40,25 +51,61 @@ def ask(
 
     needs: what the token has to allow. Raises CommandError where nobody answers or the answer is a refusal.
     """
+    import orjson
+
+    with answer_to(args, method, path, needs=needs, body=body, query=query) as answer:
+        return orjson.loads(answer.read())
+
+
+def look(args: argparse.Namespace, path: str, *, needs: str, query: Mapping[str, Any] | None = None) -> tuple[int, Any]:
+    """Read one resource; return the status and the answer's JSON, of a refusal as well.
+
+    Raises CommandError where nobody answers, or not as a monitord does.
+    """
+    import orjson
+
+    try:
+        with answer_to(args, "GET", path, needs=needs, query=query) as answer:
+            return 200, orjson.loads(answer.read())
+    except RefusedError as error:
+        try:
+            return error.status, orjson.loads(error.body)
+        except ValueError:
+            raise CommandError(str(error)) from None
+
+
+@contextmanager
+def answer_to(
+    args: argparse.Namespace,
+    method: str,
+    path: str,
+    *,
+    needs: str,
+    body: Mapping[str, Any] | None = None,
+    query: Mapping[str, Any] | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> Iterator[HTTPResponse]:
+    """Send one request and yield the answer to read from; raises CommandError, of a refusal RefusedError."""
     import urllib.error
     import urllib.parse
     import urllib.request
+    from http.client import HTTPException
 
     import orjson
 
     section = load_settings(args).settings.gateway
-    base = (args.url or _address(section)).rstrip("/")
+    base = (args.url or address_of(section)).rstrip("/")
     asked = {name: value for name, value in (query or {}).items() if value is not None}
     url = f"{base}{path}{'?' if asked else ''}{urllib.parse.urlencode(asked)}"
     given = None if body is None else orjson.dumps({name: one for name, one in body.items() if one is not None})
     try:
         request = urllib.request.Request(url, data=given, method=method, headers=_headers(args, section, needs))
         # no proxy: the gateway is asked directly, whatever the environment says
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=TIMEOUT_S) as answer:
-            return orjson.loads(answer.read())
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout_s) as answer:
+            yield answer
     except urllib.error.HTTPError as error:
-        raise CommandError(_refusal(error.read(), error.code)) from None
-    except (OSError, ValueError) as error:
+        raise RefusedError(error.code, error.read()) from None
+    except (OSError, HTTPException, ValueError) as error:
         why = getattr(error, "reason", error)
         raise CommandError(f"no daemon answers at {base} ({why}); is it running? --url names another") from None
 
@@ -80,7 +127,8 @@ def moment(ts_ms: int | None) -> str:
     return "-" if ts_ms is None else shanghai_iso(ts_ms)[:19].replace("T", " ")
 
 
-def _address(section: GatewaySection) -> str:
+def address_of(section: GatewaySection) -> str:
+    """Return where the gateway of these settings is asked."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(section.host, section.host)
     return f"http://[{host}]:{section.port}" if ":" in host else f"http://{host}:{section.port}"
 

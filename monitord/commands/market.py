@@ -14,7 +14,7 @@ import pandas as pd
 from feeds.errors import FeedError
 from feeds.exrights import ExRight
 from feeds.instruments import Instrument, instrument_of
-from feeds.recording import open_recording
+from feeds.recordedfile import open_recording
 from feeds.sessions import DAY_MS, SHANGHAI_MS, Calendar
 from feeds.universe import is_symbol
 from monitord.commands import CommandError

@@ -39,7 +39,7 @@ def receiver_lints(rules: RuleSet, loaded: Loaded, instruments: Sequence[Instrum
     if not filters:
         return []
     routing = _routing(loaded)
-    deaf = unheard(rules, filters, routing=routing, instruments=instruments)
+    deaf = [*_halved(loaded), *unheard(rules, filters, routing=routing, instruments=instruments)]
     others = _configured_rules(loaded)
     if others is None:
         return deaf
@@ -50,6 +50,22 @@ def receiver_lints(rules: RuleSet, loaded: Loaded, instruments: Sequence[Instrum
         *deaf,
         *(_finding(one, loaded) for one in found),
         *(_placed(loaded, _ROUTES, one.number, f"route {one.route}: {one.message}", hint=one.hint) for one in astray),
+    ]
+
+
+def _halved(loaded: Loaded) -> list[Finding]:
+    """Return a warning for each inhibition, where several engines share the rules and so what receivers are told."""
+    share = loaded.settings.engine.share
+    if not share:
+        return []
+    message = (
+        f"with engine.share = {share} each process hands on a part of the alerts, and an alert that another one has "
+        "handed on withholds none here"
+    )
+    hint = "name the receivers in the settings of one of the processes alone: it then reads every alert of all shares"
+    return [
+        _placed(loaded, ("notify", "inhibits"), number, f"inhibition {one.name}: {message}", hint=hint)
+        for number, one in enumerate(loaded.settings.notify.inhibits)
     ]
 
 

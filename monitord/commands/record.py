@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from feeds.feed import Feed
     from feeds.inputs import Control
+    from feeds.known import Known
     from monitord.recording import Recording
+    from monitord.reference import Reference
 
 HELP = "record a feed until it ends or a signal: one Parquet file a trade date, as replay reads it"
 
@@ -49,20 +51,33 @@ def run(args: argparse.Namespace) -> int:
 
 async def _record(settings: Settings, folder: Path) -> Path | None:
     from feeds.errors import FeedError
-    from monitord.app import build_broker
+    from feeds.feed import counts_by_one
+    from monitord.app import build_broker, source_folder
     from monitord.choice import build_feed
     from monitord.recording import Recording
+    from monitord.reference import Reference
     from monitord.signals import on_stop_signals
+    from monitord.systemd import notify, tell_alive
 
     feed = build_feed(settings, broker_url=build_broker(settings).url)
-    recording = Recording(folder, source_id=feed.source_id, patient=not feed.paced)
+    recording = Recording(folder, source_id=feed.source_id, patient=not feed.paced, counted=counts_by_one(feed))
     try:
         await recording.open()
-        await _open(feed, recording, settings)
+        reference = Reference(feed, folder=source_folder(settings, feed))
+        await _open(feed, recording)
+        await reference.start()
+        await _tell(reference, recording, settings)
         stopping = asyncio.Event()
+
+        async def tell(told: Known) -> None:
+            if await reference.hear(told):
+                await _tell(reference, recording, settings)
+
         on_stop_signals(stopping.set)
+        notify("READY=1")
         try:
-            await asyncio.gather(_take_all(feed, recording, stopping), _close_on(stopping, feed), recording.run())
+            taking = _take_all(feed, recording, stopping, on_told=tell)
+            await asyncio.gather(taking, _close_on(stopping, feed), recording.run(), tell_alive(stopping))
         except FeedError:
             await recording.stop()  # what came before the failure is as good as ever
             raise
@@ -72,36 +87,43 @@ async def _record(settings: Settings, folder: Path) -> Path | None:
         await recording.abandon()
 
 
-async def _open(feed: Feed, recording: Recording, settings: Settings) -> None:
-    """Open the feed behind what is recorded; write down what holds, and that a live feed's inputs are missing."""
+async def _open(feed: Feed, recording: Recording) -> None:
+    """Open the feed behind what is recorded; write down that a live feed's inputs are missing."""
     from feeds.inputs import Mark, MarkKind
 
     recorder = recording.recorder
     assert recorder is not None
     await feed.open(after=recorder.last_offset if feed.has_offsets else -1)
+    recorder.resume(recorder.last_offset)  # a stream trimmed meanwhile says so itself
     if not feed.has_offsets and recorder.clock_ms is not None:
         await recording.take(Mark(MarkKind.GAP, recorder.clock_ms, "the recorder was not running"))
-    for control in await _controls(feed, settings):
+
+
+async def _tell(reference: Reference, recording: Recording, settings: Settings) -> None:
+    """Write down what holds from here on."""
+    for control in await _controls(reference, settings):
         await recording.take(control)
 
 
-async def _controls(feed: Feed, settings: Settings) -> Sequence[Control]:
+async def _controls(reference: Reference, settings: Settings) -> Sequence[Control]:
     """Return what a replay must know besides ticks: instruments with their sectors, and ex-rights days."""
     from feeds.inputs import Control, ControlKind
     from feeds.instruments import encode_table
-    from monitord.app import load_exrights, load_sectors, source_folder
-    from monitord.reference import Reference
+    from monitord.app import load_exrights, load_sectors
     from rules.sectors import merge
 
-    table = encode_table(merge(await feed.instruments(), load_sectors(settings)))
-    reference = Reference(feed, folder=source_folder(settings, feed))
+    table = encode_table(merge(reference.known.instruments, load_sectors(settings)))
     exrights = await asyncio.to_thread(lambda: load_exrights(settings, reference.calendar()))
     return [Control(ControlKind.INSTRUMENTS, table), Control(ControlKind.EXRIGHTS, exrights)]
 
 
-async def _take_all(feed: Feed, recording: Recording, stopping: asyncio.Event) -> None:
+async def _take_all(
+    feed: Feed, recording: Recording, stopping: asyncio.Event, *, on_told: Callable[[Known], Awaitable[None]]
+) -> None:
     try:
         async for given in feed:
+            if given.known is not None:
+                await on_told(given.known)
             await recording.take(given.value, given.offset)
     finally:
         stopping.set()

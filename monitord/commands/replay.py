@@ -17,6 +17,7 @@ from monitord.commands.rulefiles import load_rules
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from feeds.history import Bars
     from feeds.inputs import Control, ControlKind, FeedInput
     from rules.aftermath import Outcome
     from rules.alert import Alert
@@ -94,15 +95,15 @@ class _Play:
     def outcomes(self) -> list[Outcome]:
         return self._aftermath.outcomes
 
-    def events(self, inputs: Iterable[FeedInput | Control]) -> Iterator[Alert]:
+    def events(self, inputs: Iterable[FeedInput | Control | Bars]) -> Iterator[Alert]:
         """Put the rules and then every input through the engine, and what held besides where it was recorded."""
-        from feeds.inputs import Control, ControlKind
+        from feeds.inputs import Control, ControlKind, FeedInput
 
         for control in self._first:
             self._engine.step(control)
         yield from self._engine.step(Control(ControlKind.RULES, self._ruleset.source))
         for given in inputs:
-            if isinstance(given, Control):
+            if not isinstance(given, FeedInput):
                 yield from self._engine.step(given)
                 continue
             self._aftermath.before(given.value)
@@ -114,10 +115,10 @@ class _Play:
 
 def _inputs(
     paths: Sequence[Path], symbols: frozenset[str] | None, *, held: frozenset[ControlKind]
-) -> Iterator[FeedInput | Control]:
+) -> Iterator[FeedInput | Control | Bars]:
     from feeds.recording import recorded
 
-    return recorded(paths, symbols, controls=held)
+    return recorded(paths, symbols, controls=held, bars=True)
 
 
 def _held(days: Sequence[object]) -> frozenset[ControlKind]:
@@ -161,7 +162,7 @@ def _opened(part: Path) -> BinaryIO:
 @contextmanager
 def _progress(
     paths: Sequence[Path], symbols: frozenset[str] | None
-) -> Iterator[Callable[[Iterable[FeedInput | Control]], Iterator[FeedInput | Control]]]:
+) -> Iterator[Callable[[Iterable[FeedInput | Control | Bars]], Iterator[FeedInput | Control | Bars]]]:
     """Give a wrapper of the inputs that draws a bar on stderr where that is a terminal."""
     if not sys.stderr.isatty():
         yield iter
@@ -176,7 +177,7 @@ def _progress(
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("replay", total=_rows(paths) if symbols is None else None)
 
-        def shown(inputs: Iterable[FeedInput | Control]) -> Iterator[FeedInput | Control]:
+        def shown(inputs: Iterable[FeedInput | Control | Bars]) -> Iterator[FeedInput | Control | Bars]:
             for given in inputs:
                 yield given
                 if isinstance(given, FeedInput) and isinstance(given.value, TickBatch):

@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     import structlog
 
+    from feeds.compiled import MISSING
     from feeds.errors import FeedError
     from monitord import app, log
     from monitord.console import make_console
@@ -50,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
             "gateway_lets_nobody_in",
             hint="name one under [[gateway.tokens]], or set gateway.allow_loopback_without_token=true",
         )
+    for module, why in MISSING.items():
+        structlog.get_logger().warning("not_compiled", module=module, why=why)
     try:
         return app.main(settings, console=make_console())
     except (DaemonError, FeedError, RuleError, DeliveryError) as error:

@@ -189,7 +189,7 @@ class Client:
 
     async def _admit(self, grant: Grant) -> None:
         """Let the client in (again), until its token expires."""
-        self._grant, self._follower.admitted = grant, True
+        self._grant = grant
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
@@ -217,6 +217,7 @@ class Client:
         self._outlet.say(ok_reply(reply_to, [_result(want, starts) for want in wants]))
         # mark all before the first is replayed: a heartbeat's top must hold for every channel
         self._follower.replaying.update(starts)
+        self._follower.following = True
         for want in wants:
             if want.symbol is not None:
                 self._floor.ticks.follow(self._outlet, want.symbol, interval_ms=want.interval_ms)
@@ -242,6 +243,7 @@ class Client:
             else:
                 self._follower.health = False
                 self._outlet.retract("health")
+        self._follower.following = bool(self._channels)
         self._outlet.say(ok_reply(request.id, [{"ch": ch} for ch in request.channels]))
 
     def _check(self, wants: tuple[Want, ...]) -> None:

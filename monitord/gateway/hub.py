@@ -32,8 +32,6 @@ PAGE: Final = 500
 """Alerts that are replayed before the client's socket is waited for."""
 CATCH_UP_S: Final = 2.0
 """How long a client that is ahead of us waits for us to catch up with the channel."""
-GATHER_S: Final = 0.001
-"""How long an alert waits for others to share its frame, where only the channel tells of it."""
 
 
 class Stream(Protocol):
@@ -94,8 +92,8 @@ class Follower:
     replaying: set[str] = field(default_factory=set)
     """Its channels of alerts that are not live yet."""
     health: bool = False
-    admitted: bool = False
-    """Authenticated: gets heartbeats."""
+    following: bool = False
+    """Has a subscription of whatever kind, so gets heartbeats. Before it, a top would be no position to resume from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +137,7 @@ class Hub:
         self._ring = Ring(ring_size)
         self._epoch: str | None = None
         self._untold: list[Published] = []
-        self._flush_at: asyncio.TimerHandle | None = None
+        self._flush_at: asyncio.Handle | None = None
         self._awaited: list[tuple[Position, asyncio.Future[None]]] = []
         self._groups: dict[tuple[Dialect, frozenset[str]], set[Follower]] = {}
         self._followed: Counter[str] = Counter()
@@ -163,14 +161,14 @@ class Hub:
                     self.take(step)
 
     def take(self, envelope: channel.Envelope) -> None:
-        """Keep an alert and fan it out with those that come within a millisecond, unless it is known already."""
+        """Keep an alert and fan it out with those that come beside it, unless it is known already."""
         if envelope.off <= self._ring.top and envelope.epoch == self._epoch:
             return
         if envelope.off != self._ring.top + 1 or envelope.epoch != self._epoch:
             self._rupture(envelope.epoch, envelope.off - 1)
         self._keep(self._opened(envelope))
         if self._flush_at is None:
-            self._flush_at = asyncio.get_running_loop().call_later(GATHER_S, self.flush)
+            self._flush_at = asyncio.get_running_loop().call_soon(self.flush)
 
     def hear(self, epoch: str, alerts: Sequence[tuple[int, channel.Outgoing]]) -> None:
         """Fan out alerts, each with its offset, that a publisher in this process has just got acknowledged.
@@ -180,8 +178,8 @@ class Hub:
         """
         for off, alert in alerts:
             if epoch == self._epoch and off == self._ring.top + 1:
-                named = {"symbol": alert.symbol, "rule": alert.rule, "severity": alert.severity}
-                self._keep(Published(epoch, off, alert.json, channels_of(named)))
+                channels = channels_of(alert.symbol, alert.rule, alert.severity)
+                self._keep(Published(epoch, off, alert.json, channels))
         self.flush()
 
     def _keep(self, alert: Published) -> None:
@@ -201,9 +199,10 @@ class Hub:
         untold, self._untold = self._untold, []
         if not untold:
             return
+        followed = frozenset().union(*(channels for _, channels in self._groups))
         by_channel: dict[str, list[Published]] = defaultdict(list)
         for alert in untold:
-            for ch in alert.channels:
+            for ch in followed.intersection(alert.channels):
                 by_channel[ch].append(alert)
         encoded = _Encoded(by_channel)
         for (dialect, channels), followers in self._groups.items():
@@ -221,7 +220,7 @@ class Hub:
             return
         told = _Once(lambda dialect: dialect.heartbeat(top))
         for follower in self.followers:
-            if follower.admitted and not follower.replaying:
+            if follower.following and not follower.replaying:
                 follower.outlet.add(told.burst(follower.outlet.dialect))
 
     def tell_health(self, report: bytes) -> None:

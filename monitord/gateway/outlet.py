@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 from monitord.gateway.protocol import Burst, CloseCode, Dialect
+
+SEND_BYTES: Final = 1 << 18
+"""What a socket takes at once. By itself it begins with 16 kB and grows as it is used, so that a client's first burst
+of 90 alerts left in pieces, which took 25 ms for 100 clients, and ever after 3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,8 @@ class Outlet:
         self.ended: asyncio.Future[Ending] = self._loop.create_future()
         # with a high-water mark of 0 "paused" means "the socket did not take everything", the start of the 5 seconds
         transport.set_write_buffer_limits(high=0)
+        if (connected := transport.get_extra_info("socket")) is not None:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
 
     @property
     def behind_bytes(self) -> int:

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import orjson
@@ -137,14 +138,13 @@ class Published:
             raise ValueError("an alert is a JSON object")
         if b"\n" in record or b"\r" in record:  # they separate objects in a frame and lines in SSE
             record = orjson.dumps(alert)
-        return cls(epoch, off, record, channels_of(alert))
+        return cls(epoch, off, record, channels_of(alert.get("symbol"), alert.get("rule"), alert.get("severity")))
 
 
-def channels_of(alert: dict[str, Any]) -> tuple[str, ...]:
+def channels_of(symbol: object, rule: object, severity: object) -> tuple[str, ...]:
     """Return all channels an alert goes out on; one without a symbol (a group's) has no symbol channel."""
-    rule = alert.get("rule")
-    named = (("sym", alert.get("symbol")), ("rule", rule), ("sev", alert.get("severity")))
-    channels = ("alerts", *(f"alerts:{kind}:{name}" for kind, name in named if isinstance(name, str)))
+    named = (("alerts:sym:", symbol), ("alerts:rule:", rule), ("alerts:sev:", severity))
+    channels = ("alerts", *[start + name for start, name in named if isinstance(name, str)])
     task = task_of(rule) if isinstance(rule, str) and rule.startswith("task-") else None
     return channels if task is None else (*channels, f"{TASK}{task[0]}")
 
@@ -305,8 +305,12 @@ def _plain(ch: str, record: bytes) -> bytes:
 
 
 def _alert(ch: str, alert: Published) -> bytes:
-    place = (orjson.dumps(ch), orjson.dumps(alert.epoch), alert.off, alert.record)
-    return b'{"ch":%b,"epoch":%b,"off":%d,"data":%b}' % place
+    return b'%b%d,"data":%b}' % (_alert_begins(ch, alert.epoch), alert.off, alert.record)
+
+
+@lru_cache(maxsize=256)
+def _alert_begins(ch: str, epoch: str) -> bytes:
+    return b'{"ch":%b,"epoch":%b,"off":' % (orjson.dumps(ch), orjson.dumps(epoch))
 
 
 def _heartbeat(top: Position) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from importlib.resources import files
 from typing import Any, Final
 
 import orjson
@@ -18,6 +17,7 @@ from monitord.gateway.client import Client, Floor, close_reason
 from monitord.gateway.hub import AlertSource, Hub
 from monitord.gateway.options import GatewayError, GatewayOptions
 from monitord.gateway.outlet import Ending, Outlet
+from monitord.gateway.pagefiles import PageFiles
 from monitord.gateway.protocol import (
     WEBSOCKET,
     CloseCode,
@@ -42,6 +42,7 @@ from monitord.routes.route import (
     Route,
     RulesControl,
     Sources,
+    StudySource,
     json_response,
 )
 
@@ -50,15 +51,6 @@ log = structlog.get_logger(__name__)
 SHUTDOWN_S: Final = 3.0
 """How long connections may take to end at a stop before they are cut."""
 NOBODY: Final = Grant("nobody", ())
-PAGE_HEADERS: Final = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
-        "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
 REFUSALS: Final = {
     ErrorCode.UNAUTHORIZED: (401, "unauthorized"),
     ErrorCode.PERMISSION_DENIED: (403, "permission_denied"),
@@ -83,8 +75,13 @@ class Gateway:
         desk: DeskSource,
         made: Made | None = None,
         metrics: Callable[[], bytes] = lambda: b"",
+        study: StudySource | None = None,
     ) -> None:
-        """Make ready without listening. made: what is made by API; `metrics` renders the text of /metrics."""
+        """Make ready without listening.
+
+        made: what is made by API; metrics: renders the text of /metrics; study: what answers about bars, names and
+        formulas. None: nobody does.
+        """
         gate = Gate(
             options.tokens,
             allow_loopback=options.allow_loopback_without_token,
@@ -97,7 +94,7 @@ class Gateway:
         status_of = made.tasks.channel_status if made is not None else lambda ch: None
         self._floor = Floor(options, gate, self.hub, Conflator(quotes), self._health_json, status_of)
         self._sources = Sources(
-            history, rules, quotes, health, metrics, gate.issue_ticket, options.ticket_s, desk, made
+            history, rules, quotes, health, metrics, gate.issue_ticket, options.ticket_s, desk, study, made
         )
         self._runner: web.AppRunner | None = None
         self._beat: asyncio.TimerHandle | None = None
@@ -164,7 +161,7 @@ class Gateway:
         router.add_get("/v1/ws", self._websocket)
         router.add_get("/v1/sse", self._events)
         router.add_get("/v1/openapi.json", _serving(document(ROUTES)))
-        router.add_get("/", _page_serving())
+        PageFiles().add_to(router)
         for route in ROUTES:
             router.add_route(route.method, route.path, self._resource(route))
         return application
@@ -329,14 +326,5 @@ def _refusing(request: web.Request, status: int, error: Mapping[str, Any]) -> we
 def _serving(body: Any) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def serve(request: web.Request) -> web.StreamResponse:
         return json_response(body)
-
-    return serve
-
-
-def _page_serving() -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    text = files("monitord").joinpath("page/index.html").read_bytes()
-
-    async def serve(request: web.Request) -> web.StreamResponse:
-        return web.Response(body=text, headers={"Content-Type": "text/html; charset=utf-8", **PAGE_HEADERS})
 
     return serve

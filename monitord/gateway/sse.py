@@ -74,7 +74,7 @@ async def serve(floor: Floor, request: web.Request, wants: tuple[Want, ...]) -> 
         send_timeout_s=options.send_timeout_s,
     )
     follower = floor.hub.join(outlet)
-    follower.admitted = True
+    follower.following = True
     follower.replaying.update(starts)
     try:
         async with asyncio.TaskGroup() as tasks:

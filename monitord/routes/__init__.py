@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from monitord.routes import (
     alerts,
+    backup,
     channels,
     deliveries,
     explain,
@@ -15,6 +16,7 @@ from monitord.routes import (
     reference,
     rules,
     silences,
+    study,
     tasks,
     ticket,
 )
@@ -30,9 +32,11 @@ ROUTES: tuple[Route, ...] = (
     *deliveries.ROUTES,
     *silences.ROUTES,
     *quotes.ROUTES,
+    *study.ROUTES,
     *ticket.ROUTES,
     *tasks.ROUTES,
     *realtime.ROUTES,
     *channels.ROUTES,
     *reference.ROUTES,
+    *backup.ROUTES,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from monitord.deliveries import DeliveryFilter
 from monitord.paging import PAGE_LIMIT
@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from monitord.deliveries import StoredDelivery
 
 MOST_IDS = 10_000
+MOST_ALERTS = 200
+"""Alerts whose deliveries are asked for at once; their ids have to fit into an address."""
+
+
+def _ids(text: object) -> object:
+    return tuple(text.split(",")) if isinstance(text, str) else text
+
+
+AlertIds = Annotated[tuple[Word, ...], BeforeValidator(_ids, json_schema_input_type=str), Field(max_length=MOST_ALERTS)]
+"""Ids of alerts with commas between."""
 
 
 class DeliveryQuery(BaseModel):
@@ -25,6 +35,7 @@ class DeliveryQuery(BaseModel):
 
     receiver: Word | None = None
     alert_id: Word | None = None
+    alert_ids: AlertIds | None = None
     state: DeliveryState | None = None
     since: Moment | None = None
     until: Moment | None = None
@@ -114,8 +125,9 @@ class Replayed(BaseModel):
 async def deliveries(ask: Ask) -> DeliveryPage:
     query: DeliveryQuery = ask.query
     wanted = DeliveryFilter(
-        receiver=query.receiver, alert_id=query.alert_id, state=query.state, since_ms=query.since, until_ms=query.until
-    )
+        receiver=query.receiver, alert_id=query.alert_id, alert_ids=query.alert_ids, state=query.state,
+        since_ms=query.since, until_ms=query.until,
+    )  # fmt: skip
     page = await ask.sources.desk.deliveries(wanted, page=query.page, page_size=query.page_size)
     views = [DeliveryView.of(stored) for stored in page.rows]
     return DeliveryPage(total=page.total, page=page.page, page_size=page.page_size, deliveries=views)

@@ -43,6 +43,8 @@ async def readyz(ask: Ask) -> web.StreamResponse:
 
 
 async def metrics(ask: Ask) -> web.StreamResponse:
+    if ask.sources.desk is not None:
+        await ask.sources.desk.take_stock()
     return web.Response(body=ask.sources.metrics(), headers={"Content-Type": METRICS_TYPE})
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import orjson
@@ -16,11 +18,14 @@ from monitord.paging import Page
 from monitord.store import HistoryFilter, StoredAlert
 
 if TYPE_CHECKING:
+    from feeds.history import BarTable
+    from feeds.instruments import Instrument
     from monitord.deliveries import DeliveryFilter, StoredDelivery
     from monitord.desk import ReceiverKind, ReceiverReport, Told
     from monitord.positions import Listed
     from monitord.ruledesk import RuleDesk
     from monitord.taskdesk import TaskDesk
+    from monitord.tryout import Wish
     from monitord.warmup import Progress
     from notifiers.notifier import Outcome
     from notifiers.recorded import Attempt
@@ -39,6 +44,9 @@ class History(Protocol):
 
     async def alert(self, alert_id: str) -> StoredAlert | None:
         """Return the event of this id, None if there is none."""
+
+    def copied(self) -> AbstractAsyncContextManager[Path]:
+        """Yield a file that holds the whole store as it is now; it is gone afterwards."""
 
 
 class RulesControl(Protocol):
@@ -95,6 +103,9 @@ class DeskSource(Protocol):
     async def disable(self, name: str, *, reason: str) -> None:
         """Switch it off."""
 
+    async def take_stock(self) -> None:
+        """Count what the metrics show of the store."""
+
     async def deliveries(self, wanted: DeliveryFilter, *, page: int, page_size: int) -> Page[StoredDelivery]:
         """Return a page of the deliveries that pass, newest first."""
 
@@ -123,6 +134,19 @@ class DeskSource(Protocol):
         """End a silence now and return it, None if there is none of this id."""
 
 
+class StudySource(Protocol):
+    """Names, bars and formulas to look at (`monitord.study.Study`)."""
+
+    async def instruments(self, words: str, *, limit: int) -> Sequence[Instrument]:
+        """Return the symbols that are watched whose code or name has these words, the best matches first."""
+
+    async def bars(self, symbol: str, period: str, *, count: int) -> BarTable:
+        """Return the newest bars that the engine holds of a symbol, the forming one too; quick."""
+
+    async def try_out(self, wish: Wish) -> bytes:
+        """Return as JSON what a formula gives on recent bars or ticks; raises TryOutError, or RuleFileError."""
+
+
 @dataclass(frozen=True, slots=True)
 class Made:
     """What is made by API: tasks and rules."""
@@ -145,6 +169,8 @@ class Sources:
     """Makes a single-use ticket."""
     ticket_s: float
     desk: DeskSource
+    study: StudySource | None = None
+    """None: nobody answers (a 503)."""
     made: Made | None = None
     """None: a gateway by which nothing can be made."""
 

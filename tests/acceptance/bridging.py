@@ -6,13 +6,12 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import orjson
 
-from feeds.connection import connect
-from feeds.inputs import FeedInput, Mark, MarkKind
+from feeds.inputs import Control, ControlKind, FeedInput, Heartbeat, Mark, MarkKind
 from feeds.journal import read_journal
 from feeds.remote import RemoteFeed
 from feeds.simulated import Market
@@ -20,6 +19,7 @@ from feeds.tick import TickBatch
 from rules.alert import Alert
 from rules.engine import Engine
 from tests.acceptance.daemon import ROOT
+from tests.acceptance.process import environment as trading_days
 
 
 class BridgeProcess:
@@ -34,7 +34,7 @@ class BridgeProcess:
         environment: Mapping[str, str] = {},
     ) -> None:
         self._settings = {"state_dir": state_dir, "log.format": "json", **settings}
-        self._module = "tests.acceptance.live_market" if live else "monitord"
+        self._module = "tests.acceptance.live_market" if live else "tests.acceptance.process"
         self._environment = environment
         self.log = state_dir.with_suffix(".log")
         self._held_before = 0
@@ -43,12 +43,12 @@ class BridgeProcess:
     async def start(self) -> None:
         """Start the process; its output goes to the log file."""
         flags = [word for name, value in self._settings.items() for word in ("--set", f"{name}={value}")]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MONITORD_")}
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("MONITORD_")}
         with self.log.open("ab") as log:
             self._held_before = len(self.events("bridge_holds_stream"))
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", self._module, "bridge", *flags,
-                stdout=log, stderr=log, cwd=ROOT, env=environment | dict(self._environment),
+                stdout=log, stderr=log, cwd=ROOT, env=clean | trading_days() | dict(self._environment),
             )  # fmt: skip
 
     @property
@@ -56,14 +56,6 @@ class BridgeProcess:
         """The exit code, None while it runs."""
         assert self.process is not None
         return self.process.returncode
-
-    async def until_it_writes(self, url: str) -> None:
-        """Wait until its instruments are there, which come before its first input."""
-        redis = connect(url)
-        while not await redis.exists("mon:ticks:main:instruments"):
-            assert self.ended is None, self.tail()
-            await asyncio.sleep(0.05)
-        await redis.aclose()
 
     async def until_it_holds(self) -> None:
         """Wait until this run holds the stream, or has ended."""
@@ -125,10 +117,15 @@ class Recorder:
         return self.inputs[-1].offset if self.inputs else -1
 
 
-def decided(inputs: Sequence[FeedInput], state_dir: Path) -> list[Alert]:
-    """Return what one engine that never stops decides from these inputs, with the control records of a daemon."""
-    (folder,) = (state_dir / "sources").iterdir()
+def decided(inputs: Sequence[FeedInput], state: Path, *, rules: Control | None = None) -> list[Alert]:
+    """Return what one engine that never stops decides from these inputs, with the control records of a daemon.
+
+    state: the daemon's folder of journal and store. rules: what it takes instead of the daemon's, whose share they are.
+    """
+    (folder,) = (state / "sources").iterdir()
     controls = [(record.follows, record.value) for record in read_journal(folder / "journal")]
+    if rules is not None:
+        controls = [(at, rules if value.kind is ControlKind.RULES else value) for at, value in controls]
     engine, alerts = Engine(), []
     for given in inputs:
         while controls and controls[0][0] < given.offset:
@@ -139,8 +136,8 @@ def decided(inputs: Sequence[FeedInput], state_dir: Path) -> list[Alert]:
     return alerts
 
 
-def told_by_market(settings: Mapping[str, object]) -> Iterator[TickBatch]:
-    """Yield every batch that the simulated market of these settings has, from its first day's start."""
+def told_by_market(settings: Mapping[str, object]) -> Iterator[TickBatch | Heartbeat]:
+    """Yield what the simulated market of these settings tells, from its first day's start."""
     hour, minute, second = map(int, str(settings["feed.simulated.start"]).split(":"))
     start_ms = ((hour * 60 + minute) * 60 + second) * 1000
     market = Market(
@@ -151,16 +148,18 @@ def told_by_market(settings: Mapping[str, object]) -> Iterator[TickBatch]:
     whole = True
     while (value := market.next(whole=whole)) is not None:
         whole = False
-        if isinstance(value, TickBatch):
-            yield value
+        yield value
 
 
-def account(delivered: Sequence[FeedInput], told: Iterator[TickBatch]) -> dict[str, int]:
-    """Count what became of every batch the market told; raises AssertionError for one that nobody accounts for.
+def account(delivered: Sequence[FeedInput], said: Iterable[TickBatch | Heartbeat]) -> dict[str, int]:
+    """Count what became of every batch the market told up to the last one delivered.
+
+    Raises AssertionError for one that nobody accounts for.
 
     Delivered batches are those that were told, bit for bit and in their order, none twice; where some are missing, a
     gap mark stands in their place.
     """
+    told = (value for value in said if isinstance(value, TickBatch))
     counts = dict.fromkeys(("delivered", "delivered_ticks", "missing", "missing_ticks", "gap_marks"), 0)
     marked = True  # a bridge that starts late has no need to say so
     for given in delivered:
@@ -177,7 +176,4 @@ def account(delivered: Sequence[FeedInput], told: Iterator[TickBatch]) -> dict[s
         counts["delivered"] += 1
         counts["delivered_ticks"] += len(batch)
         marked = False
-    for batch in told:
-        counts["missing"] += 1
-        counts["missing_ticks"] += len(batch)
     return counts

@@ -15,6 +15,7 @@ import orjson
 
 from monitord.broker import EmbeddedBroker
 from notifiers.channel import AlertChannel, Envelope
+from tests.acceptance.process import environment as trading_days
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOK_S = 0.05
@@ -38,7 +39,8 @@ class Daemon:
         with self.log.open("ab") as log:
             self._listened_before = len(self.addresses())
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "monitord", "run", *flags, stdout=log, stderr=log, cwd=ROOT, env=environment
+                sys.executable, "-m", "tests.acceptance.process", "run", *flags, stdout=log, stderr=log, cwd=ROOT,
+                env=environment | trading_days(),
             )  # fmt: skip
 
     async def end(self, deadline_s: float = 120.0) -> int:
@@ -104,8 +106,12 @@ class Daemon:
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """Return the log lines of all runs, or those of one event."""
-        lines = (orjson.loads(line) for line in self.log.read_bytes().splitlines() if line.startswith(b"{"))
+        lines = (orjson.loads(line) for line in self._whole_lines() if line.startswith(b"{"))
         return [line for line in lines if name in (None, line.get("event"))]
+
+    def _whole_lines(self) -> list[bytes]:
+        """Return the lines that are written to their end: the last one may be on its way."""
+        return self.log.read_bytes().rpartition(b"\n")[0].splitlines()
 
     def tail(self, size: int = 4000) -> str:
         """Return the end of its log."""

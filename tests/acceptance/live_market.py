@@ -1,6 +1,7 @@
 """`python -m tests.acceptance.live_market bridge …`: monitord with a simulated market that waits for nobody.
 
-Started again it is where the market has come to meanwhile, and what was told in between is gone, as with a terminal.
+It opens when its first bridge does. Started again it is where the market has come to meanwhile, and what was told in
+between is gone, as with a terminal.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from feeds.feed import FEEDS
@@ -18,9 +20,10 @@ from feeds.inputs import FeedInput
 from feeds.simulated import SimulatedFeed
 from feeds.timetable import make_timetable
 from monitord.__main__ import main
+from tests.acceptance.process import read_days_from_file
 
-BEGAN_AT = "LIVE_MARKET_BEGAN_AT"
-"""Environment variable: the Unix time at which the market was at feed.simulated.start."""
+OPENED = "LIVE_MARKET_OPENED"
+"""Environment variable: the file that holds the Unix time at which the market was at feed.simulated.start."""
 
 
 class LiveMarket(SimulatedFeed):
@@ -32,24 +35,36 @@ class LiveMarket(SimulatedFeed):
         super().__init__(speed=None, **settings)
         self._speed = speed
         self._closed = asyncio.Event()
+        self._opened_s = 0.0
+        self._is_first = False
 
     async def open(self, *, after: int = -1) -> None:
         del after
-        await super().open(after=self._told() - 1)
+        await super().open(after=-1)
+        self._look_when(Path(os.environ[OPENED]))
+
+    def _look_when(self, file: Path) -> None:
+        """Read when the market opened, or open it."""
+        try:
+            self._opened_s = float(file.read_text())
+        except FileNotFoundError:
+            self._opened_s, self._is_first = time.time(), True
+            file.write_text(repr(self._opened_s))
 
     def _told(self) -> int:
         """Return how many moments the market has told by now."""
-        passed_ms = (time.time() - float(os.environ[BEGAN_AT])) * 1000 * self._speed
+        passed_ms = (time.time() - self._opened_s) * 1000 * self._speed
         moments = [moment.clock_ms - self._start_ms for moment in make_timetable(self._interval_ms)]
         return sum(0 <= since_start_ms <= passed_ms for since_start_ms in moments)
 
     async def __aiter__(self) -> AsyncIterator[FeedInput]:
         market = self._market
         assert market is not None
-        market.skip_to(self._start_place + self._told())  # what was told while the market was made is gone
+        if not self._is_first:  # what was told while it was made is gone
+            market.skip_to(self._start_place + self._told())
         while market.place < len(market.timetable):
             since_start_ms = market.timetable[market.place].clock_ms - self._start_ms
-            wait_s = float(os.environ[BEGAN_AT]) + since_start_ms / 1000 / self._speed - time.time()
+            wait_s = self._opened_s + since_start_ms / 1000 / self._speed - time.time()
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(wait_s, 0)):
                     await self._closed.wait()
@@ -63,5 +78,6 @@ class LiveMarket(SimulatedFeed):
 
 
 if __name__ == "__main__":
+    read_days_from_file()
     FEEDS["simulated"] = "tests.acceptance.live_market:LiveMarket"
     sys.exit(main())

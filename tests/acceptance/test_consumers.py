@@ -13,7 +13,7 @@ import pytest
 from monitord.broker import EmbeddedBroker
 from notifiers.channel import AlertChannel, Outgoing, connect_to
 from rules.alert import Alert, Event
-from tests.acceptance.follower import loaded
+from tests.faults.followers import loaded
 
 pytestmark = pytest.mark.acceptance
 

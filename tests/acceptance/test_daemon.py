@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import os
 import signal
 import socket
 import sqlite3
 import sys
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,15 +17,11 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
-from aiohttp import web
 
 from tests.acceptance.daemon import ROOT, Daemon, stream_of, whole_stream
 
 pytestmark = pytest.mark.acceptance
 
-TOKEN = "planted-token-7f3a91"
-SECRET_BYTES = b"planted-signing-secret-0123456789"
-SECRET = "whsec_" + base64.b64encode(SECRET_BYTES).decode()
 SMALL: dict[str, object] = {
     "feed.simulated.symbols": 60,
     "feed.simulated.speed": 20,
@@ -235,85 +227,7 @@ async def test_rules_are_swapped_whole_or_not_at_all_and_unchanged_ones_keep_the
     assert [line["event"] for line in complaints(daemon)] == (["rules_rejected"] if by == "SIGHUP" else [])
 
 
-# ── receivers, secrets, systemd ───────────────────────────────────────────────────────────────────────────────────────
-
-
-class Receiver:
-    """Takes posts at /hook/<key>, checks their signature as the specification says, and counts ids."""
-
-    KEY = "planted-hook-key-51c2"
-
-    def __init__(self) -> None:
-        self.posts: Counter[str] = Counter()
-        self.events: set[str] = set()
-
-    async def handle(self, request: web.Request) -> web.Response:
-        body = await request.read()
-        signed = b".".join(
-            [request.headers["webhook-id"].encode(), request.headers["webhook-timestamp"].encode(), body]
-        )
-        digest = base64.b64encode(hmac.new(SECRET_BYTES, signed, hashlib.sha256).digest()).decode()
-        if f"v1,{digest}" not in request.headers["webhook-signature"].split(" "):
-            return web.Response(status=400)
-        envelope = orjson.loads(body)
-        assert envelope["data"]["id"] == request.headers["webhook-id"]
-        self.posts[envelope["data"]["id"]] += 1
-        self.events.add(envelope["data"]["event"])
-        return web.Response(status=204)
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[tuple[Receiver, str]]:
-    receiver = Receiver()
-    application = web.Application()
-    application.router.add_post(f"/hook/{receiver.KEY}", receiver.handle)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield receiver, f"http://127.0.0.1:{runner.addresses[0][1]}/hook/{receiver.KEY}"
-    await runner.cleanup()
-
-
-async def test_a_webhook_gets_every_fire_once_signed_and_no_secret_is_logged(
-    receiver: tuple[Receiver, str], tmp_path: Path
-) -> None:
-    hook, url = receiver
-    webhook = {"name": "ops", "url": url, "secrets": [SECRET], "allow_networks": ["127.0.0.0/8"]}
-    lost = {"name": "lost", "url": f"http://127.0.0.1:1/{Receiver.KEY}", "allow_networks": ["127.0.0.0/8"]}
-    refused = {"name": "refused", "url": f"http://169.254.169.254/{Receiver.KEY}"}
-    rules = tmp_path / "rules.yaml"
-    rules.write_text(rule_file(STEADY, edited(0), *crossings()))
-    daemon = Daemon(
-        tmp_path / "d",
-        {
-            **SMALL,
-            "rules.files": rules,
-            "log.level": "debug",
-            "notify.webhooks": orjson.dumps([webhook, lost, refused]).decode(),
-            "gateway.tokens": orjson.dumps([{"name": "desk", "token": TOKEN}]).decode(),
-            "gateway.allow_loopback_without_token": False,
-        },
-    )
-    async with running(daemon, token=TOKEN) as session:
-        fires = await alerts_of(daemon, session, at_least=121)
-
-        async def all_posted() -> bool:
-            return len(hook.posts) >= fires  # not all there are by now: ever more come, and a slow machine lags
-
-        await daemon.until("every fire so far was posted", all_posted)
-        async with aiohttp.ClientSession(daemon.addresses()[-1]) as stranger:
-            await answer(stranger, "/v1/alerts", status=401)
-        async with session.get("/v1/rules", headers={"Authorization": "Bearer wrong-token-5521"}) as response:
-            assert response.status == 401
-        assert await daemon.interrupt() == 0
-    fired = [alert_id for (alert_id,) in in_store(daemon, "SELECT id FROM events WHERE event = 'fire' ORDER BY seq")]
-    assert hook.posts == dict.fromkeys(fired, 1)
-    log = daemon.log.read_text()
-    assert len(log) > 1000
-    for secret in (TOKEN, SECRET, SECRET.removeprefix("whsec_"), Receiver.KEY, "wrong-token-5521"):
-        assert secret not in log
-    for file in daemon.state_dir.rglob("*.log"):
-        assert TOKEN not in file.read_text(errors="replace")
+# ── systemd ───────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_systemd_hears_when_it_is_ready_that_it_lives_and_when_it_stops(

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
+from feeds.sessions import HOUR_MS, Calendar, unix_ms
+from feeds.simulated import Market
 from tests.acceptance.daemon import LOOK_S, ROOT, Daemon
+from tests.acceptance.process import environment as trading_days
 
 pytestmark = pytest.mark.acceptance
 
-STAMPS = {"recv_ms", "evaluated_ms", "published_ms"}
 FEED: dict[str, object] = {
     "feed.simulated.symbols": 60,
     "feed.simulated.speed": 0,
@@ -33,13 +35,15 @@ groups:
   - {id: over, select: all, when: "PCT > 1", rearm: "PCT < 1", freq: always}
   - {id: crossing, select: all, period: 1m, when: "CROSS(MA(C,5), MA(C,10))", freq: always}
   - {id: high, select: all, when: "LAST >= LIMITUP", freq: always, on_start: fire}
+  - {id: trend, select: all, period: 1d, when: "LAST > MA(C,5)", rearm: "LAST < MA(C,5)", freq: always, on_start: fire}
 """
 
 
 async def command(*words: str, environment: dict[str, str] | None = None) -> asyncio.subprocess.Process:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MONITORD_")}
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "monitord", *words, cwd=ROOT, env=clean | (environment or {}),
+        sys.executable, "-m", "tests.acceptance.process", *words,
+        cwd=ROOT, env=clean | trading_days() | (environment or {}),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
 
@@ -56,7 +60,7 @@ def flags(settings: dict[str, object]) -> list[str]:
 
 
 def unstamped(event: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in event.items() if name not in STAMPS}
+    return {name: value for name, value in event.items() if name != "stamps"}
 
 
 def told(state_dir: Path) -> list[dict[str, Any]]:
@@ -83,6 +87,20 @@ def lines(path: Path) -> list[bytes]:
     return path.read_bytes().splitlines()
 
 
+def bar_file(folder: Path) -> Path:
+    """Write the ten days before the market's first for each of its symbols, so that `trend` is warm at once."""
+    market = Market(seed=1, symbols=60, date=20250102, interval_ms=6000)
+    path, date, days = folder / "bars.csv", 20250102, []
+    for _ in range(10):
+        date = Calendar.xshg().previous(date)
+        days.append(unix_ms(date, 15 * HOUR_MS))
+    rows = ["symbol,period,ts_end,open,high,low,close"]
+    for one, price in zip(market.listing.instruments, market.listing.base_ticks / market.listing.per_yuan, strict=True):
+        rows += [f"{one.symbol},1d,{end_ms}" + f",{price:.3f}" * 4 for end_ms in sorted(days)]
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
 def rule_file(folder: Path) -> Path:
     path = folder / "rules.yaml"
     path.write_text(RULES, encoding="utf-8")
@@ -91,16 +109,23 @@ def rule_file(folder: Path) -> Path:
 
 async def test_a_recording_replays_to_the_events_of_the_live_daemon(tmp_path: Path) -> None:
     rules = rule_file(tmp_path)
-    daemon = Daemon(tmp_path / "d", {**FEED, "rules.files": rules, "record.folder": tmp_path / "beside"})
+    daemon = Daemon(
+        tmp_path / "d",
+        {**FEED, "rules.files": rules, "record.folder": tmp_path / "beside", "history.files": bar_file(tmp_path)},
+    )
     await daemon.start()
     recorder = await command("record", "--to", str(tmp_path / "apart"), *flags(FEED))
     assert await daemon.end() == 0, daemon.tail()
     assert "recorded:" in await finished(recorder)
     events = told(daemon.state_dir)
     assert len(events) > 50
-    for folder in ("beside", "apart"):
+    assert any(event["rule"] == "trend" for event in events[:60]), "warm at the first tick"
+    for folder, expected in (
+        ("beside", events),
+        ("apart", [event for event in events if event["rule"] != "trend"]),  # it runs no rules, so it warms none up
+    ):
         assert len(files(tmp_path / folder)) == 2, "a file for each trade date"
-        assert await replayed(rules, tmp_path / folder) == events, folder
+        assert await replayed(rules, tmp_path / folder) == expected, folder
 
 
 async def test_a_daemon_killed_again_and_again_records_every_input_once(tmp_path: Path) -> None:

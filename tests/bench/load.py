@@ -1,7 +1,8 @@
 """The load generator of `callback_to_client`: a process of its own that plays the terminal and 100 WebSocket clients.
 
 It is lean on purpose, so that what is measured is the daemon: all payloads are made and pickled before the first is
-sent, a client keeps the bytes it got with the time they came, and nothing is parsed before the end.
+sent, a client keeps the bytes it got with the time they came, in memory that is there already, and nothing is parsed
+before the burst is long over.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import os
 import select
 import socket
 import time
-from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Final
@@ -27,8 +27,12 @@ from tests.vendor_payload import vendor_payload
 DATE: Final = 20250102
 OPENING_MS: Final = (9 * 60 + 52) * 60_000
 INTERVAL_S: Final = 3.0
-BUFFER_BYTES: Final = 16 << 20
-"""What one client gets, and more: 4 MB in three minutes. Memory is taken as it fills."""
+TIDY_S: Final = 1.0
+"""How long before the next callback the clients look at what they got."""
+BUFFER_BYTES: Final = 1 << 20
+"""What one client gets in an interval, and more: 70 kB."""
+RECEIVE_BYTES: Final = 1 << 20
+"""What a client's kernel takes in: by itself it grows to it, and the first burst finds it too small."""
 _LEN_16: Final = 126
 PING: Final = 0x89
 PONG: Final = b"\x8a\x80\x00\x00\x00\x00"
@@ -38,7 +42,8 @@ PONG: Final = b"\x8a\x80\x00\x00\x00\x00"
 def play(pipe: Connection, *, symbols: int, snapshots: int, clients: int) -> None:
     """Send one payload every 3 s, the clients being connected to the address that comes; then None.
 
-    Ends by sending the list of (record, received_ns) of every alert of every client.
+    Ends by sending what each client heard: of every alert when its tick came (recv_ms), and when the alert did (Unix
+    ns).
     """
     payloads = pickled_payloads(symbols, snapshots)
     address: str = pipe.recv()
@@ -51,16 +56,23 @@ def play(pipe: Connection, *, symbols: int, snapshots: int, clients: int) -> Non
     by_number = {ear.socket.fileno(): ear for ear in ears}
     for number in by_number:
         listening.register(number, select.EPOLLIN)
+
+    def listen(until: float) -> None:
+        while (left := until - time.monotonic()) > 0:
+            for number, _ in listening.poll(left):
+                by_number[number].hear()
+
     due = time.monotonic()
     for payload in (*payloads, None):
         due += INTERVAL_S
-        while (left := due - time.monotonic()) > 0:
-            for number, _ in listening.poll(left):
-                by_number[number].hear()
+        listen(due - TIDY_S)
+        for ear in ears:
+            ear.tidy()
+        listen(due)
         if payload is not None:
             pipe.send_bytes(payload)  # nobody has anything to say meanwhile: the callback comes when it is all there
     pipe.send(None)
-    pipe.send([heard for ear in ears for heard in ear.alerts()])
+    pipe.send([heard for ear in ears for heard in ear.alerts])
 
 
 def pickled_payloads(symbols: int, snapshots: int) -> list[bytes]:
@@ -81,59 +93,68 @@ def pickled_payloads(symbols: int, snapshots: int) -> list[bytes]:
 
 
 class Ear:
-    """A WebSocket client that subscribes to `alerts` and keeps what comes with its time.
+    """A WebSocket client that subscribes to `alerts` and notes when each came.
 
-    A plain socket and one buffer for all that will come: what a client's library does with a frame is not the daemon's.
+    A plain socket and a buffer: what a client's library does with a frame is not the daemon's.
     """
 
     def __init__(self, host: str, port: int) -> None:
         """Connect and shake hands; raises ConnectionError where the server does not."""
-        self.socket = socket.create_connection((host, port))
-        self._kept = memoryview(bytearray(BUFFER_BYTES))
-        self._end = self._heard = self._frames_from = 0
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        self.socket.connect((host, port))
+        self.alerts: list[tuple[int, int]] = []
+        """Of each alert the recv_ms of its tick, and when its frame was complete (Unix ns); see `tidy`."""
+        self._kept = memoryview(bytearray(b"\xff" * BUFFER_BYTES))  # written to, else the first burst would find it
+        self._end = 0
         self._times: list[tuple[int, int]] = []
         key = base64.b64encode(os.urandom(16)).decode()
         self.socket.sendall(
             f"GET /v1/ws?ch=alerts HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
-        while b"\r\n\r\n" not in (head := self.hear()):
-            pass
+        while b"\r\n\r\n" not in (head := bytes(self._kept[: self._end])):
+            self.hear()
         if not head.startswith(b"HTTP/1.1 101"):
             raise ConnectionError(head.decode(errors="replace"))
-        self._frames_from = self._heard = head.index(b"\r\n\r\n") + 4
-        self._answer()
+        self._forget(head.index(b"\r\n\r\n") + 4)
 
-    def hear(self) -> bytes:
-        """Take what has come and note when, answer pings; return the first bytes of all, as long as they are few.
+    def hear(self) -> None:
+        """Take what has come and note when.
 
         Raises ConnectionError when the daemon has let the client go: what it misses then would not count as late.
         """
         taken = self.socket.recv_into(self._kept[self._end :])
-        self._times.append((time.time_ns(), self._end + taken))
         if not taken:
             raise ConnectionError("the daemon closed a client's connection")
         self._end += taken
-        self._answer()
-        return bytes(self._kept[: min(self._end, 1024)]) if len(self._times) < 4 else b""
+        self._times.append((time.time_ns(), self._end))
 
-    def _answer(self) -> None:
-        """Answer the pings among the frames that are complete; who does not is gone after 30 s."""
-        while self._frames_from and (frame := _first_frame(self._kept[self._heard : self._end])) is not None:
-            if self._kept[self._heard] == PING:
-                self.socket.sendall(PONG)
-            self._heard += frame[1]
-
-    def alerts(self) -> list[tuple[bytes, int]]:
-        """Return each alert message with the time its frame was complete (Unix ns)."""
-        heard, at = [], self._frames_from
+    def tidy(self) -> None:
+        """Note the alerts that are complete and answer pings, which may wait 10 s; then forget what came."""
+        at = 0
         for now_ns, end in self._times:
             while (frame := _first_frame(self._kept[at:end])) is not None:
                 payload, size = frame
+                if self._kept[at] == PING:
+                    self.socket.sendall(PONG)
                 at += size
-                text = bytes(payload)
-                heard += [(line, now_ns) for line in text.split(b"\n") if line.startswith(b'{"ch":"alerts"')]
-        return heard
+                lines = bytes(payload).split(b"\n")
+                self.alerts += [(recv_ms_of(line), now_ns) for line in lines if line.startswith(b'{"ch":"alerts"')]
+        self._forget(at)
+
+    def _forget(self, size: int) -> None:
+        """Drop so many bytes; what is left of an incomplete frame is as old as its newest byte."""
+        rest = bytes(self._kept[size : self._end])
+        self._kept[: len(rest)] = rest
+        self._times = [(self._times[-1][0], len(rest))] if rest else []
+        self._end = len(rest)
+
+
+def recv_ms_of(line: bytes) -> int:
+    """Return when the tick behind an alert message came."""
+    recv_ms: int = orjson.loads(line)["data"]["stamps"]["recv_ms"]
+    return recv_ms
 
 
 def _first_frame(came: memoryview) -> tuple[memoryview, int] | None:
@@ -147,8 +168,3 @@ def _first_frame(came: memoryview) -> tuple[memoryview, int] | None:
             return None
         length = int.from_bytes(came[2:start], "big")
     return None if len(came) < start + length else (came[start : start + length], start + length)
-
-
-def latency_ms(line: bytes, received_ns: int, called_ns: Mapping[int, int]) -> float:
-    """Return the time from the vendor's callback to the client; called_ns: recv_ms → when the callback came."""
-    return (received_ns - called_ns[orjson.loads(line)["data"]["stamps"]["recv_ms"]]) / 1e6

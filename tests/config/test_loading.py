@@ -81,6 +81,18 @@ def test_tokens_come_as_a_credential_in_json(monkeypatch: pytest.MonkeyPatch, tm
     assert token.channels == ("alerts",)
 
 
+def test_credentials_of_a_whole_folder_have_the_name_systemd_puts_before_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """LoadCredential=monitord:/etc/monitord/secrets."""
+    (tmp_path / "monitord_gateway__port").write_text("1003\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert load([]).settings.gateway.port == 1003
+    (tmp_path / "monitord_gateway__prot").write_text("1003\n")
+    with pytest.raises(ConfigError, match="monitord_gateway__prot"):
+        load([])
+
+
 def test_the_last_set_of_one_setting_wins() -> None:
     assert load(["gateway.port=1", "gateway.port=2"]).settings.gateway.port == 2
 

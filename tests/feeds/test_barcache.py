@@ -155,3 +155,17 @@ def test_a_writer_killed_at_any_moment_leaves_a_readable_cache(cache: BarCache) 
         with capture_logs() as logs:
             assert len(closes(cache)) == len(DATES)
         assert not logs
+
+
+def test_some_symbols_alone_are_read_with_the_one_that_has_the_most_bars(tmp_path: Path) -> None:
+    ends = np.array([unix_ms(DATES[0], hour * 3_600_000) for hour in (10, 11, 10)])
+    names = np.array(["600519.SH", "600519.SH", "000002.SZ"])
+    table = table_of("60m", names, ends, columns={name: np.array([1.0, 2.0, 3.0]) for name in COLUMNS})
+    BarCache(tmp_path).write(table, DATES[0], {})
+    found = BarCache(tmp_path, only=frozenset({"000002.SZ", "000003.SZ"})).read("60m", bars=9, through=DATES[0])
+    assert found is not None
+    assert found.table.symbols == ("000002.SZ", "600519.SH")
+    assert found.table.of(("000002.SZ",)).close.tolist() == [3.0]
+    alone = BarCache(tmp_path, only=frozenset({"600519.SH"})).read("60m", bars=9, through=DATES[0])
+    assert alone is not None
+    assert alone.table.symbols == ("600519.SH",)

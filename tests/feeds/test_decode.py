@@ -18,7 +18,10 @@ from feeds.decode import REASONS, Decoder, UnitProof, prove_units
 from feeds.instruments import Board
 from feeds.tick import BOOK, CORE, TickBatch
 from feeds.universe import Universe
+from tests.faults.counts import count
 from tests.feeds.vendor_terminal import TEN, Tick, tick
+
+BAD_TICKS = count("bad_ticks", ci=100_000, long=10_000_000)
 
 
 def without(field: str) -> Tick:
@@ -122,10 +125,10 @@ BAD: dict[str, list[Callable[[random.Random], Any]]] = {
 }
 
 
-def test_a_hundred_thousand_malformed_ticks_are_each_counted_and_every_good_one_is_used() -> None:
+def test_malformed_ticks_by_the_hundred_thousand_are_each_counted_and_every_good_one_is_used() -> None:
     rng, decoder = random.Random(7), Decoder(proven=[Board.MAIN])
     planted: Counter[str] = Counter()
-    good, pushes = 0, 130
+    good, pushes = 0, BAD_TICKS * 13 // 10_000
     for push in range(pushes):
         payload: dict[Any, Any] = {}
         expected = []
@@ -150,7 +153,7 @@ def test_a_hundred_thousand_malformed_ticks_are_each_counted_and_every_good_one_
     counted = dict(decoder.counters())
     assert counted.pop("ticks") == good
     assert counted == dict(planted)
-    assert sum(planted.values()) >= 100_000
+    assert sum(planted.values()) >= BAD_TICKS
 
 
 def test_in_a_good_market_one_bad_tick_costs_only_itself() -> None:

@@ -13,10 +13,13 @@ import pytest
 
 from feeds.dayfile import ROWS, note_of
 from feeds.errors import FeedError
-from feeds.inputs import Control, ControlKind, Heartbeat, Input, Mark, MarkKind
+from feeds.history import Bars
+from feeds.history import encode as encode_bars
+from feeds.inputs import Control, ControlKind, FeedInput, Heartbeat, Input, Mark, MarkKind
 from feeds.instruments import encode_table, instrument_of
+from feeds.recordedfile import open_recording
 from feeds.recorder import Recorder
-from feeds.recording import open_recording, recorded
+from feeds.recording import recorded
 from feeds.replay import ReplayFeed
 from feeds.sessions import unix_ms
 from feeds.tick import CORE, REST, TickBatch
@@ -67,8 +70,8 @@ def record(folder: Path, values: Sequence[Input], *, finish: bool = True, offset
 
 def read(*paths: Path) -> list[Input]:
     """Return the inputs of recordings with their control records."""
-    found = recorded(paths, controls=frozenset(ControlKind))
-    return [one if isinstance(one, Control) else one.value for one in found]
+    found = recorded(paths, controls=frozenset(ControlKind), bars=True)
+    return [one.value if isinstance(one, FeedInput) else one for one in found]
 
 
 def same(found: Sequence[Input], given: Sequence[Input]) -> bool:
@@ -202,6 +205,134 @@ def test_a_hole_in_the_offsets_is_a_gap(tmp_path: Path) -> None:
     gap = Mark(MarkKind.GAP, int(batch(3).ts_event_ms.max()), "3 inputs were not recorded")
     assert read(tmp_path / f"{DAY}.parquet") == [batch(0), batch(3), gap, batch(15)]
     assert recorder.counters()["recorded_gaps"] == 1
+
+
+def bars_of(*symbols: str, until_ms: int = unix_ms(20241231, 54_000_000)) -> Bars:
+    n = 2 * len(symbols)
+    prices = np.arange(n, dtype=np.float64) + 10
+    each = np.full(len(symbols), np.nan)
+    return Bars(
+        "1d", until_ms, symbols, np.full(len(symbols), 2), np.tile([until_ms - 86_400_000, until_ms], len(symbols)),
+        *(prices + step / 8 for step in range(6)), np.full(len(symbols), 20241231), each, each,
+    )  # fmt: skip
+
+
+def same_bars(mine: Input, theirs: Bars) -> bool:
+    return isinstance(mine, Bars) and encode_bars(mine) == encode_bars(theirs)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_bars_of_a_warm_up_stand_before_the_first_tick_and_later_ones_at_their_place(
+    tmp_path: Path, *, killed: bool
+) -> None:
+    first, later = bars_of("600000.SH", "600001.SH"), bars_of("600002.SH")
+    given: list[Input] = [INSTRUMENTS, first, batch(0), batch(3), later, batch(6)]
+    record(tmp_path, given, finish=not killed, offsets=True).close()
+    if killed:
+        taken_up = Recorder(tmp_path, source_id="test")
+        taken_up.finish()
+        taken_up.close()
+    (path,) = tmp_path.glob("*.parquet")
+    assert path.stem == str(DAY), "not the date the bars are of"
+    found = read(path)
+    assert same_bars(found[1], first)
+    assert same_bars(found[4], later)
+    assert [one for one in found if not isinstance(one, Bars)] == [INSTRUMENTS, batch(0), batch(3), batch(6)]
+    chosen = [one for one in recorded([path], {"600001.SH"}, controls=(), bars=True) if isinstance(one, Bars)]
+    assert [one.symbols for one in chosen] == [("600001.SH",), ()]
+    assert chosen[0].close.tolist() == first.close[2:].tolist()
+    assert not [one for one in recorded([path], controls=()) if isinstance(one, Bars)]
+
+
+def test_a_row_of_bars_that_are_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bad.csv"
+    lines = ["symbol,ts_event,kind,text," + ",".join(CORE), f",{TEN},bars,nonsense" + "," * len(CORE), ""]
+    path.write_text("\n".join(lines))
+    with pytest.raises(FeedError, match="a row of bars cannot be read"):
+        read(path)
+
+
+def test_records_that_say_nothing_new_leave_no_hole(tmp_path: Path) -> None:
+    failed = Control(ControlKind.FAILED, '{"record":false,"offset":7,"why":"x"}')
+    record(tmp_path, [INSTRUMENTS, batch(0), failed, INSTRUMENTS, batch(3)], offsets=True)
+    assert read(tmp_path / f"{DAY}.parquet") == [INSTRUMENTS, batch(0), batch(3)]
+
+
+def test_where_offsets_are_ids_only_what_is_said_is_missing(tmp_path: Path) -> None:
+    def opened() -> Recorder:
+        return Recorder(tmp_path, source_id="test", counted=False)
+
+    recorder = opened()
+    for number in (1000, 5000):
+        recorder.add(batch(number / 1000), offset=number)
+    recorder.lose(7)
+    recorder.add(batch(9), offset=9000)
+    recorder.sync()
+    recorder.close()
+
+    again = opened()  # the source is read again from before our end
+    again.add(batch(9), offset=9000)
+    again.add(batch(12), offset=12_000)
+    again.sync()
+    again.close()
+
+    resumed = opened()
+    resumed.resume(12_000)
+    resumed.add(batch(15), offset=15_000)
+    resumed.sync()
+    resumed.close()
+
+    behind = opened()
+    behind.add(batch(20), offset=20_000)
+    behind.finish()
+    behind.close()
+    found = read(tmp_path / f"{DAY}.parquet")
+    reasons = [(place, one.reason) for place, one in enumerate(found) if isinstance(one, Mark)]
+    assert reasons == [(2, "7 inputs were not recorded"), (6, "the recorder was not running")]
+
+
+def test_what_a_restart_runs_again_is_recorded_once(tmp_path: Path) -> None:
+    warm, renamed = bars_of("600000.SH"), Control(ControlKind.INSTRUMENTS, encode_table([instrument_of("600519.SH")]))
+    first = Recorder(tmp_path, source_id="test")
+    for value, offset, behind in (
+        (INSTRUMENTS, -1, -1), (warm, -1, -1), (batch(0), 0, -1), (renamed, -1, 0), (batch(3), 1, -1),
+        (INSTRUMENTS, -1, 1),
+    ):  # fmt: skip
+        first.add(value, offset=offset, behind=behind)
+    first.sync()
+    first.close()
+    again = Recorder(tmp_path, source_id="test")
+    for value, offset, behind in (
+        (warm, -1, -1), (batch(0), 0, -1), (renamed, -1, 0), (batch(3), 1, -1), (INSTRUMENTS, -1, 1), (warm, -1, 1),
+        (batch(6), 2, -1),
+    ):  # fmt: skip
+        again.add(value, offset=offset, behind=behind)
+    again.finish()
+    again.close()
+    found = read(tmp_path / f"{DAY}.parquet")
+    assert [one for one in found if not isinstance(one, Bars)] == [
+        INSTRUMENTS, batch(0), renamed, batch(3), INSTRUMENTS, batch(6)
+    ]  # fmt: skip
+    assert len(found) == 7
+
+
+@pytest.mark.parametrize("note", [b"{", b"[1]", b'{"source_id":"test"}', b'{"source_id":"test","through":"x"}'])
+def test_a_broken_note_is_counted_and_its_file_left_alone(tmp_path: Path, note: bytes) -> None:
+    record(tmp_path, day_of(3))
+    path = tmp_path / f"{NEXT}.parquet"
+    table = pq.read_table(tmp_path / f"{DAY}.parquet")
+    pq.write_table(table.replace_schema_metadata({b"monitord.record": note}), path)
+    before = path.read_bytes()
+    with pytest.raises(FeedError, match="note cannot be read"):
+        note_of(path)
+    recorder = Recorder(tmp_path, source_id="test")
+    recorder.add(batch(0, date=NEXT))
+    recorder.finish()
+    assert recorder.counters()["recordings_damaged"] >= 1
+    recorder.close()
+    assert path.read_bytes() == before
+    (new,) = tmp_path.glob(f"{NEXT}-*.parquet")
+    assert read(new) == [batch(0, date=NEXT)]
 
 
 def test_offsets_that_begin_anew_are_recorded_again(tmp_path: Path) -> None:

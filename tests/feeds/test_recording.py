@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feeds import recording
+from feeds import recordedfile, recording
 from feeds.errors import FeedError
 from feeds.inputs import FeedInput, Heartbeat, Mark, MarkKind
 from feeds.sessions import unix_ms
@@ -124,8 +124,8 @@ def test_merging_is_a_stable_sort_however_files_are_read(
         paths.append(write(folder / f"{number}.parquet", rows(*given)))
         every += given
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recording, "ROWS_AT_ONCE", at_once)
-        patch.setattr(recording._tables, "__kwdefaults__", {"rows": at_once})
+        patch.setattr(recordedfile, "ROWS_AT_ONCE", at_once)
+        patch.setattr(recordedfile.tables, "__kwdefaults__", {"rows": at_once})
         played = play(*paths)
     assert [row for batch in played for row in batch] == sorted(every, key=lambda row: row[1])
     seconds = [[ts // 1000 for _, ts in batch] for batch in played]
@@ -309,7 +309,7 @@ def test_time_that_goes_back_is_refused_with_its_row(tmp_path: Path, name: str) 
 
 def test_time_that_goes_back_between_two_stretches_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "s.parquet", rows((A, TEN), (A, TEN + 9000), (A, TEN + 8000)))
-    monkeypatch.setattr(recording._tables, "__kwdefaults__", {"rows": 2})
+    monkeypatch.setattr(recordedfile.tables, "__kwdefaults__", {"rows": 2})
     assert "row 3: ts_event is earlier" in refusal(path)
 
 

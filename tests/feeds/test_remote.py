@@ -20,6 +20,7 @@ from feeds.errors import FeedError
 from feeds.feed import load_feed
 from feeds.inputs import FeedInput, Heartbeat, Mark, MarkKind
 from feeds.instruments import Instrument, board_of
+from feeds.known import Known
 from feeds.remote import RemoteFeed
 from feeds.tick import CORE, TickBatch
 from feeds.tickstream import UNKNOWN, Kind, Spooled, TickStreamWriter, encode
@@ -319,9 +320,28 @@ async def test_instruments_are_those_the_bridge_told(broker: EmbeddedBroker, mak
     assert await feed.instruments() == ()
     maotai = Instrument(symbol="600519.SH", board=board_of("600519.SH"), name="贵州茅台")
     writer = TickStreamWriter(broker.url, bridge="a")
-    await writer.put_instruments([maotai])
-    await writer.close()
+    told = Known(20250102, (maotai,), (20241231, 20250102))
+    await writer.put_reference(encode(told)[1])
     assert list(await feed.instruments()) == [maotai]
+    assert await feed.reference() == told
+    await writer.put_reference(b"of another release")
+    with capture_logs() as logs:
+        assert await feed.reference() == Known()
+    assert [line["event"] for line in logs] == ["remote_reference_unknown"]
+    await writer.close()
+
+
+async def test_what_is_told_later_comes_at_its_place(broker: EmbeddedBroker, make: Callable[[], RemoteFeed]) -> None:
+    writer = TickStreamWriter(broker.url, bridge="a", keep_s=10_000)
+    told = Known(20250102, (Instrument(symbol="600519.SH", board=board_of("600519.SH"), name="贵州茅台"),))
+    values = [batch(1), told, batch(3)]
+    _, head = await writer.append([], spool="s", head=UNKNOWN, now_us=0, after=0)
+    inputs = [Spooled(n, offset(n), n * 3000, *encode(one)) for n, one in enumerate(values, 1)]
+    await writer.append(inputs, spool="s", head=head, now_us=0, after=0)
+    await writer.close()
+    heard = FeedInput(offset(2), Heartbeat(6000), told)
+    assert await read(make, 3) == [FeedInput(offset(1), batch(1)), heard, FeedInput(offset(3), batch(3))]
+    assert await read(make, 2, after=offset(1)) == [heard, FeedInput(offset(3), batch(3))]
 
 
 async def test_a_silent_stream_is_worth_one_word(
@@ -335,6 +355,11 @@ async def test_a_silent_stream_is_worth_one_word(
         for _ in range(12):
             assert await feed._next_entries() == ()
     assert [line["event"] for line in logs].count("tick_stream_silent") == 1
+    said = feed.complaint()
+    assert said is not None
+    assert said.startswith("the tick stream mon:ticks:main has said nothing for")
+    feed._note_quiet(quiet=False)
+    assert feed.complaint() is None
 
 
 async def test_a_bridge_whose_clock_is_behind_on_an_emptied_server_is_told_of(

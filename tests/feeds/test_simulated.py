@@ -22,7 +22,7 @@ from feeds.tick import LEVELS, FloatArray, TickBatch
 from tests.virtual_time import run
 
 SYMBOLS = 900
-INTERVAL_MS = 10_000
+INTERVAL_MS = 15_000
 MINUTE_MS = 60_000
 
 
@@ -183,7 +183,7 @@ def watch() -> Watch:
 
 
 def test_no_tick_of_two_days_has_a_fault(watch: Watch) -> None:
-    assert watch.rows > 1_500_000
+    assert watch.rows > 1_000_000
     assert {name: count for name, count in watch.faults.items() if count} == {}
     assert len(watch.faults) > 30, "the checks ran"
 
@@ -195,7 +195,7 @@ def test_a_day_closes_where_the_next_one_starts_from(watch: Watch) -> None:
 
 
 def test_limits_are_those_of_board_name_and_date(watch: Watch) -> None:
-    market = Market(seed=5, symbols=SYMBOLS, date=20250102, interval_ms=3000, days=1)
+    market = Market(seed=5, symbols=900, date=20250102, interval_ms=3000, days=1)
     first = market.next()
     assert isinstance(first, TickBatch)
     assert first.symbols == tuple(one.symbol for one in market.listing.instruments)
@@ -282,7 +282,7 @@ WHOLE = played(start="09:15:00")
 
 
 @given(after=st.integers(-1, len(WHOLE)))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=3, deadline=None)
 def test_opened_behind_any_moment_of_any_day_it_goes_on_the_same(after: int) -> None:
     assert played(start="09:15:00", after=after) == WHOLE[after + 1 :]
 
@@ -392,8 +392,9 @@ def test_settings_that_make_no_sense_are_refused(chosen: dict[str, object], said
         played(**chosen)
 
 
-@pytest.mark.parametrize("symbols", [1, 2, 5, 6, 7, 99, 100])
-@pytest.mark.parametrize("interval_s", [0.5, 7.0, 60.0])
+@pytest.mark.parametrize(
+    ("symbols", "interval_s"), [(1, 0.5), (2, 7.0), (5, 60.0), (6, 7.0), (7, 60.0), (99, 7.0), (100, 0.5)]
+)
 def test_markets_of_every_size_and_interval_begin(symbols: int, interval_s: float) -> None:
     market = Market(seed=3, symbols=symbols, date=20250102, interval_ms=round(interval_s * 1000), days=1)
     assert len(market.listing) == symbols

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import zlib
 from collections.abc import AsyncIterator, Callable
 
 import numpy as np
@@ -13,6 +14,8 @@ import pytest
 from feeds.connection import Client, connect
 from feeds.errors import FeedError
 from feeds.inputs import Heartbeat, Mark, MarkKind
+from feeds.instruments import instrument_of
+from feeds.known import Known, pack
 from feeds.tick import BOOK, CORE, TickBatch
 from feeds.tickstream import (
     KEEP_S,
@@ -292,7 +295,8 @@ def batch() -> TickBatch:
 
 
 def test_every_input_comes_back_as_it_was() -> None:
-    for value in (batch(), Heartbeat(5), Mark(MarkKind.SILENT, 7, "真的")):
+    known = Known(20250102, (instrument_of("600519.SH", name="贵州茅台", sectors=("白酒",)),), (20241231, 20250102))
+    for value in (batch(), Heartbeat(5), Mark(MarkKind.SILENT, 7, "真的"), known):
         assert decode(*encode(value)) == value
 
 
@@ -303,7 +307,17 @@ def test_a_tick_from_the_future_says_nothing_about_the_time() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "value"),
-    [("heartbeat", b"x"), ("mark", b"[1]"), ("mark", b'["gone",1,""]'), ("ticks", b"junk"), ("news", b"")],
+    [
+        ("heartbeat", b"x"),
+        ("mark", b"[1]"),
+        ("mark", b'["gone",1,""]'),
+        ("ticks", b"junk"),
+        ("news", b""),
+        ("reference", b"junk"),
+        ("reference", pack(Known())[:-3]),
+        ("reference", zlib.compress(b"[1]")),
+        ("reference", zlib.compress(b'{"date": 1, "trading_dates": [], "table": "[1]"}')),
+    ],
 )
 def test_what_is_no_input_is_refused(kind: str, value: bytes) -> None:
     with pytest.raises(FeedError):

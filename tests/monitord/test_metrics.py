@@ -14,7 +14,9 @@ def test_every_metric_is_in_the_text() -> None:
     metrics.outbox.set(7)
     metrics.clients.set(3)
     metrics.watch_receivers(
-        lambda: {"ops": {"sent": 1, "in_flight": 1}}, statuses=lambda: {"ops": ReceiverStatus.PAUSED}
+        lambda: {"ops": {"sent": 1, "in_flight": 1}},
+        statuses=lambda: {"ops": ReceiverStatus.PAUSED},
+        backlog=lambda: {("ops", "pending"): 3, ("ops", "dead"): 0},
     )
     lines = metrics.render().decode().splitlines()
     for line in (
@@ -30,6 +32,8 @@ def test_every_metric_is_in_the_text() -> None:
         'monitord_deliveries_total{receiver="ops",result="sent"} 1.0',
         'monitord_receiver_state{receiver="ops",state="ok"} 0.0',
         'monitord_receiver_state{receiver="ops",state="paused"} 1.0',
+        'monitord_delivery_backlog{receiver="ops",state="pending"} 3.0',
+        'monitord_delivery_backlog{receiver="ops",state="dead"} 0.0',
     ):
         assert line in lines
     assert any(line.startswith("process_cpu_seconds_total") for line in lines)

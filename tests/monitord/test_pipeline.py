@@ -339,7 +339,7 @@ class LiveStand:
         self.offset, self.episodes = store.offset, store.episodes
 
     async def commit(
-        self, alerts: Sequence[Alert], *, offset: int, source_id: str, stamps: Mapping[str, int] | None = None
+        self, alerts: Sequence[Alert], *, offset: int, source_id: str, records: Sequence[bytes] | None = None
     ) -> int:
         if alerts:
             self.did.append("commit")
@@ -502,7 +502,7 @@ def fail_once(stand: LiveStand, monkeypatch: pytest.MonkeyPatch, broken: str) ->
             break_off(ZeroDivisionError("a bug"))
         return alerts
 
-    async def commits(alerts: Sequence[Alert], *, offset: int, source_id: str, stamps: object = None) -> int:
+    async def commits(alerts: Sequence[Alert], *, offset: int, source_id: str, records: object = None) -> int:
         if alerts:
             break_off(StoreError("the store is full"))
         return await commit(alerts, offset=offset, source_id=source_id)

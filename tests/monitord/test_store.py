@@ -55,14 +55,15 @@ async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
 
 async def test_events_and_offset_are_there_after_opening_again(store: Store) -> None:
     alerts = [alert(n) for n in (3, 1, 2)]
-    assert await store.commit(alerts, offset=41, stamps={"evaluated_ms": 5}) == 3
+    records = [one.to_json(evaluated_ms=5) for one in alerts]
+    assert await store.commit(alerts, offset=41, records=records) == 3
     await store.close()
     again = await Store.open(store.path)
     assert await again.offset() == 41
     assert again.lag_rows == 3
     assert again.committed.is_set()
     rows = await again.pending(limit=10)
-    assert [(row.id, row.record) for row in rows] == [(one.id, one.to_json(evaluated_ms=5)) for one in alerts]
+    assert [(row.id, row.record) for row in rows] == list(zip([one.id for one in alerts], records, strict=True))
     assert [(row.symbol, row.rule, row.severity) for row in rows] == [("600519.SH", "brk", "info")] * 3
     await again.close()
 
@@ -93,6 +94,23 @@ async def test_a_commit_that_fails_leaves_neither_events_nor_offset(store: Store
     await store._run(lambda db: db.execute("PRAGMA max_page_count = 100000"))
     assert await store.commit([alert(2)], offset=2) == 1
     assert [row.id for row in await store.pending(limit=9)] == ["al_1", "al_2"]
+
+
+@pytest.mark.parametrize("before", [0, 1])
+async def test_a_batch_right_after_a_commit_is_what_the_file_holds(store: Store, before: int) -> None:
+    """With nothing waiting it is made of what was committed, else it is read."""
+    await store.begin_epoch("e1", base=5)
+    await store.commit([alert(n) for n in range(before)], offset=1)
+    if before:
+        await store.batch(limit=9)
+    await store.commit([alert(n) for n in range(10, 14)], offset=2)
+    handed_on = await store.batch(limit=9)
+    assert handed_on == await store.batch(limit=9)
+    assert [row.id for row in handed_on.rows] == [
+        *(f"al_{n}" for n in range(before)),
+        *(f"al_{n}" for n in range(10, 14)),
+    ]
+    assert (handed_on.epoch, handed_on.acked) == ("e1", 5)
 
 
 async def test_a_cancelled_commit_is_counted_and_tells_the_pump_all_the_same(store: Store) -> None:

@@ -258,23 +258,6 @@ async def test_the_interval_of_a_group_outlives_a_restart(wall: Wall, store: Sto
 # ── rates and digests ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_5000_alerts_in_10_s_reach_a_bot_of_20_a_minute_each_once(
-    wall: Wall, store: Store, stream: Stream
-) -> None:
-    bot = Bot(wall, CHAT, limit=20)
-    for number in range(5000):
-        stream.add(alert(number), at_ms=T0_MS + number * 2)
-    await run_for(delivery_of(bot, stream, store.deliveries), wall, 3 * MIN)
-    told = Counter(one for _, ids in bot.told() for one in ids)
-    assert set(told) == {f"al_{number:05d}" for number in range(5000)}
-    assert set(told.values()) == {1}
-    assert bot.blocked == 0
-    assert len(bot.posts) == len(bot.accepted) <= 40
-    assert bot.told()[-1][0] < 90 * S
-    assert bot.kinds.count("alert") >= 10
-    assert (await states(store)) == {"delivered": 5000 + bot.kinds.count("digest")}
-
-
 async def test_a_rate_of_the_settings_paces_whoever_has_none(wall: Wall, store: Store, stream: Stream) -> None:
     bot = Bot(wall, limit=3, per_minute=3)
     stream.add(*(alert(n) for n in range(50)))
@@ -549,6 +532,24 @@ async def test_a_failing_receiver_is_an_alert_once_and_its_recovery_too(
     third = (await outbox(store))[2]
     assert third.episode == 2
     assert third.id != fired.id
+
+
+async def test_alarms_of_two_stores_are_two_alerts_whatever_their_count(tmp_path: Path) -> None:
+    """Two state directories, or two shares, whose receivers have the same name publish into one stream."""
+    ids = []
+    for name in ("a", "b", "a"):  # opened again, a store is the same
+        wall = Wall()
+        store = await Store.open(tmp_path / f"{name}.db", clock_ms=lambda wall=wall: wall.ms)  # type: ignore[misc]
+        bot, stream = Bot(wall), Stream(wall)
+        bot.answer = lambda _: AWAY
+        stream.add(*(alert(n) for n in range(30)))
+        await run_for(delivery_of(bot, stream, store.deliveries), wall, 3 * H)
+        ids.append((await store.deliveries.origin(), [one.id for one in await outbox(store)]))
+        await store.close()
+    (first, alarms), (second, others), (third, again) = ids
+    assert first == third != second
+    assert len(alarms) == len(others) == 1
+    assert alarms == again != others
 
 
 async def test_the_news_of_a_receivers_failure_goes_to_all_but_itself(wall: Wall, store: Store) -> None:

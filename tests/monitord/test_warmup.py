@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ class Vendor(Live):
 @pytest.fixture(scope="module")
 def ticks() -> list[Input]:
     async def play() -> list[Input]:
-        feed = SimulatedFeed(symbols=12, speed=None, start="09:15:00", days=DAYS, interval_s=30.0)
+        feed = SimulatedFeed(symbols=12, speed=None, start="09:15:00", days=DAYS, interval_s=60.0)
         await feed.open()
         return [given.value async for given in feed]
 
@@ -184,29 +185,45 @@ def agree(mine: Mapping[Any, float], theirs: Mapping[Any, float]) -> None:
         assert value == pytest.approx(theirs[key], rel=1e-9, abs=1e-9, nan_ok=True), key
 
 
-def lose_state(folder: Path) -> None:
-    """Delete journal and checkpoints; what is left is the cache."""
-    shutil.rmtree(folder / "source")
+@dataclass(frozen=True, slots=True)
+class Lived:
+    """What a daemon knew that never stopped, and the bars it kept."""
+
+    values: Mapping[tuple[str, str, str], float]
+    bars: Path
+
+
+@pytest.fixture(scope="module")
+def lived(ticks: list[Input], files: Path, tmp_path_factory: pytest.TempPathFactory) -> Lived:
+    folder = tmp_path_factory.mktemp("lived")
+
+    async def play() -> Lived:
+        whole = Daemon(folder, Live(ticks), files=[files])
+        await whole.play()
+        return Lived(values(whole.pipeline), folder / "bars")
+
+    return asyncio.run(play())
+
+
+def up_to_the_last_day(lived: Lived, ticks: list[Input], folder: Path) -> tuple[BarCache, int]:
+    """Put into `folder` what was kept before the last day's first tick, and say which tick that is."""
+    last = max(map(date_of, ticks))
+    shutil.copytree(lived.bars, folder / "bars")
+    cache = BarCache(folder / "bars")
+    for period in cache.periods():
+        (cache.folder / period / f"{last}.parquet").unlink()
+    return cache, next(i for i, value in enumerate(ticks) if date_of(value) == last)
 
 
 async def test_a_start_without_checkpoint_equals_an_uninterrupted_run(
-    ticks: list[Input], files: Path, tmp_path: Path
+    ticks: list[Input], files: Path, lived: Lived, tmp_path: Path
 ) -> None:
-    last = max(map(date_of, ticks))
-    start = next(i for i, value in enumerate(ticks) if date_of(value) == last)
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    whole = Daemon(tmp_path / "a", Live(ticks), files=[files])
-    await whole.play()
-
-    before = Daemon(tmp_path / "b", Live(ticks[:start]), files=[files])
-    await before.play()
-    kept = [Calendar.xshg().previous(FIRST), *sorted({*map(date_of, ticks)} - {last})]
-    assert before.cache.dates("1m") == before.cache.dates("1d") == kept
-    lose_state(tmp_path / "b")
-    after = Daemon(tmp_path / "b", Live(ticks[start:]), files=[files])
+    cache, start = up_to_the_last_day(lived, ticks, tmp_path)
+    kept = [Calendar.xshg().previous(FIRST), *sorted({*map(date_of, ticks[:start])})]
+    assert cache.dates("1m") == cache.dates("1d") == kept
+    after = Daemon(tmp_path, Live(ticks[start:]), files=[files])
     await after.play(watch=1)
-    agree(values(after.pipeline), values(whole.pipeline))
+    agree(values(after.pipeline), lived.values)
     at_first_tick = {key: value for key, value in after.seen[0].items() if key[1] in ("w1-1d", "w1-1w")}
     assert at_first_tick
     # Before the opening auction's result there is no price yet: all that looks at closed bars alone is known.
@@ -214,7 +231,7 @@ async def test_a_start_without_checkpoint_equals_an_uninterrupted_run(
 
 
 async def test_the_journal_alone_gives_the_same_again(ticks: list[Input], files: Path, tmp_path: Path) -> None:
-    first = Daemon(tmp_path, Live(ticks[:400]), files=[files])
+    first = Daemon(tmp_path, Live(ticks[:200]), files=[files])
     await first.play()
     expected = values(first.pipeline)
     shutil.rmtree(tmp_path / "source" / "checkpoints")
@@ -258,12 +275,8 @@ async def test_a_vendor_that_fails_is_left_alone_and_rules_stay_warming(ticks: l
     assert ready.missing == (("1d", 1),), "CROSS(K,D) has its first value with the second bar"
 
 
-async def test_a_missing_day_is_not_bridged(ticks: list[Input], files: Path, tmp_path: Path) -> None:
-    last = max(map(date_of, ticks))
-    start = next(i for i, value in enumerate(ticks) if date_of(value) == last)
-    await Daemon(tmp_path, Live(ticks[:start]), files=[files]).play()
-    lose_state(tmp_path)
-    cache = BarCache(tmp_path / "bars")
+async def test_a_missing_day_is_not_bridged(ticks: list[Input], lived: Lived, tmp_path: Path) -> None:
+    cache, start = up_to_the_last_day(lived, ticks, tmp_path)
     middle = cache.dates("1d")[2]
     for period in cache.periods():
         (cache.folder / period / f"{middle}.parquet").unlink()

@@ -119,6 +119,9 @@ class MemoryStore:
             row.state, row.due_ms, row.failures, row.reason = DeliveryState.PENDING, 0, 0, None
         return len(chosen)
 
+    async def origin(self) -> str:
+        return "memory"
+
     async def receiver_state(self, receiver: str) -> ReceiverState | None:
         return self.states.get(receiver)
 

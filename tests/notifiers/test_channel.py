@@ -434,19 +434,19 @@ async def test_a_broker_without_memory_refuses_without_a_gap(broker: EmbeddedBro
 class Astray:
     """Lets a cancel come in the very turn of the loop in which a command has gone out; asyncio.wait_for forgets it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, sending: str = "_send_packed_command") -> None:
         self.victim: asyncio.Task[Any] | None = None
         self.cancels = 0
-        send = AbstractConnection._send_packed_command
+        send = getattr(AbstractConnection, sending)
 
-        async def sends(connection: AbstractConnection, command: Any) -> None:
-            await send(connection, command)
+        async def sends(connection: AbstractConnection, *args: Any, **options: Any) -> None:
+            await send(connection, *args, **options)
             if self.victim is not None:
                 victim, self.victim = self.victim, None
                 self.cancels += 1
                 victim.cancel()
 
-        monkeypatch.setattr(AbstractConnection, "_send_packed_command", sends)
+        monkeypatch.setattr(AbstractConnection, sending, sends)
 
     async def ends(self, task: asyncio.Task[Any]) -> None:
         """Cancel the task at its next command; it must end by that."""
@@ -485,7 +485,7 @@ async def test_a_cancel_that_goes_astray_ends_a_publisher_all_the_same(
         while True:
             await channel.publish([outgoing(2)], epoch=epoch, acked=1)
 
-    await Astray(monkeypatch).ends(asyncio.create_task(publish()))
+    await Astray(monkeypatch, "send_packed_command").ends(asyncio.create_task(publish()))  # under our own timeout
     assert await channel.publish([outgoing(2)], epoch=epoch, acked=1) == [Receipt(2, True)]  # it had gone out
     await channel.close()
 

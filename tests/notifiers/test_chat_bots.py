@@ -16,11 +16,10 @@ from aiohttp import web
 
 from notifiers import dingtalk, feishu
 from notifiers.errors import DeliveryError
-from notifiers.notifier import Bundle, BundleKind, Notification, Notifier, Outcome, Verdict, build_notifier
-from notifiers.pacing import next_slot_ms
+from notifiers.notifier import Notification, Notifier, Outcome, Verdict, build_notifier
 from tests.notifiers.conftest import build_alert
 from tests.notifiers.receiving import http_receiver, opened
-from tests.notifiers.vendors import BOTS, Bot, DingTalkBot, hmac_sha256
+from tests.notifiers.vendors import BOTS, Bot, hmac_sha256
 
 NOW_MS = 1_675_216_925_000
 
@@ -115,6 +114,19 @@ async def test_a_keyword_is_in_each_message_once_it_is_set(kind: str, code: int,
             assert (await send(notifier, clock)).verdict is Verdict.OK
 
 
+@pytest.mark.parametrize("keyword", ["涨停", "rocket"])
+async def test_a_keyword_that_a_long_title_loses_at_its_end_is_told_all_the_same(keyword: str, tmp_path: Path) -> None:
+    """It stands in the title already, but behind what a title may have."""
+    named = {"rule": "r" * 60 + keyword, "message": "-", "name": ""}
+    async with chat("dingtalk", tmp_path, bot={"keyword": keyword}, keyword=keyword, format="text") as (
+        one,
+        bot,
+        clock,
+    ):
+        assert (await send(one, clock, **named)).verdict is Verdict.OK
+        assert keyword in bot.texts[0]
+
+
 async def test_dingtalk_calls_whom_it_is_to_call(tmp_path: Path) -> None:
     async with chat("dingtalk", tmp_path, at_mobiles=["13800000000"], at_all=True) as (notifier, bot, clock):
         await send(notifier, clock)
@@ -192,6 +204,12 @@ TABLE: list[tuple[str, Any, Verdict, float | None]] = [
     *(("pushplus", {"code": code}, Verdict.PERMANENT, None) for code in (401, 403, 600, 888, 903, 905, 999)),
     ("serverchan", {"code": 0, "data": {}}, Verdict.OK, None),
     ("serverchan", {"code": 40001, "message": "bad key"}, Verdict.PERMANENT, None),
+    ("serverchan", {"code": 0, "data": {"errno": 0, "error": "SUCCESS"}}, Verdict.OK, None),
+    ("serverchan", {"code": 0, "data": {"errno": 1, "error": "FAIL"}}, Verdict.RETRY, None),
+    ("serverchan", {"code": 0, "errno": 40001, "data": {"errno": 0}}, Verdict.PERMANENT, None),
+    ("serverchan", {"code": 0, "data": {"errno": "0"}}, Verdict.RETRY, None),
+    ("serverchan", {"errno": 0, "errmsg": "success"}, Verdict.OK, None),
+    ("serverchan", {"errno": 0, "data": {"errno": 1024}}, Verdict.RETRY, None),
     ("serverchan", {"code": 40001, "message": "[AUTH]超过当天的发送次数限制[5]，请稍后再试"}, Verdict.RETRY, 3600),
 ]
 
@@ -313,25 +331,6 @@ async def test_too_fast_is_no_success_and_asks_for_the_vendors_pause(
         clock.ms += 1
         assert (await send(notifier, clock)).verdict is Verdict.OK
         assert len(bot.texts) == limit + 1
-
-
-@pytest.mark.parametrize("kind", sorted(BOTS))
-async def test_5000_alerts_at_the_receivers_pace_arrive_in_digests_with_every_id(kind: str, tmp_path: Path) -> None:
-    async with chat(kind, tmp_path) as (notifier, bot, clock):
-        pacing, sent_ms, size = notifier.pacing, [], notifier.pacing.bundle_alerts
-        alerts = [build_alert(n, id=f"al_{n:020x}", message="涨停" * 20) for n in range(5000)]
-        for first in range(0, len(alerts), size):
-            part = tuple(alerts[first : first + size])
-            clock.ms = next_slot_ms(pacing.rates, sent_ms, clock.ms)
-            sent_ms.append(clock.ms)
-            records = tuple(one.to_json() for one in part)
-            whole = Bundle(id=f"bu_{first}", kind=BundleKind.DIGEST, alerts=part, records=records, now_ms=clock.ms)
-            outcome = await notifier.send_bundle(whole)
-            assert outcome.verdict is Verdict.OK, outcome
-        words = " ".join(bot.texts).split()
-        assert [one.id for one in alerts if words.count(one.id) != 1] == []
-        if isinstance(bot, DingTalkBot):
-            assert bot.while_blocked == 0
 
 
 def test_rates_are_within_those_of_the_vendors() -> None:

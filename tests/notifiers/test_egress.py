@@ -31,6 +31,7 @@ REFUSED = [
     "169.254.169.254", "100.64.0.1", "192.0.2.1", "198.18.0.1", "198.51.100.1", "203.0.113.1", "224.0.0.1",
     "239.255.255.250", "240.0.0.1", "255.255.255.255", "168.63.129.16", "192.88.99.1", "::1", "::", "fe80::1",
     "fe80::1%eth0", "fc00::1", "fd12::1", "ff02::1", "ff0e::1", "2001:db8::1", "fec0::1", "::7f00:1",
+    "::ffff:0:7f00:1", "::ffff:0:808:808", "4000::1", "1::1", "e000::1", "100::1",
     "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::ffff:8.8.8.8", "64:ff9b::7f00:1", "64:ff9b::808:808",
     "64:ff9b:1::a00:1", "2002:7f00:1::1", "2002:808:808::1", "2001::1", "3fff::1", "5f00::1",
 ]  # fmt: skip
@@ -64,7 +65,13 @@ def test_allow_list_opens_its_networks_and_no_other_spelling_of_them() -> None:
 @given(st.ip_addresses(v=4))
 def test_an_ipv4_address_is_refused_in_every_ipv6_disguise(ip: ipaddress.IPv4Address) -> None:
     number = int(ip)
-    disguises = [number, (0xFFFF << 32) | number, (0x64FF9B << 96) | number, (0x2002 << 112) | (number << 80)]
+    disguises = [
+        number,
+        (0xFFFF << 32) | number,
+        (0xFFFF << 48) | number,
+        (0x64FF9B << 96) | number,
+        (0x2002 << 112) | (number << 80),
+    ]
     for disguise in disguises:
         assert not is_allowed(str(ipaddress.IPv6Address(disguise)), ())
 
@@ -218,6 +225,18 @@ def test_redactor_takes_out_every_part_of_the_url_and_the_secrets() -> None:
         assert "***" in shown
         for planted in ("KEN-abc", "q tok", "q%20tok", "v1v1", "c2VjcmV0", "passw0rd"):
             assert planted not in shown
+
+
+@pytest.mark.parametrize(
+    "spelt", ["T0%2FKEN-abc", "T0%2fKEN-abc", "T0/KEN-abc", "q%e6%b6%a8tok", "q%E6%B6%a8tok", "q涨tok"]
+)
+def test_redactor_knows_a_part_by_every_spelling(spelt: str) -> None:
+    redact = Redactor(URL("https://hook.example/hooks/T0%2FKEN-abc/send?access_token=q%E6%B6%A8tok"))
+    shown = redact(f"<{spelt}>")
+    assert "***" in shown
+    assert "KEN-abc" not in shown
+    assert "tok" not in shown
+    assert redact("other words") == "other words"
 
 
 def test_redactor_keeps_texts_short_and_on_one_line() -> None:

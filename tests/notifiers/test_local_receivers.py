@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
-from notifiers.apprise import REFUSED, _guard
+from notifiers.apprise import HOSTS, REFUSED, _guard
 from notifiers.egress import EgressRefused
 from notifiers.errors import DeliveryError
 from notifiers.notifier import Bundle, BundleKind, Notification, Verdict, build_notifier
@@ -138,6 +140,28 @@ async def test_a_folder_that_is_not_there_is_tried_again(tmp_path: Path) -> None
     assert "No such file" in outcome.text
 
 
+async def test_a_share_that_hangs_is_given_up_in_time_and_not_asked_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging, writes = threading.Event(), list[str]()
+
+    def write(path: Path, lines: object) -> None:
+        writes.append(path.name)
+        hanging.wait(20)
+
+    monkeypatch.setattr("notifiers.tdx._replace", write)
+    async with opened("tdx", 0, tmp_path, connect_timeout_s=0.05, total_timeout_s=0.05) as notifier:
+        outcome = await notifier.send(note())
+        assert (outcome.verdict, outcome.text) == (Verdict.RETRY, "the file is not written in time")
+        outcome = await notifier.send(note())
+        assert (outcome.verdict, outcome.text) == (Verdict.RETRY, "the attempt before this one still lasts")
+        assert writes == ["extern_user.txt"]
+        hanging.set()
+        async with asyncio.timeout(20):
+            while (await notifier.send(note())).verdict is not Verdict.OK:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
 # ── Apprise ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 WRONG = [
@@ -145,7 +169,10 @@ WRONG = [
     "lark://abcdefghijklmnopqrstuvwxyz", "wecombot://abcdef-0123-4567-89ab-cdef01234567",
     "https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=abcdef-0123-4567-89ab-cdef01234567",
     "https://oapi.dingtalk.com/robot/send?access_token=abcdefghijklmnopqrstuvwxyz",
-    "schan://SCT123TABCDEF", "pushplus://0123456789abcdef0123456789abcdef",
+    "schan://SCT123TABCDEF", "pushplus://0123456789abcdef0123456789abcdef", "bark://bark.example/abcdef",
+    "barks://bark.example/abcdef", "json://oapi.dingtalk.com/robot/send?access_token=abcdef",
+    "forms://OPEN.feishu.cn./open-apis/bot/v2/hook/abcdef", "xmls://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=abcdef",
+    "jsons://678.push.ft07.com/send/abcdef.send", "form://www.pushplus.plus/send?token=abcdef",
 ]  # fmt: skip
 
 
@@ -156,10 +183,33 @@ def test_services_that_apprise_gets_wrong_are_refused_by_any_spelling(url: str) 
     assert "abcdef" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("pushdeer://pushdeer.example/abcdefghij", r"use a service of docs/receivers\.md"),
+        ("spugpush://abcdefghijklmnopqrstuvwxyz123456", r"use a service of docs/receivers\.md"),
+        ("pushme://abcdefghijk", r"use a service of docs/receivers\.md"),
+        ("qq://abcdefghijklmnopqrstuvwxyz012345", r"use a service of docs/receivers\.md"),
+        ("chanify://abcdefghijkl", r"use a service of docs/receivers\.md"),
+        ("syslog://", "nobody acknowledges"),
+        ("rsyslog://log.example", "nobody acknowledges"),
+    ],
+)
+def test_services_whose_success_is_none_or_unknown_are_refused_with_what_to_use(url: str, why: str) -> None:
+    with pytest.raises(DeliveryError, match=why) as caught:
+        build_notifier("apprise", name="x", url=url)
+    assert "abcdef" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["json://example.com/x", "form://notpushplus.plus/x", "xml://pushplus.plus.example/x"])
+def test_a_plain_post_to_any_other_host_is_taken(url: str) -> None:
+    assert build_notifier("apprise", name="x", url=url).options.name == "x"
+
+
 def test_the_refused_services_lead_to_receivers_that_there_are() -> None:
     from notifiers.notifier import NOTIFIERS
 
-    assert set(REFUSED.values()) <= set(NOTIFIERS)
+    assert {*REFUSED.values(), *HOSTS.values()} <= set(NOTIFIERS)
 
 
 async def test_apprise_posts_title_and_text_and_no_attempt_begins_while_one_lasts(tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ def days(draw: st.DrawFn) -> tuple[list[dict[str, object] | Mark | Heartbeat], R
     return inputs, Recorded({SYMBOL: rows}, [*(row.ts_ms for row in rows), max(beat, ms("09:00:00"))], silences)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(days())
 def test_bars_of_random_days_are_those_made_by_hand(
     day: tuple[list[dict[str, object] | Mark | Heartbeat], Recorded],

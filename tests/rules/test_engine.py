@@ -552,7 +552,7 @@ def reference(rows: list[dict[str, object]]) -> list[bytes]:
     return lines(watch.events)
 
 
-few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+few = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 @few

@@ -592,7 +592,7 @@ def test_the_shipped_example_is_free_of_lints_and_compiles() -> None:
     assert all(rule.messages for rule in rules.rules)
 
 
-MUTATIONS = 250
+MUTATIONS = 60
 _INSERTED = "()<>=:;,.{}[]'\"%&*#!|-+ \n\t0A５；（\\"
 
 
@@ -622,7 +622,7 @@ def mutated(text: str, rng: random.Random) -> str:
     return text
 
 
-def test_250_slips_are_refused_quickly_with_place_and_hint_or_still_valid() -> None:
+def test_slips_are_refused_quickly_with_place_and_hint_or_still_valid() -> None:
     good = EXAMPLE.read_text("utf-8")
     load({"x": good})
     refused = 0

@@ -86,7 +86,7 @@ def decided(share: Share | None) -> list[Alert]:
     engine.step(Control(ControlKind.INSTRUMENTS, encode_table(market.listing.instruments)))
     engine.step(Control(ControlKind.RULES, load(texts(), share=share).source))
     alerts: list[Alert] = []
-    for _ in range(800):
+    for _ in range(600):
         value = market.next()
         assert value is not None
         alerts += engine.step(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rules import plan
+from rules import plan, tape
 from rules.engine import Engine
-from rules.functions import columns
 from rules.graph import Graph
 from rules.language.parser import parse
 from rules.node import ALL, Bits, Node, Truth
@@ -19,7 +19,7 @@ from rules.state import StateTable
 from tests.rules.ticks import batch, rules, tick
 from tests.rules.w1 import CONDITIONS, INDICATORS, Columns, walk
 
-pytestmark = pytest.mark.skipif(columns.COMPILED is None, reason="there was no compiler at installation")
+pytestmark = pytest.mark.skipif(tape.COMPILED is None, reason="there was no compiler at installation")
 BLOCK = 512
 
 FORMULAS = (
@@ -78,7 +78,7 @@ def of_formulas(graph: Graph) -> list[Node]:
 @pytest.mark.parametrize("n", [1, 7, 64, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5])
 def test_a_tape_gives_the_bits_of_calls(make: Any, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     taped = lived(n, 12, seed=n, make=make)
-    monkeypatch.setattr(columns, "COMPILED", None)
+    monkeypatch.setattr(tape, "COMPILED", None)
     assert taped == lived(n, 12, seed=n, make=make)
 
 
@@ -114,44 +114,86 @@ def test_bits_are_read_as_masks() -> None:
     assert bits.f.tolist() == f.tolist()
 
 
+def compiled(steps: list[int], numbers: list[float]) -> Any:
+    assert tape.COMPILED is not None
+    return tape.COMPILED.Tape(np.array(steps, np.int16).tobytes(), np.array(numbers, np.float64).tobytes())
+
+
+SHIFT = [0, 0, 1, 0, 0, 0, 0, 0]
+
+
 @pytest.mark.parametrize(
-    ("tape", "numbers", "given_", "message"),
+    ("steps", "numbers", "message"),
+    [([99, 0, 0, 0, 0, 0, 0, 0], [0.0], "step 0 of the tape is none"), (SHIFT, [], "needs a number for each step")],
+)
+def test_steps_that_are_none_make_no_tape(steps: Any, numbers: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        compiled(steps, numbers)
+
+
+@pytest.mark.parametrize(
+    ("given_", "message"),
     [
-        ([99, 0, 0, 0, 0, 0, 0, 0], [0.0], [np.ones(9)], "step 0 of the tape is none"),
-        ([0, 0, 5, 0, 0, 0, 0, 0], [0.0], [np.ones(9)], "names a column that is not there"),
-        ([0, 0, 1, 0, 0, 0, 0, 0], [0.0], [np.ones(9), np.ones(8)], "cannot take a column it names"),
-        ([0, 0, 1, 0, 0, 0, 0, 0], [0.0], [np.ones(9), np.ones(9, bool)], "cannot take a column it names"),
-        ([0, -1, 0, 0, 0, 0, 0, 0], [0.0], [np.ones(9)], "names a column that is not there"),
-        ([0, 0, 1, 0, 0, 0, 0, 0], [0.0], [np.ones(9), np.ones((9, 1))], "a column has one dimension"),
-        ([0, 0, 1, 0, 0, 0, 0, 0], [], [np.ones(9), np.ones(9)], "needs a number for each step"),
+        ([np.ones(9)], "takes 0 standing columns and 2 others"),
+        ([np.ones(9), np.ones(8)], "cannot take a column it names"),
+        ([np.ones(9), np.ones(9, bool)], "cannot take a column it names"),
+        ([np.ones(9), np.ones((9, 1))], "a column has one dimension"),
     ],
 )
-def test_a_tape_that_does_not_fit_is_refused(tape: Any, numbers: Any, given_: Any, message: str) -> None:
-    assert columns.COMPILED is not None
-    with pytest.raises(ValueError, match=message):
-        columns.COMPILED.play(np.array(tape, np.int16).tobytes(), np.array(numbers).tobytes(), [], given_, 9, None)
+def test_columns_that_do_not_fit_are_refused(given_: Any, message: str) -> None:
+    mine = compiled(SHIFT, [0.5])
+    for _ in range(2):
+        with pytest.raises(ValueError, match=message):
+            mine.play([], given_, 9, None)
+    out = np.empty(9)
+    mine.play([], [np.ones(9), out], 9, None)
+    assert out.tolist() == [1.5] * 9, "and then it takes others"
 
 
 def test_of_columns_that_stand_for_all_symbols_only_the_rows_that_are_there_can_be_chosen() -> None:
-    assert columns.COMPILED is not None
-    tape, out = np.array([0, -1, 0, 0, 0, 0, 0, 0], np.int16).tobytes(), np.empty(2)
-    columns.COMPILED.play(tape, np.array([0.5]).tobytes(), [np.arange(2.0, 9.0)], [out], 2, np.array([6, 0]))
+    mine, out = compiled([0, -1, 0, 0, 0, 0, 0, 0], [0.5]), np.empty(2)
+    mine.play([np.arange(2.0, 9.0)], [out], 2, np.array([6, 0]))
     assert out.tolist() == [12.0, 3.0]
     for rows in ([0, 7], [0, -1]):
         with pytest.raises(IndexError, match="there is no row"):
-            columns.COMPILED.play(tape, bytes(8), [np.arange(2.0, 9.0)], [out], 2, np.array(rows))
+            mine.play([np.arange(2.0, 9.0)], [out], 2, np.array(rows))
     with pytest.raises(ValueError, match="rows are as many int64"):
-        columns.COMPILED.play(tape, bytes(8), [np.arange(2.0, 9.0)], [out], 2, np.array([1]))
+        mine.play([np.arange(2.0, 9.0)], [out], 2, np.array([1]))
+
+
+def test_a_tape_follows_columns_from_play_to_play() -> None:
+    mine = compiled([0, -1, 0, 0, 0, 0, 0, 0], [0.5])
+    first, second = np.full(3, 2.0), np.full(5, 4.0)
+    for standing, n, rows in (
+        (first, 3, None),
+        (second, 5, None),
+        (second, 2, [4, 1]),
+        (second, 5, None),
+        (first, 3, None),
+    ):
+        out = np.empty(n)
+        mine.play([standing], [out], n, None if rows is None else np.array(rows))
+        assert out.tolist() == [standing[0] * 1.5] * n
+        standing += 1.0
+
+
+def test_a_tape_lets_go_of_its_columns_when_it_goes() -> None:
+    mine, column = compiled(SHIFT, [0.5]), np.ones(9)
+    before = sys.getrefcount(column)
+    mine.play([], [column, np.empty(9)], 9, None)
+    assert sys.getrefcount(column) > before
+    mine.play([], [np.ones(9), np.empty(9)], 9, None)
+    assert sys.getrefcount(column) == before
+    mine.play([], [column, np.empty(9)], 9, None)
+    del mine
+    assert sys.getrefcount(column) == before
 
 
 def test_a_tape_writes_to_nothing_read_only() -> None:
-    assert columns.COMPILED is not None
     fixed = np.ones(9)
     fixed.flags.writeable = False
     with pytest.raises(ValueError, match="cannot take a column it names"):
-        columns.COMPILED.play(
-            np.array([0, 0, 1, 0, 0, 0, 0, 0], np.int16).tobytes(), bytes(8), [], [np.ones(9), fixed], 9, None
-        )
+        compiled(SHIFT, [0.0]).play([], [np.ones(9), fixed], 9, None)
 
 
 def test_a_rule_set_of_any_size_goes_on_tapes(monkeypatch: pytest.MonkeyPatch) -> None:

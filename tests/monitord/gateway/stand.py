@@ -134,6 +134,8 @@ class FakeHistory:
     def __init__(self) -> None:
         self.rows = [StoredAlert(n, f"al_{n}", record(n), EPOCH, n) for n in (3, 2, 1)]
         self.asked: list[tuple[HistoryFilter, int, int]] = []
+        self.copied: Any = None
+        """`Store.copied` of a real one, where a test has it."""
 
     async def history(self, wanted: HistoryFilter, *, page: int = 1, page_size: int = 100) -> Page[StoredAlert]:
         self.asked.append((wanted, page, page_size))
@@ -273,6 +275,7 @@ async def standing(
     ready: bool = True,
     metrics: bytes = b"",
     desk: Any = None,
+    study: Any = None,
     history: Any = None,
     make: Any = None,
     **options: Any,
@@ -295,6 +298,7 @@ async def standing(
         desk=desk,
         made=made,
         metrics=lambda: metrics,
+        study=study,
     )
     await gateway.start()
     running = asyncio.create_task(gateway.run())

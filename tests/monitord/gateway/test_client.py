@@ -209,15 +209,37 @@ async def test_unsubscribing_stops_a_channel_and_allows_it_again() -> None:
         assert (await talk.hear())["off"] == 2
 
 
-async def test_heartbeats_tell_the_top_to_those_who_are_in() -> None:
+async def test_heartbeats_tell_the_top_to_those_who_follow_something() -> None:
     async with standing(heartbeat_s=0.02, auth_timeout_s=30, tokens=(token(),)) as stand:
         stand.alerts.publish(3)
         await stand.caught_up(3)
-        talk = await stand.connect(headers=bearer())
-        assert await talk.hear_any() == {"op": "hb", "top": {"alerts": 3}}
+        talk = await stand.connect("?ch=health", headers=bearer())
+        while "op" not in (heard := await talk.hear_any()):
+            pass
+        assert heard == {"op": "hb", "top": {"alerts": 3}}
         stranger = await stand.connect()
         with pytest.raises(TimeoutError):
             await stranger.ws.receive(timeout=0.1)
+
+
+async def test_no_heartbeat_tells_who_resumes_of_a_top_before_the_alerts_up_to_it() -> None:
+    """He takes a heartbeat's top for a position: cut before his subscription, he would resume behind what he missed."""
+    async with standing() as stand:
+        stand.alerts.publish(5)
+        await stand.caught_up(5)
+        talk = await stand.connect()
+        assert (await talk.ask({"id": 1, "op": "ping"}))["ok"] is True
+        stand.gateway.hub.heartbeat()
+        await talk.say(subscribe("alerts", since=since(2)))
+        heard = [await talk.hear_any() for _ in range(4)]
+        assert [m.get("off") for m in heard[1:]] == [3, 4, 5]
+        assert heard[0]["ok"] is True
+        stand.gateway.hub.heartbeat()
+        assert await talk.hear_any() == {"op": "hb", "top": {"alerts": 5}}
+        await talk.ask({"id": 2, "op": "unsubscribe", "args": [{"ch": "alerts"}]})
+        stand.gateway.hub.heartbeat()
+        assert (await talk.ask({"id": 3, "op": "ping"}))["ok"] is True
+        assert talk._messages == []
 
 
 async def test_a_heartbeat_never_overtakes_the_alerts_up_to_its_top() -> None:

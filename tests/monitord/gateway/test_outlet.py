@@ -20,6 +20,9 @@ class Pipe:
         self.emptied = asyncio.Event()
         self.high: int | None = None
 
+    def get_extra_info(self, name: str) -> None:
+        return None
+
     def set_write_buffer_limits(self, *, high: int) -> None:
         self.high = high
 

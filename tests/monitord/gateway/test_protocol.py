@@ -62,13 +62,13 @@ def test_what_is_no_object_is_no_alert(record: bytes) -> None:
 
 
 def test_an_alert_goes_out_on_the_channels_its_fields_name() -> None:
-    assert channels_of({"symbol": "A.SH", "rule": "brk", "severity": "info"}) == (
+    assert channels_of("A.SH", "brk", "info") == (
         "alerts",
         "alerts:sym:A.SH",
         "alerts:rule:brk",
         "alerts:sev:info",
     )
-    assert channels_of({"symbol": None, "rule": "breadth", "severity": "info"}) == (
+    assert channels_of(None, "breadth", "info") == (
         "alerts",
         "alerts:rule:breadth",
         "alerts:sev:info",

@@ -86,6 +86,8 @@ async def test_dead_letters_are_listed_shown_and_replayed(store: Store) -> None:
     async with desk_standing(store) as (stand, _):
         status, page = await ask(stand, "GET", "/v1/deliveries?state=dead&receiver=ops&page_size=2")
         assert (status, page["total"], [one["alert_id"] for one in page["deliveries"]]) == (200, 3, ["al_3", "al_2"])
+        _, some = await ask(stand, "GET", "/v1/deliveries?alert_ids=al_1,al_3,al_9")
+        assert [one["alert_id"] for one in some["deliveries"]] == ["al_3", "al_1"]
         one = page["deliveries"][0]
         assert (one["kind"], one["reason"], one["attempts"], one["bundle"]) == ("alert", "keyword", 1, None)
         status, detail = await ask(stand, "GET", f"/v1/deliveries/{one['id']}")
@@ -110,6 +112,8 @@ async def test_dead_letters_are_listed_shown_and_replayed(store: Store) -> None:
         ("GET", "/v1/deliveries?since=yesterday", None, 400, "since"),
         ("GET", "/v1/deliveries?page_size=1001", None, 400, "page_size"),
         ("GET", "/v1/deliveries?colour=red", None, 400, "colour"),
+        ("GET", "/v1/deliveries?alert_ids=al_1,,al_2", None, 400, "alert_ids.1"),
+        ("GET", f"/v1/deliveries?alert_ids={','.join(['a'] * 201)}", None, 400, "alert_ids"),
         ("GET", "/v1/deliveries/x", None, 404, "id"),
         ("GET", "/v1/deliveries/7", None, 404, "id"),
         ("GET", f"/v1/deliveries/{'9' * 40}", None, 404, "id"),

@@ -316,6 +316,6 @@ async def test_the_page_is_served_and_loads_nothing_from_elsewhere() -> None:
         page = await reply.text()
         assert reply.headers["Content-Type"] == "text/html; charset=utf-8"
         assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
-        assert "/v1/ws" in page
+        assert 'type="module" src="page/main.js"' in page
         assert "https://" not in page
         assert "innerHTML" not in page

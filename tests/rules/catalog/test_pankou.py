@@ -24,6 +24,7 @@ from tests.rules import sessions_by_hand as hand
 from tests.rules.catalog import pankou_by_hand as oracle
 from tests.rules.catalog.pankou_by_hand import Tick
 from tests.rules.sessions_by_hand import MINUTE
+from tests.rules.whole_market import WHOLE
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,11 @@ PLAYED: dict[str, Part | None] = {
     "ten-0116": Part("ten-20190116", until="10:20:00"),
     "ten-0226": Part("ten-20190226", since="10:40:00", until="13:50:00"),
     "ten-0305": Part("ten-20190305", since="13:50:00"),
-    "sh30": Part("sh30-20211201", symbols=("600103.SH", "600519.SH", "601318.SH", "688339.SH", "600036.SH")),
+    "sh30": Part(
+        "sh30-20211201",
+        until="15:30:00" if WHOLE else "10:30:00",
+        symbols=("600103.SH", "600519.SH", "601318.SH", "688339.SH", "600036.SH"),
+    ),
     "600519-000333": Part("600519-000333-20230201", until="09:50:00"),
     "simulated": None,
 }
@@ -95,14 +100,16 @@ def simulated(symbols: int, interval_ms: int, days: int, *, moments: int = 1_000
     """Return the first inputs of the simulated market, and the same ticks as rows of a recorded session."""
     market = Market(seed=3, symbols=symbols, date=20250102, interval_ms=interval_ms, days=days)
     values: list[Any] = []
-    rows: list[pd.DataFrame] = []
+    columns: dict[str, list[Any]] = defaultdict(list)
     while len(values) < moments and (value := market.next()) is not None:
         values.append(value)
         if isinstance(value, TickBatch):
-            columns = {name: value.column(name) for name in (*CORE, *REST)}
-            head = {"symbol": np.array(value.symbols, object), "ts_event": value.ts_event_ms, "status": value.status}
-            rows.append(pd.DataFrame(head | columns))
-    frame = pd.concat(rows, ignore_index=True)
+            columns["symbol"].append(np.array(value.symbols, object))
+            columns["ts_event"].append(value.ts_event_ms)
+            columns["status"].append(value.status)
+            for name in (*CORE, *REST):
+                columns[name].append(value.column(name))
+    frame = pd.DataFrame({name: np.concatenate(parts) for name, parts in columns.items()})
     lots = [name for name in frame.columns if "_lots" in name]
     return values, frame.assign(**{name: frame[name].fillna(0.0) for name in lots})
 
@@ -145,7 +152,7 @@ def play(folder: Path, name: str) -> Play:
     source = used(*(f"use: {rule}" for rule in (*SEALS, *OF_TICKS)))
     part = PLAYED[name]
     if part is None:
-        values, frame = simulated(60, 15_000, 1)
+        values, frame = simulated(60 if WHOLE else 25, 15_000, 1)
         return Play(oracle.ticks(frame), [], run(source, values))
     ticks, clock = part_ticks(folder, part)
     return Play(ticks, hand.silences_of(clock), run(source, part_inputs(folder, part)))

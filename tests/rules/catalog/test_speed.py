@@ -18,6 +18,7 @@ from tests.rules.catalog import pankou_by_hand as oracle
 from tests.rules.catalog.pankou_by_hand import Tick, every, least, more
 from tests.rules.catalog.test_pankou import PLAYED, part_frame, part_inputs, part_ticks, run, simulated, used
 from tests.rules.sessions_by_hand import MINUTE, Sample
+from tests.rules.whole_market import WHOLE
 
 BIG_TICKS: dict[str, tuple[str, int, float, int]] = {
     "big-buy": ("", 1, 1e6, 300),
@@ -36,7 +37,7 @@ def play(folder: Path, name: str) -> tuple[Told, dict[str, list[Tick]], list[tup
     source = used(*lines, *(f"use: {rule}, params: {{opens: 1%}}" for rule in AUCTIONS))
     part = PLAYED[name]
     if part is None:
-        values, frame = simulated(60, 15_000, 2)
+        values, frame = simulated(60 if WHOLE else 30, 15_000, 2)
         return run(source, values), oracle.ticks(frame), []
     ticks, clock = part_ticks(folder, part)
     return run(source, part_inputs(folder, part)), ticks, hand.silences_of(clock)

@@ -1,4 +1,4 @@
-"""Who follows a daemon's alerts in the tests: a WebSocket client that is cut, and the programs of the documents."""
+"""Who follows a daemon's alerts: a WebSocket client that is cut and keeps a history; the programs of the documents."""
 
 from __future__ import annotations
 
@@ -21,24 +21,32 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from tests.acceptance.daemon import ROOT, Daemon
+from tests.faults.histories import Began, Heard, Learnt, Step
 
 PAGE_SIZE = 500
 
 
 class Follower:
-    """A stock WebSocket client on the channel `alerts` that resumes wherever it was cut.
+    """A stock WebSocket client on the channel `alerts` that resumes wherever it was cut; it judges nothing.
 
-    told: id → (epoch, offset; None where it was learnt from the history), in the order of first sight. counts: cuts,
-    replayed, told_of_a_gap, history (learnt from it), notice_<code>, closed_<code>.
+    steps: its history, for the checker. told: the ids in the order of first sight. counts: stood (came to
+    stand), cuts, replayed, told_of_a_gap, history (learnt from it), notice_<code>, closed_<code>.
     """
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, *, pause_s: float = 0.05) -> None:
+        """pause_s: between attempts to connect while nobody listens."""
         self._daemon = daemon
+        self._pause_s = pause_s
         self._epoch, self._off = "", 0
         self._subscribed = False
-        self.told: dict[str, tuple[str | None, int | None]] = {}
-        self.epochs: list[str] = []
+        self.steps: list[Step] = []
+        self.told: dict[str, None] = {}
         self.counts: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Follow until cancelled, through whatever ends a connection."""
+        while True:
+            await self.follow(3600)
 
     async def follow(self, seconds: float, *, deaf_s: float = 0.0, reset: bool = False) -> bool:
         """Follow for so long, then cut the connection with what is under way; return whether it had come to stand.
@@ -47,11 +55,11 @@ class Follower:
         where the server ends it.
         """
         self._subscribed = False
-        address = self._daemon.addresses()[-1].replace("http", "ws", 1)
         try:
-            ws = await connect(f"{address}/v1/ws", open_timeout=5)
-        except (OSError, TimeoutError, WebSocketException):  # not listening (yet, or any more)
-            await asyncio.sleep(0.05)
+            address = self._daemon.addresses()[-1].replace("http", "ws", 1)
+            ws = await connect(f"{address}/v1/ws", open_timeout=10, compression=None)
+        except (OSError, TimeoutError, WebSocketException, IndexError):  # not listening (yet, or any more)
+            await asyncio.sleep(self._pause_s)
             return False
         try:
             async with asyncio.timeout(seconds):
@@ -61,6 +69,8 @@ class Follower:
             await asyncio.sleep(deaf_s)
         except ConnectionClosed as closed:
             self.counts[f"closed_{closed.rcvd.code if closed.rcvd else 'abruptly'}"] += 1
+        except aiohttp.ClientError:  # the history was cut off with everything else
+            self.counts["closed_in_history"] += 1
         finally:
             _cut(ws, reset=reset)
         return self._subscribed
@@ -78,7 +88,8 @@ class Follower:
         if message.get("ch") == "alerts":
             self._take(message)
         elif message.get("op") == "hb":
-            assert message["top"]["alerts"] == self._off, "a heartbeat tells of alerts that never came"
+            told = f"a heartbeat tells of {message['top']}, and what came last is {self._off}, {self.steps[-3:]}"
+            assert message["top"]["alerts"] == self._off, told
         elif message.get("op") == "notice":
             self.counts[f"notice_{message['code']}"] += 1
         elif message.get("ok"):
@@ -91,46 +102,39 @@ class Follower:
     async def _begin(self, place: dict[str, Any]) -> None:
         """Go on behind the old position, or be told that it is lost and page the history."""
         if place["recovered"]:
-            if self._epoch == "":
-                self._epoch = place["epoch"]
-            assert place["epoch"] == self._epoch
-            assert place["replayed"] == place["off"] - self._off
+            self.steps.append(Began(place["epoch"], self._off, recovered=True if self.steps else None))
+            self._epoch = place["epoch"]
             self.counts["replayed"] += place["replayed"]
         else:
             self.counts["told_of_a_gap"] += 1
-            await self._read_history()  # the old position holds until then: we may be cut in the middle
+            learnt = await self._read_history()  # the old position holds until then: we may be cut in the middle
+            self.steps += [Began(place["epoch"], place["off"], recovered=False), *map(Learnt, learnt)]
+            self.told |= dict.fromkeys(learnt)
             self._epoch, self._off = place["epoch"], place["off"]
+        self.counts["stood"] += 1
         self._subscribed = True
 
     def _take(self, message: dict[str, Any]) -> None:
-        epoch, off, alert_id = message["epoch"], message["off"], message["data"]["id"]
-        if self._epoch == "":
-            self._epoch = epoch
-        assert epoch == self._epoch, "an epoch changed without a word"
-        assert off == self._off + 1, f"offset {off} after {self._off}"
-        self._off = off
-        if epoch not in self.epochs:
-            self.epochs.append(epoch)
-        before = self.told.setdefault(alert_id, (epoch, off))
-        assert before == (epoch, off) or before[0] != epoch, f"{alert_id} came twice in epoch {epoch}: {before}, {off}"
+        self._epoch, self._off = message["epoch"], message["off"]
+        self.steps.append(Heard(self._epoch, self._off, message["data"]["id"]))
+        self.told.setdefault(message["data"]["id"])
 
-    async def _read_history(self) -> None:
-        """Take what we never saw, oldest first; what is published again later has a known id."""
-        records: list[dict[str, Any]] = []
+    async def _read_history(self) -> list[str]:
+        """Return the ids we never saw, oldest first; what is published again later has a known id."""
+        ids: list[str] = []
         page = 1
         async with aiohttp.ClientSession(self._daemon.addresses()[-1]) as session:
             while True:
                 async with session.get("/v1/alerts", params={"page": page, "page_size": PAGE_SIZE}) as response:
                     assert response.status == 200, await response.text()
                     alerts = (await response.json())["alerts"]
-                records += alerts
+                ids += [alert["data"]["id"] for alert in alerts]
                 if len(alerts) < PAGE_SIZE:
                     break
                 page += 1
-        for record in reversed(records):
-            if record["data"]["id"] not in self.told:
-                self.counts["history"] += 1
-                self.told[record["data"]["id"]] = (None, None)
+        unseen = [one for one in reversed(ids) if one not in self.told]
+        self.counts["history"] += len(unseen)
+        return unseen
 
 
 def _cut(ws: ClientConnection, *, reset: bool) -> None:
@@ -204,12 +208,3 @@ def loaded(document: str) -> ModuleType:
     module = ModuleType(Path(document).stem)
     exec(compile(program_in(document), document, "exec"), module.__dict__)
     return module
-
-
-def outbox_of(state_dir: Path) -> list[tuple[str, str | None, int | None]]:
-    """Return (id, epoch, offset) of every event in the order it was decided; the daemon must have ended."""
-    store = sqlite3.connect(state_dir / "monitord.sqlite")
-    try:
-        return store.execute("SELECT id, epoch, off FROM events ORDER BY seq").fetchall()
-    finally:
-        store.close()

@@ -1,0 +1,103 @@
+/* Looks over all of a batch: the span of its times, the sum of a frame's words; feeds/scan.py.
+ *
+ * numpy's passes are as quick, but the way into each of them costs 8 µs when it has left the processor's caches, as it
+ * has by the time the next snapshot of a market comes.
+ */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define FOR_EACH_PROCESSOR
+#endif
+
+enum { LAYOUT = 1 /* what feeds/scan.py must have been written for */ };
+
+FOR_EACH_PROCESSOR static void
+least_and_most(Py_ssize_t n, const int64_t *x, int64_t *least, int64_t *most)
+{
+    int64_t low = x[0], high = x[0];
+    for (Py_ssize_t i = 0; i < n; i++) {
+        low = x[i] < low ? x[i] : low;
+        high = x[i] > high ? x[i] : high;
+    }
+    *least = low;
+    *most = high;
+}
+
+FOR_EACH_PROCESSOR static uint64_t
+sum_of(Py_ssize_t words, const uint64_t *x)
+{
+    uint64_t sum = 0;
+    for (Py_ssize_t i = 0; i < words; i++)
+        sum += x[i];
+    return sum;
+}
+
+PyDoc_STRVAR(span_doc,
+"span(times) -> (least, most) | None\n\n"
+"Of (n,) int64, n > 0; None for an array of another kind or layout, which is numpy's to do.");
+
+static PyObject *
+span(PyObject *module, PyObject *times)
+{
+    Py_buffer view;
+    int64_t least = 0, most = 0;
+    (void)module;
+    if (PyObject_GetBuffer(times, &view, PyBUF_STRIDES | PyBUF_FORMAT) < 0)
+        return NULL;
+    int ours = view.ndim == 1 && view.itemsize == 8 && (strcmp(view.format, "l") == 0 || strcmp(view.format, "q") == 0) &&
+               view.shape[0] > 0 && (view.strides[0] == 8 || view.strides[0] == 0);
+    if (ours) /* one number stands for all where nothing lies between one and the next */
+        least_and_most(view.strides[0] ? view.shape[0] : 1, view.buf, &least, &most);
+    PyBuffer_Release(&view);
+    if (!ours)
+        Py_RETURN_NONE;
+    return Py_BuildValue("LL", (long long)least, (long long)most);
+}
+
+PyDoc_STRVAR(word_sum_doc,
+"word_sum(frame) -> int\n\n"
+"The sum of the 8-byte little-endian words of bytes, modulo 2**64; bytes behind the last whole word are left out.");
+
+static PyObject *
+word_sum(PyObject *module, PyObject *frame)
+{
+    (void)module;
+    if (!PyBytes_Check(frame)) {
+        PyErr_SetString(PyExc_TypeError, "a frame is bytes");
+        return NULL;
+    }
+    return PyLong_FromUnsignedLongLong(sum_of(PyBytes_GET_SIZE(frame) / 8, (const uint64_t *)PyBytes_AS_STRING(frame)));
+}
+
+static PyMethodDef methods[] = {
+    {"span", span, METH_O, span_doc},
+    {"word_sum", word_sum, METH_O, word_sum_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "_scan",
+    .m_doc = "Looks over all of a batch.",
+    .m_size = -1,
+    .m_methods = methods,
+};
+
+PyMODINIT_FUNC
+PyInit__scan(void)
+{
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+    PyErr_SetString(PyExc_ImportError, "frames are little-endian, this machine is not");
+    return NULL;
+#endif
+    PyObject *module = PyModule_Create(&definition);
+    if (module != NULL && PyModule_AddIntMacro(module, LAYOUT) < 0)
+        Py_CLEAR(module);
+    return module;
+}

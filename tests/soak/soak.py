@@ -1,0 +1,229 @@
+"""A soak: the whole daemon under the load of a large installation for a market day, and nothing lost or grown.
+
+Simulated market at ten times the speed of life, a thousand rules, a hundred WebSocket clients, five receivers that are
+real HTTP servers, SIGTERM under load at the end. Then the histories are compared: what the store holds, the stream,
+what each client and each receiver was told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import sqlite3
+import time
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import orjson
+
+from config.values import TOLD
+from monitord.storefile import STORE_NAME
+from tests.acceptance.daemon import Daemon, stream_of, whole_stream
+from tests.soak.crowd import Follower, follow, hooks
+from tests.soak.rules import rule_file
+
+DATE: Final = 20250102
+OPEN_MS: Final = (9 * 60 + 30) * 60_000
+LATE_S: Final = 0.05
+"""Loop lag of which 99 of 100 looks may be no more."""
+HOUR_S: Final = 3600.0
+GROWTH_BYTES: Final = 16 << 20
+STOP_S: Final = 30.0
+START_S: Final = 300.0
+LOOK_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What the daemon has to bear. market_s: how long, in the market's time."""
+
+    market_s: float
+    speed: float = 10.0
+    symbols: int = 5500
+    rules: int = 1000
+    clients: int = 100
+    receivers: int = 5
+    seed: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The daemon at one moment. market_s: since the opening, lunch left out; late: le (s) → looks so far."""
+
+    market_s: float
+    rss_bytes: int
+    late: dict[float, float]
+
+
+@dataclass(slots=True)
+class Result:
+    """What was seen. faults: what must not be, in words; empty is good."""
+
+    load: Load
+    faults: list[str] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    events: int = 0
+    told: int = 0
+    stop_s: float = 0.0
+    wall_s: float = 0.0
+
+    def late_share(self) -> float:
+        """Return the share of looks at which the loop was more than LATE_S late, from the first look on."""
+        first, last = self.looks[0].late, self.looks[-1].late
+        seen = last[float("inf")] - first[float("inf")]
+        return 1 - (last[LATE_S] - first[LATE_S]) / seen if seen else 0.0
+
+    def growth_bytes(self, *, after_s: float) -> int:
+        """Return by how much memory grew after so much market time, to the end."""
+        before = next((look for look in self.looks if look.market_s >= after_s), self.looks[-1])
+        return self.looks[-1].rss_bytes - before.rss_bytes
+
+    def __str__(self) -> str:
+        load, last = self.load, self.looks[-1]
+        return "\n".join(
+            [
+                f"{last.market_s / 60:.0f} market minutes in {self.wall_s:.0f} s: {load.symbols:,} symbols, "
+                f"{load.rules:,} rules, {load.clients} clients, {load.receivers} receivers",
+                f"{self.events:,} events, {self.told:,} of them for receivers; "
+                f"{self.events * load.clients + self.told * load.receivers:,} messages; stopped in {self.stop_s:.1f} s",
+                f"loop more than {LATE_S * 1000:.0f} ms late at {self.late_share():.2%} of looks",
+                "RSS in MB: " + ", ".join(f"{look.rss_bytes / 1e6:.0f}" for look in _some(self.looks)),
+                *(self.faults[:20] or ["0 lost, 0 duplicate, 0 phantom"]),
+            ]
+        )
+
+
+async def soak(load: Load, folder: Path) -> Result:
+    """Run it in a new folder, and compare."""
+    result, started = Result(load), time.monotonic()
+    rules = folder / "rules.yaml"
+    rules.write_text(rule_file(load.rules, symbols=load.symbols, seed=load.seed, date=DATE), encoding="utf-8")
+    async with hooks(load.receivers) as (addresses, posted):
+        daemon = Daemon(folder / "d", _settings(load, rules, addresses))
+        await daemon.start()
+        try:
+            followers = await follow(await _ready(daemon), load.clients)
+            await _watch(daemon, load, result)
+            asked = time.monotonic()
+            code = await daemon.interrupt(signal.SIGTERM)
+            result.stop_s = time.monotonic() - asked
+        finally:
+            if daemon.process is not None and daemon.process.returncode is None:
+                daemon.process.kill()
+                await daemon.process.wait()
+        if code:
+            result.faults.append(f"it ended with code {code}:\n{daemon.tail()}")
+        await _compare(daemon, followers, posted, result)
+    if result.stop_s > STOP_S:
+        result.faults.append(f"it took {result.stop_s:.1f} s to stop")
+    result.faults += [f"logged: {line}" for line in daemon.events() if line["level"] not in ("debug", "info")]
+    result.wall_s = time.monotonic() - started
+    return result
+
+
+def _settings(load: Load, rules: Path, addresses: Sequence[str]) -> dict[str, object]:
+    webhooks = [
+        {"name": f"hook{number}", "url": url, "allow_networks": ["127.0.0.0/8"]} for number, url in enumerate(addresses)
+    ]
+    return {
+        "feed.simulated.symbols": load.symbols,
+        "feed.simulated.speed": load.speed,
+        "feed.simulated.seed": load.seed,
+        "feed.simulated.start": "09:30:00",
+        "rules.files": rules,
+        "gateway.allow_loopback_without_token": True,
+        "notify.webhooks": orjson.dumps(webhooks).decode(),
+    }
+
+
+async def _ready(daemon: Daemon) -> str:
+    """Wait until clients can subscribe; a thousand rules are read before, ten seconds on a quiet machine."""
+
+    async def listens() -> bool:
+        return bool(daemon.events("gateway_alerts_loaded"))
+
+    await daemon.until("the gateway had its place in the stream", listens, START_S)
+    return daemon.addresses()[-1]
+
+
+async def _watch(daemon: Daemon, load: Load, result: Result) -> None:
+    """Look at the daemon now and then until the market has run so long."""
+    assert daemon.process is not None
+    async with aiohttp.ClientSession(daemon.addresses()[-1]) as session:
+        while not result.looks or result.looks[-1].market_s < load.market_s:
+            assert daemon.process.returncode is None, daemon.tail()
+            async with session.get("/metrics") as answer:
+                numbers = await answer.text()
+            result.looks.append(_look(numbers, daemon.process.pid))
+            await asyncio.sleep(LOOK_S)
+
+
+def _look(numbers: str, pid: int) -> Look:
+    values = dict(line.rsplit(" ", 1) for line in numbers.splitlines() if not line.startswith("#"))
+    late = {
+        float(le): float(values[f'monitord_loop_late_seconds_bucket{{le="{le}"}}'])
+        for le in re.findall(r'monitord_loop_late_seconds_bucket\{le="([^"]+)"\}', numbers)
+    }
+    clock_ms = round(float(values["monitord_market_clock_seconds"]) * 1000)
+    status = Path(f"/proc/{pid}/status").read_text()
+    (rss,) = re.findall(r"VmRSS:\s*(\d+) kB", status)
+    return Look(_since_open_s(clock_ms), int(rss) * 1024, late)
+
+
+def _since_open_s(clock_ms: int) -> float:
+    """Return how long the market has run, 0 before its first tick."""
+    in_day_ms = (clock_ms + 8 * 3_600_000) % 86_400_000
+    lunch_ms = 90 * 60_000 if in_day_ms >= 13 * 3_600_000 else 0
+    return max(in_day_ms - OPEN_MS - lunch_ms, 0) / 1000 if clock_ms else 0.0
+
+
+async def _compare(
+    daemon: Daemon, followers: Sequence[Follower], posted: Sequence[Counter[str]], result: Result
+) -> None:
+    """Find every event that the store holds and somebody was not told of once, and what nobody decided."""
+    with closing(sqlite3.connect(daemon.state_dir / STORE_NAME)) as store:
+        stored = store.execute("SELECT id, event, off FROM events ORDER BY seq").fetchall()
+    async with stream_of(daemon.state_dir) as channel:
+        stream = [(one.off, orjson.loads(one.alert_json)["id"]) for one in await whole_stream(channel)]
+    ids = [alert_id for alert_id, _, _ in stored]
+    result.events = len(ids)
+    if stream != list(enumerate(ids, start=1)):
+        result.faults.append(_difference("the stream", ids, [one for _, one in stream]))
+    if any(off is None for _, _, off in stored):
+        result.faults.append("the outbox was not drained")
+    for number, follower in enumerate(followers):
+        _check(f"client {number}", follower, ids, result)
+    told = [alert_id for alert_id, event, _ in stored if event in TOLD]
+    result.told = len(told)
+    for number, ids_posted in enumerate(posted):
+        if ids_posted != Counter(told):
+            result.faults.append(_difference(f"receiver {number}", told, list(ids_posted.elements())))
+
+
+def _check(who: str, follower: Follower, ids: Sequence[str], result: Result) -> None:
+    result.faults += [f"{who}: {fault}" for fault in follower.faults]
+    first = follower.first or 0
+    if follower.last != len(ids) or follower.alerts != len(ids) - first:
+        result.faults.append(f"{who} was told of {follower.alerts} up to {follower.last} of {len(ids)}")
+    checksum = 0
+    for one in ids[first:]:
+        checksum = zlib.crc32(one.encode(), checksum)
+    if checksum != follower.checksum:
+        result.faults.append(f"{who} was told of other alerts than those in the store")
+
+
+def _difference(where: str, due: Sequence[str], got: Sequence[str]) -> str:
+    lost, more = Counter(due) - Counter(got), Counter(got) - Counter(due)
+    return f"{where}: {lost.total()} lost, {more.total()} duplicate or phantom, such as {[*lost, *more][:3]}"
+
+
+def _some(looks: Sequence[Look]) -> Sequence[Look]:
+    step = max(len(looks) // 12, 1)
+    return [*looks[::step], looks[-1]]
