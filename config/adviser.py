@@ -13,7 +13,7 @@ class AdviserSection(Section):
     """Asks an OpenAI-compatible endpoint about alerts; its answers are events of the rule `adviser`."""
 
     url: PlainAddress = ""  # of the interface, up to /v1; "" = nobody is asked
-    key: SecretStr = SecretStr("")  # sent as a bearer token
+    key: Annotated[SecretStr, Field(min_length=1)] | None = None  # sent as a bearer token, unset = none is sent
     model: str = Field(default="gpt-4o-mini", min_length=1)
     rules: Words = ()  # only alerts of these rules, () = all; likewise symbols and severities
     symbols: Symbols = ()
@@ -30,4 +30,4 @@ class AdviserSection(Section):
         """Return the fields as the adviser takes them, the key as a plain text: show this to nobody."""
         fields = {name: getattr(self, name) for name in type(self).model_fields if name not in ("key", "timeout_s")}
         times = {"total_timeout_s": self.timeout_s, "connect_timeout_s": min(3.0, self.timeout_s)}
-        return {**fields, **times, "key": self.key.get_secret_value()}
+        return {**fields, **times, "key": "" if self.key is None else self.key.get_secret_value()}

@@ -29,7 +29,7 @@ from config.receivers import (
     Webhook,
     WeCom,
 )
-from config.trading import OrdersSection
+from config.trading import OrdersSection, TradeSection
 from config.values import (
     BoardName,
     Events,
@@ -311,6 +311,7 @@ class BridgeSection(Section):
         600.0  # how long the stream keeps an input: 260 MB for 10 minutes
     )
     spool_mb: int = Field(default=2048, ge=16)  # what is kept on the disk while Redis is away; the oldest goes first
+    trade: TradeSection = TradeSection()
 
     @model_validator(mode="after")
     def _known_scheme(self) -> BridgeSection:
