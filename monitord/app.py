@@ -43,7 +43,7 @@ from monitord.gateway.server import Gateway
 from monitord.health import Health
 from monitord.keeping import Keeping
 from monitord.log import Redaction
-from monitord.making import open_desks, open_rulebook
+from monitord.making import build_programs, open_desks, open_rulebook
 from monitord.metrics import Metrics
 from monitord.pipeline import Outcome, Pipeline
 from monitord.positions import PositionSources
@@ -62,7 +62,7 @@ from notifiers.channel import AlertChannel, Fenced
 from notifiers.delivery import Delivery
 from notifiers.errors import DeliveryError
 from notifiers.group import AlertConsumer, consumer_client
-from notifiers.notifier import build_notifier
+from notifiers.notifier import Notifier, build_notifier
 from notifiers.routing import Router, Routing
 from notifiers.silences import Silences
 from rules import exrightfile, positions, rulefile, sectors
@@ -182,6 +182,9 @@ class App:
         routing = await asyncio.to_thread(build_routing, settings.notify)
         routers = await self._routers(routing, store, silences, pipeline)
         deliveries = tuple(self._delivery(one, broker, store, routers[one.name]) for one in settings.notify.receivers())
+        for program in build_programs(settings, store, broker_url=broker.url):
+            router = Router(program.options.name, of_people=False)
+            deliveries += (self._delivering(program, broker, store, router),)
         made = await open_desks(book, store, quotes=quotes, channels=lambda: gateway.hub)
         desk = Desk(
             deliveries, stored=store.deliveries, silences=silences, kept=store.silences, events=store,
@@ -282,10 +285,12 @@ class App:
         return routers
 
     def _delivery(self, receiver: Receiver, broker: Broker, store: Store, router: Router) -> Delivery:
+        return self._delivering(build_notifier(receiver.kind, **receiver.options()), broker, store, router)
+
+    def _delivering(self, notifier: Notifier, broker: Broker, store: Store, router: Router) -> Delivery:
         share = self._settings.engine.share
         name = f"monitord:{share}" if share else "monitord"
-        consumer = AlertConsumer(consumer_client(broker.url), receiver.name, consumer=name)
-        notifier = build_notifier(receiver.kind, **receiver.options())
+        consumer = AlertConsumer(consumer_client(broker.url), notifier.options.name, consumer=name)
         return Delivery(notifier, consumer, store.deliveries, router=router)
 
     # ── running ───────────────────────────────────────────────────────────────────────────────────────────────────
