@@ -3,4 +3,4 @@
 export MONITORD_CONFIG="${MONITORD_CONFIG:-/etc/monitord/monitord.toml}"
 export CREDENTIALS_DIRECTORY="${CREDENTIALS_DIRECTORY:-/etc/monitord/secrets}"
 export STATE_DIRECTORY="${STATE_DIRECTORY:-/var/lib/monitord}"
-exec "${MONITORD_HOME:-/opt/monitord}/bin/monitord" "$@"
+exec /opt/monitord/bin/monitord "$@"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from config.settings import Settings
 from feeds.journal import sync_folder
 from monitord.errors import StoreError
 
@@ -21,6 +22,12 @@ except ImportError:  # Windows, where `record` and `doctor` come by here
 
 STORE_NAME: Final = "monitord.sqlite"
 """In the state directory, or in a share's own folder there."""
+
+
+def state_folder(settings: Settings) -> Path:
+    """Return the folder of journal, checkpoints and store: of one process alone, so each share has its own."""
+    share = settings.engine.share
+    return settings.state_dir / f"share-{share.replace('/', '-of-')}" if share else settings.state_dir
 
 
 def take_lock(path: Path) -> int:

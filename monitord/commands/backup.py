@@ -116,8 +116,7 @@ def _thin_out(folder: Path, keep: int) -> list[Path]:
 
 def local_store(args: argparse.Namespace) -> Path | None:
     """Return the store of these settings on this machine, None where there is none to be seen."""
-    from monitord.app import state_folder
-    from monitord.storefile import STORE_NAME
+    from monitord.storefile import STORE_NAME, state_folder
 
     path = state_folder(load_settings(args).settings) / STORE_NAME
     try:

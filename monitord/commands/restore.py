@@ -21,8 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the backup, then exchange; whatever fails leaves the old store as it was."""
-    from monitord.app import state_folder
-    from monitord.storefile import STORE_NAME
+    from monitord.storefile import STORE_NAME, state_folder
     from monitord.upkeep import restore
 
     path = state_folder(load_settings(args).settings) / STORE_NAME

@@ -60,7 +60,6 @@ def _downgrade(args: argparse.Namespace) -> int:
 
 
 def _path(args: argparse.Namespace) -> Path:
-    from monitord.app import state_folder
-    from monitord.storefile import STORE_NAME
+    from monitord.storefile import STORE_NAME, state_folder
 
     return args.file or state_folder(load_settings(args).settings) / STORE_NAME
