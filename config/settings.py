@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from config.adviser import AdviserSection
 from config.origins import PREFIX
 from config.receivers import (
     AppriseService,
@@ -28,6 +29,7 @@ from config.receivers import (
     Webhook,
     WeCom,
 )
+from config.trading import OrdersSection, TradeSection
 from config.values import (
     BoardName,
     Events,
@@ -309,6 +311,7 @@ class BridgeSection(Section):
         600.0  # how long the stream keeps an input: 260 MB for 10 minutes
     )
     spool_mb: int = Field(default=2048, ge=16)  # what is kept on the disk while Redis is away; the oldest goes first
+    trade: TradeSection = TradeSection()
 
     @model_validator(mode="after")
     def _known_scheme(self) -> BridgeSection:
@@ -499,6 +502,8 @@ class Settings(BaseSettings):
     bridge: BridgeSection = BridgeSection()
     gateway: GatewaySection = GatewaySection()
     notify: NotifySection = NotifySection()
+    adviser: AdviserSection = AdviserSection()
+    orders: OrdersSection = OrdersSection()
     log: LogSection = LogSection()
 
     @classmethod

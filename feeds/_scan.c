@@ -29,11 +29,16 @@ least_and_most(Py_ssize_t n, const int64_t *x, int64_t *least, int64_t *most)
     *most = high;
 }
 
+/* In four places at once: while one waits for memory, the others go on. */
 FOR_EACH_PROCESSOR static uint64_t
 sum_of(Py_ssize_t words, const uint64_t *x)
 {
+    Py_ssize_t quarter = words / 4;
+    const uint64_t *second = x + quarter, *third = second + quarter, *fourth = third + quarter;
     uint64_t sum = 0;
-    for (Py_ssize_t i = 0; i < words; i++)
+    for (Py_ssize_t i = 0; i < quarter; i++)
+        sum += x[i] + second[i] + third[i] + fourth[i];
+    for (Py_ssize_t i = 4 * quarter; i < words; i++)
         sum += x[i];
     return sum;
 }

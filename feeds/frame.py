@@ -193,9 +193,9 @@ def _join(symbols: tuple[str, ...]) -> bytes:
 def _split(frame: bytes, end: int, n: int) -> tuple[str, ...]:
     """Return the symbols, which lie between header and `end`; one tuple object for equal lists.
 
-    So `Universe.rows` knows it at a glance. A list is looked up by samples of it and then compared: to hash all of a market's 44 kB takes 0.02 ms, half of what
-    a frame's decoding may. Any thread may come here: each step on the dict is atomic, and two that miss at once only
-    do the work twice.
+    So `Universe.rows` knows it at a glance. A list is looked up by samples of it and then compared: to hash all of a
+    market's 44 kB takes 0.02 ms, half of what a frame's decoding may. Any thread may come here: each step on the dict
+    is atomic, and two that miss at once only do the work twice.
     """
     start, size = _HEADER.size, end - _HEADER.size
     first, last = frame[start : min(start + _SAMPLED, end)], frame[max(start, end - _SAMPLED) : end]

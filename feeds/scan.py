@@ -22,4 +22,4 @@ def word_sum(frame: bytes) -> int:
     """Return the sum of the 8-byte little-endian words of a frame, modulo 2**64."""
     if COMPILED is not None:
         return int(COMPILED.word_sum(frame))
-    return int(np.frombuffer(frame, "<u8").sum(dtype=np.uint64))
+    return int(np.frombuffer(frame, "<u8", len(frame) // 8).sum(dtype=np.uint64))

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -22,28 +22,34 @@ import structlog
 
 from config.receivers import Receiver
 from config.settings import Settings
-from feeds.barcache import BarCache
 from feeds.errors import FeedError
-from feeds.exrights import HOLIDAYS_SINCE, closed_weekdays, encode_exrights
-from feeds.feed import Feed, counts_by_one, history_of
+from feeds.feed import Feed, counts_by_one
 from feeds.instruments import Instrument
 from feeds.journal import Journal
-from feeds.sessions import Calendar
-from monitord.broker import Broker, EmbeddedBroker, ExternalBroker
+from monitord.broker import Broker
+from monitord.building import (
+    build_broker,
+    build_keeping,
+    build_study,
+    build_warmup,
+    gateway_options,
+    load_exrights,
+    load_rules,
+    load_sectors,
+    parse_rules,
+    source_folder,
+)
 from monitord.checkpoint import CheckpointFolder
 from monitord.choice import build_feed
 from monitord.collector import Collector
 from monitord.console import Console
 from monitord.desk import Desk
-from monitord.errors import DaemonError
-from monitord.gateway.auth import Token
-from monitord.gateway.options import GatewayOptions
+from monitord.errors import DaemonError, StartError
 from monitord.gateway.quotes import QuoteBoard
 from monitord.gateway.server import Gateway
 from monitord.health import Health
-from monitord.keeping import Keeping
 from monitord.log import Redaction
-from monitord.making import open_desks, open_rulebook
+from monitord.making import build_programs, open_desks, open_rulebook
 from monitord.metrics import Metrics
 from monitord.pipeline import Outcome, Pipeline
 from monitord.positions import PositionSources
@@ -55,21 +61,17 @@ from monitord.routing import build_routing
 from monitord.rulebook import Rulebook
 from monitord.store import Store
 from monitord.storefile import STORE_NAME, state_folder
-from monitord.study import Shelves, Study
 from monitord.systemd import WATCHDOG_S, notify
-from monitord.warmup import Warmup
 from notifiers.channel import AlertChannel, Fenced
 from notifiers.delivery import Delivery
 from notifiers.errors import DeliveryError
 from notifiers.group import AlertConsumer, consumer_client
-from notifiers.notifier import build_notifier
+from notifiers.notifier import Notifier, build_notifier
 from notifiers.routing import Router, Routing
 from notifiers.silences import Silences
-from rules import exrightfile, positions, rulefile, sectors
-from rules.alert import Alert, identity
+from rules import exrightfile, positions
+from rules.alert import Alert
 from rules.errors import RuleError
-from rules.rule import RuleSet
-from rules.share import Share
 
 log = structlog.get_logger(__name__)
 
@@ -85,10 +87,6 @@ FAILED: Final = 1
 """Exit code of a daemon that must be started again; recovery puts right what it left behind."""
 FENCED: Final = 3
 """Exit code of a daemon whose share of the rules another one has taken: started again, it would take it back."""
-
-
-class StartError(DaemonError):
-    """The daemon cannot start; the text says what to change."""
 
 
 def main(settings: Settings, *, console: Console) -> int:
@@ -182,6 +180,9 @@ class App:
         routing = await asyncio.to_thread(build_routing, settings.notify)
         routers = await self._routers(routing, store, silences, pipeline)
         deliveries = tuple(self._delivery(one, broker, store, routers[one.name]) for one in settings.notify.receivers())
+        for program in build_programs(settings, store, broker_url=broker.url):
+            router = Router(program.options.name, of_people=False)
+            deliveries += (self._delivering(program, broker, store, router),)
         made = await open_desks(book, store, quotes=quotes, channels=lambda: gateway.hub)
         desk = Desk(
             deliveries, stored=store.deliveries, silences=silences, kept=store.silences, events=store,
@@ -282,10 +283,12 @@ class App:
         return routers
 
     def _delivery(self, receiver: Receiver, broker: Broker, store: Store, router: Router) -> Delivery:
+        return self._delivering(build_notifier(receiver.kind, **receiver.options()), broker, store, router)
+
+    def _delivering(self, notifier: Notifier, broker: Broker, store: Store, router: Router) -> Delivery:
         share = self._settings.engine.share
         name = f"monitord:{share}" if share else "monitord"
-        consumer = AlertConsumer(consumer_client(broker.url), receiver.name, consumer=name)
-        notifier = build_notifier(receiver.kind, **receiver.options())
+        consumer = AlertConsumer(consumer_client(broker.url), notifier.options.name, consumer=name)
         return Delivery(notifier, consumer, store.deliveries, router=router)
 
     # ── running ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -503,111 +506,3 @@ def _make(state_dir: Path) -> None:
 
 async def _until(event: asyncio.Event) -> None:
     await event.wait()
-
-
-def bar_cache(settings: Settings, feed: Feed) -> BarCache:
-    """Return the cache of own bars: one for the real market, one for each that is made up or played again."""
-    is_real = settings.feed.name not in ("simulated", "replay")
-    return BarCache(settings.state_dir / "bars" / ("market" if is_real else identity(feed.source_id)))
-
-
-def build_keeping(settings: Settings, feed: Feed) -> Keeping | None:
-    """Make what writes our own bars; None where none are to be kept."""
-    bars = settings.history.keep_bars
-    return Keeping(bar_cache(settings, feed), bars=bars) if bars else None
-
-
-def build_warmup(settings: Settings, feed: Feed, *, calendar: Callable[[], Calendar]) -> Warmup:
-    """Make what finds the bars of the past."""
-    return Warmup(
-        feed,
-        cache=bar_cache(settings, feed),
-        files=settings.history.paths,
-        exrights=lambda: load_exrights(settings, calendar()),
-        calendar=calendar,
-    )
-
-
-def build_study(settings: Settings, feed: Feed, pipeline: Pipeline, *, calendar: Callable[[], Calendar]) -> Study:
-    """Make what answers about names, recent bars and formulas."""
-    shelves = Shelves(
-        cache=bar_cache(settings, feed).folder,
-        files=lambda: settings.history.paths(),
-        exrights=lambda: load_exrights(settings, calendar()),
-        calendar=calendar,
-        recordings=lambda: recordings(settings),
-        vendor=history_of(feed),
-    )
-    return Study(pipeline, shelves)
-
-
-def recordings(settings: Settings) -> list[Path]:
-    """Return the whole recorded sessions at hand, by name: those we record, and those a replay plays."""
-    folder = settings.record.folder
-    ours = sorted(folder.glob("*.parquet")) if folder is not None and folder.is_dir() else []
-    played = [Path(path) for path in settings.feed.replay.inputs] if settings.feed.name == "replay" else []
-    return [*ours, *played]
-
-
-def build_broker(settings: Settings) -> Broker:
-    """Make the broker: an external one by its url, else our own under the state directory."""
-    section = settings.broker
-    if section.url is not None:
-        return ExternalBroker(section.url.get_secret_value())
-    if settings.engine.share:
-        raise StartError(
-            "engine.share needs a Redis that all shares have in common, which none of them stops: set broker.url"
-        )
-    return EmbeddedBroker(
-        settings.state_dir / "broker",
-        port=section.port,
-        socket=section.socket,
-        strict=section.strict,
-        password=None if section.password is None else section.password.get_secret_value(),
-        bridge_password=None if section.bridge_password is None else section.bridge_password.get_secret_value(),
-    )
-
-
-def gateway_options(settings: Settings) -> GatewayOptions:
-    """Turn the settings into the gateway's options; of tokens only their hashes go on."""
-    section = settings.gateway
-    return GatewayOptions(
-        host=section.host,
-        port=section.port,
-        tokens=tuple(
-            Token.of(token.token.get_secret_value(), name=token.name, channels=token.channels)
-            for token in section.tokens
-        ),
-        allow_loopback_without_token=section.allow_loopback_without_token,
-        allowed_origins=section.allowed_origins,
-    )
-
-
-def load_sectors(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """Read and check every sector file: symbol → sectors; raises RuleFileError with all findings, or OSError."""
-    return sectors.load(settings.instruments.texts())
-
-
-def source_folder(settings: Settings, feed: Feed) -> Path:
-    """Return where the state of this source is: offsets mean nothing in another one, so each has its own."""
-    return state_folder(settings) / "sources" / identity(feed.source_id)
-
-
-def load_exrights(settings: Settings, calendar: Calendar) -> str:
-    """Read and check every ex-rights file and add the exchange's holidays, as the text of a control record.
-
-    Raises RuleFileError with all findings, or OSError.
-    """
-    days = exrightfile.load(settings.instruments.exright_texts())
-    return encode_exrights(days, closed=closed_weekdays(calendar, since=HOLIDAYS_SINCE))
-
-
-def load_rules(settings: Settings) -> RuleSet:
-    """Read and check every rule file, keep our share; raises RuleFileError with all findings, or OSError."""
-    return parse_rules(settings, settings.rules.texts())
-
-
-def parse_rules(settings: Settings, texts: Mapping[str, str]) -> RuleSet:
-    """Check rule files given as path → text, keep our share; raises RuleFileError with all findings."""
-    share = Share.parse(settings.engine.share) if settings.engine.share else None
-    return rulefile.load(texts, language=settings.rules.language, share=share)

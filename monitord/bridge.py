@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import platform
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Final, TypeVar
 
 import structlog
 
 from config.settings import Settings
+from feeds.connection import connect
 from feeds.errors import FeedError
 from feeds.feed import Feed
 from feeds.inputs import FeedInput, Mark, MarkKind
@@ -43,6 +44,8 @@ from monitord.errors import DaemonError
 from monitord.reference import Reference
 from monitord.signals import on_stop_signals
 from monitord.systemd import notify
+from monitord.xttrader import XtTrader
+from notifiers.ordering import OrderDesk, OrderLimits, TradeError
 
 BEAT_S: Final = 2.0
 BEAT_TIMEOUT_S: Final = 2.0
@@ -54,6 +57,8 @@ FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
 REFUSED_PAUSE_S: Final = 5.0
 DRAIN_S: Final = 10.0
+ORDERS_TIMEOUT_S: Final = 5.0
+"""Above the time that a read of orders waits."""
 LARGEST_SKEW_S: Final = 5.0
 PROGRESS_S: Final = 60.0
 FAILED: Final = 1
@@ -92,11 +97,34 @@ async def _run(settings: Settings) -> int:
     heart = TickStreamWriter(url, bridge=name, stream=stream, timeout_s=BEAT_TIMEOUT_S)
     try:
         reference = Reference(feed, folder=folder)
-        return await Bridge(feed, spool, reference=reference, writer=writer, heart=heart, name=name).run()
+        async with trading(settings, url=url, name=name) as orders:
+            bridge = Bridge(feed, spool, reference=reference, writer=writer, heart=heart, name=name, orders=orders)
+            return await bridge.run()
     finally:
         await writer.close()
         await heart.close()
         spool.close()
+
+
+@asynccontextmanager
+async def trading(settings: Settings, *, url: str, name: str) -> AsyncIterator[OrderDesk | None]:
+    """Open what carries order intents out, None where the settings want nothing traded; raises BridgeError."""
+    wanted = settings.bridge.trade
+    if not wanted.enabled:
+        yield None
+        return
+    trader = XtTrader(path=wanted.path, account=wanted.account, session=wanted.session)
+    try:
+        await trader.open()
+    except TradeError as error:
+        raise BridgeError(f"bridge.trade: {error}") from None
+    client = connect(url, timeout_s=ORDERS_TIMEOUT_S)
+    try:
+        limits = OrderLimits(quantity=wanted.max_quantity, max_cny=wanted.max_cny)
+        yield OrderDesk(client, trader, limits=limits, name=name)
+    finally:
+        await client.aclose()
+        await trader.close()
 
 
 def _address(settings: Settings) -> str:
@@ -132,7 +160,10 @@ class Bridge:
         writer: TickStreamWriter,
         heart: TickStreamWriter,
         name: str,
+        orders: OrderDesk | None = None,
     ) -> None:
+        """orders: carries order intents out; None: nothing is traded here."""
+        self._orders = orders
         self._feed, self._spool, self._writer, self._heart = feed, spool, writer, heart
         self._reference = reference
         self.name = name
@@ -178,9 +209,17 @@ class Bridge:
                 stop = tasks.create_task(_until(self._stopping), name="stop")
                 asking = self._keep("reference", lambda: self._reference.run(self._tell))
                 reference = tasks.create_task(asking, name="reference")
+                ordering = (
+                    []
+                    if self._orders is None
+                    else [
+                        tasks.create_task(self._keep("orders", self._orders.run), name="orders"),
+                        tasks.create_task(self._keep("fills", self._orders.run_fills), name="fills"),
+                    ]
+                )
                 await asyncio.wait([taker, stop], return_when=asyncio.FIRST_COMPLETED)
                 await self._stop(taker, sender)
-                for task in (heart, stop, reference):
+                for task in (heart, stop, reference, *ordering):
                     task.cancel()
             await self._leave()
         finally:

@@ -21,3 +21,7 @@ class EngineError(DaemonError):
 
 class BrokerError(DaemonError):
     """The broker cannot be started, reached or used."""
+
+
+class StartError(DaemonError):
+    """The daemon cannot start; the text says what to change."""

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from config.settings import Settings
 from monitord.gateway.quotes import QuoteSource
 from monitord.routes.route import Made
 from monitord.rulebook import Change, Parse, Rulebook
 from monitord.ruledesk import RuleDesk
 from monitord.store import Store
 from monitord.taskdesk import Channels, TaskDesk
+from notifiers.adviser import Adviser, AdviserOptions
+from notifiers.channel import connect_to
+from notifiers.errors import DeliveryError
+from notifiers.notifier import Notifier
+from notifiers.orders import OrderNotifier, OrderOptions
+from rules.alert import Event
+
+ADVISER, ORDERS = "adviser", "orders"
+"""What they are called among receivers."""
 
 
 async def open_rulebook(
@@ -31,3 +41,21 @@ async def open_desks(book: Rulebook, store: Store, *, quotes: QuoteSource, chann
     await tasks.open()
     await rules.open()
     return Made(tasks, rules)
+
+
+def build_programs(settings: Settings, store: Store, *, broker_url: str) -> list[Notifier]:
+    """Make what is delivered to like a receiver and tells nobody: the adviser, and the publisher of order intents.
+
+    Raises DeliveryError for unusable settings.
+    """
+    programs: list[Notifier] = []
+    if settings.adviser.url:
+        options = AdviserOptions(name=ADVISER, events=(Event.FIRE,), **settings.adviser.options())
+        programs.append(Adviser(options, tell=store.tell))
+    if settings.orders.enabled:
+        order_options = OrderOptions(name=ORDERS, events=(Event.FIRE,), **settings.orders.options())
+        programs.append(OrderNotifier(order_options, connect_to(broker_url)))
+    for program in programs:
+        if program.options.name in settings.notify.receiver_names:
+            raise DeliveryError(f"a receiver is named {program.options.name!r}, which is taken; give it another name")
+    return programs

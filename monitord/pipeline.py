@@ -275,10 +275,9 @@ class Pipeline:
 
     async def _record_queued(self) -> None:
         """Hand on the records that were run again before this input."""
-        while self._to_record:
+        while self._to_record and self._record is not None:
             follows, control = self._to_record.popleft()
-            if self._record is not None:
-                await self._record(control, behind=follows)
+            await self._record(control, behind=follows)
 
     async def _settle(self, rules: RuleSet) -> None:
         """End recovery: number episodes above what the store holds, then put today's instruments and rules in force.
@@ -573,7 +572,8 @@ class Pipeline:
             follows, control = self._controls.popleft()
             self._journal_read += 1
             alerts += self._step(control, Place(True, self._journal_read))
-            self._to_record.append((follows, control))
+            if self._record is not None:
+                self._to_record.append((follows, control))
         return alerts
 
     def _step(self, value: Input, place: Place, *, offset: int = -1) -> list[Alert]:

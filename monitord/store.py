@@ -447,6 +447,12 @@ class Store:
         ).rowcount  # fmt: skip
         return max(added, 0)  # -1 for no alert at all
 
+    async def tell(self, alert: Alert) -> None:
+        """Put an event that no input decided into the outbox; one whose id is here already is passed over."""
+        new = await self._run(lambda db: self._tell(db, alert))
+        if new:
+            self._on_told(new)
+
     def _tell(self, db: sqlite3.Connection, alert: Alert) -> int:
         """Put an event that no input decided into the outbox."""
         return self._insert(db, [alert], _rows([alert], [alert.to_json(evaluated_ms=alert.ts_event_ms)]))

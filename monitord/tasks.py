@@ -16,12 +16,14 @@ from pydantic_core import PydanticCustomError
 
 from feeds.universe import is_symbol
 from monitord.ruletext import RuleField, RuleText, rule_text
+from notifiers.orders import TRADE_LABEL
 from notifiers.routing import DELIVER_LABEL, NEVER
 
 ENTRY, TAKE, STOP, CONDITION = "entry", "take_profit", "stop_loss", "condition"
-KINDS: Final = (ENTRY, TAKE, STOP, CONDITION)
+SIDES: Final = {ENTRY: "buy", TAKE: "sell", STOP: "sell"}
+"""What is traded where, if auto_trade is on."""
 MOST_CONDITIONS: Final = 20
-TASK_RULE: Final = re.compile(r"task-([0-9]{1,18})\.(entry|take_profit|stop_loss|condition)(?:-([0-9]{1,2}))?")
+TASK_RULE: Final = re.compile(r"task-([0-9]{1,18})\.(entry|take_profit|stop_loss|condition|advice)(?:-([0-9]{1,2}))?")
 """Ids of rules of tasks: the task, what it is about, and the number of a condition."""
 
 
@@ -187,6 +189,8 @@ def _rule(task: MonitorTask, name: str, *, when: str, origin: str, told: Sequenc
         labels["task_name"] = terms.task_name
     if not terms.notification_enabled:
         labels[DELIVER_LABEL] = NEVER
+    if terms.auto_trade and kind in SIDES:
+        labels[TRADE_LABEL] = SIDES[kind]
     return [
         RuleField("id", f"task-{task.id}.{name}", origin),
         RuleField("select", [task.symbol], "stock_code"),

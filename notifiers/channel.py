@@ -262,8 +262,8 @@ class AlertChannel:
         # Packed in C: redis-py's own way takes 1 ms for the 420 words of 60 alerts.
         command = hiredis.pack_command(("EVALSHA", self._publish_sha, *self.call(batch, epoch=epoch, acked=acked)))
         try:
-            line = await self._open_line()
             async with asyncio.timeout(self._timeout_s):
+                line = await self._open_line()
                 await line.send_packed_command(command)
                 return cast(list[tuple[int, int]], await line.read_response(timeout=inf))
         except ResponseError:  # read to its end: the next call may use the connection

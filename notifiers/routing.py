@@ -159,7 +159,10 @@ class Router:
         *,
         silences: Silences | None = None,
         known: Known = nothing_known,
+        of_people: bool = True,
     ) -> None:
+        """of_people: whether people are told; a program is told also where a rule's label spares people."""
+        self._of_people = of_people
         self._receiver, self._routes, self._known = receiver, routing.routes, known
         self._is_named = receiver in routing.named
         self._silences = silences or Silences()
@@ -183,7 +186,7 @@ class Router:
         if route is None:
             return None
         why = self._silences.why(alert, now_ms, self._known) or self.inhibitor.why(alert)
-        if alert.labels.get(DELIVER_LABEL) == NEVER:
+        if self._of_people and alert.labels.get(DELIVER_LABEL) == NEVER:
             why = f"the rule's label {DELIVER_LABEL}: {NEVER}"
         if why is not None:
             return Placement(route=route.name, withheld=why)

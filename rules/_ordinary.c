@@ -39,22 +39,21 @@ typedef struct {
 
 /* ── what is ordinary ────────────────────────────────────────────────────────────────────────────────────────── */
 
+/* Tell whether all have a price, have ticked today, have extremes of the day, and were sampled since a time. One loop
+ * over all of them: the more columns come at once, the less time is spent waiting for each. */
 FOR_EACH_PROCESSOR static int
-all_known(Py_ssize_t n, const double *x)
+all_usual(Py_ssize_t n, const double *last, const double *day_high, const double *day_low, const int64_t *first_ms,
+          const int64_t *sampled_ms, int64_t since_ms)
 {
-    int64_t unknown = 0;
-    for (Py_ssize_t i = 0; i < n; i++)
-        unknown |= x[i] != x[i];
-    return !unknown;
-}
-
-FOR_EACH_PROCESSOR static int
-all_from(Py_ssize_t n, const int64_t *x, int64_t least)
-{
-    int64_t below = 0;
-    for (Py_ssize_t i = 0; i < n; i++)
-        below |= x[i] < least;
-    return !below;
+    int64_t odd = 0;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        odd |= last[i] != last[i];
+        odd |= day_high[i] != day_high[i];
+        odd |= day_low[i] != day_low[i];
+        odd |= first_ms[i] < 1;
+        odd |= sampled_ms[i] < since_ms;
+    }
+    return !odd;
 }
 
 FOR_EACH_PROCESSOR static int
@@ -88,10 +87,12 @@ static int
 is_ordinary(Market *m)
 {
     Py_ssize_t n = m->n;
-    int yes = all_have_one_status(n, (int16_t *)m->ticks.views[STATUS].buf) && all_known(n, NUMBERS(m->ticks, LAST)) &&
-              all_from(n, TIMES(m->day, FIRST_MS), 1) && all_known(n, NUMBERS(m->day, DAY_HIGH)) &&
-              all_known(n, NUMBERS(m->day, DAY_LOW)) && (m->trail.held == 0 || (all_from(n, TIMES(m->trail, SAMPLED_MS), m->since_ms) &&
-                                                                 all_zero(n, BYTES(m->trail, BROKEN))));
+    int is_followed = m->trail.held > 0;
+    const int64_t *first_ms = TIMES(m->day, FIRST_MS);
+    int yes = all_have_one_status(n, (int16_t *)m->ticks.views[STATUS].buf) &&
+              all_usual(n, NUMBERS(m->ticks, LAST), NUMBERS(m->day, DAY_HIGH), NUMBERS(m->day, DAY_LOW), first_ms,
+                        is_followed ? TIMES(m->trail, SAMPLED_MS) : first_ms, is_followed ? m->since_ms : 1) &&
+              (!is_followed || all_zero(n, BYTES(m->trail, BROKEN)));
     for (Py_ssize_t i = 0; yes && i < m->periods; i++)
         yes = all_are(n, TIMES(m->bars[i], END_MS), m->ends_ms[i]) && all_zero(n, BYTES(m->bars[i], CLOSED)) &&
               all_zero(n, BYTES(m->bars[i], FLAT));

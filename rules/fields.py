@@ -23,7 +23,11 @@ from rules.selector import Selector
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
 
-RESERVED: Final = {"feed": "the events of the feed's health", "delivery": "the events of the receivers' health"}
+RESERVED: Final = {
+    "feed": "the events of the feed's health",
+    "delivery": "the events of the receivers' health",
+    "adviser": "the adviser's answers",
+}
 """Ids that no rule may have, and who has them."""
 MAX_DURATION_MS: Final = 31 * 86_400_000
 _YES_NO = re.compile(r"y|n|yes|no|on|off", re.IGNORECASE)

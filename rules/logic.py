@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import is_
 from typing import Final, TypeAlias, cast
 
 import numpy as np
@@ -107,6 +108,8 @@ class Circuit:
         truths = cast(list[Truth], [leaf.value for leaf in self.leaves])
         if not isinstance(at, slice):
             self._pack(truths, at)
+            return
+        if all(map(is_, truths, self._lent)):
             return
         for leaf, truth, lent in zip(self.leaves, truths, self._lent, strict=True):
             if truth is lent:

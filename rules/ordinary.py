@@ -1,8 +1,9 @@
 """The batch as nearly all are: a tick of every symbol, and nothing about any of them needs a decision.
 
 Every symbol trades and has a price, all ticks are of one trading minute, no gap lies before any of them, and each joins
-the open bar that its symbol holds. Such ticks join the bars in one compiled pass, and what they show is not copied: the
-columns of the latest tick borrow the batch's, and so do the bars their close; what nobody reads is not made. Where there was no compiler, or something is out of the ordinary, the
+the open bar that its symbol holds. Such ticks are looked at, and the bars' extremes widened, by compiled code. What
+they show is not copied: the columns of the latest tick borrow the batch's, and so do the bars their close; volume and
+amount are worked out when somebody reads them. Where there was no compiler, or something is out of the ordinary, the
 market takes them step by step, to the same bits.
 """
 

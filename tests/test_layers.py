@@ -19,10 +19,12 @@ ONLY_IN = {
         "feeds/tickstream.py",
         "notifiers/channel.py",
         "notifiers/group.py",
+        "notifiers/ordering.py",
+        "notifiers/orders.py",
         "notifiers/redis_list.py",
         "monitord/broker.py",
     },
-    "xtquant": {"feeds/xt.py"},
+    "xtquant": {"feeds/xt.py", "monitord/xttrader.py"},
     "sqlite3": {
         "feeds/spool.py",
         "monitord/store.py",

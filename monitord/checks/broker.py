@@ -15,7 +15,7 @@ _SAFE: Final = "set appendonly yes and maxmemory-policy noeviction on the server
 
 async def check(examined: Examined) -> Finding:
     """Ask the broker of these settings; the embedded one is looked at if it runs, and never started."""
-    from monitord.app import build_broker
+    from monitord.building import build_broker
 
     broker = build_broker(examined.settings)
     embedded = isinstance(broker, EmbeddedBroker)

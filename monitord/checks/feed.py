@@ -22,7 +22,7 @@ ENOUGH_TICKS: Final = 5_000
 
 async def check(examined: Examined) -> Finding:
     """Open the feed, take its first ticks, and close it."""
-    from monitord.app import build_broker
+    from monitord.building import build_broker
     from monitord.choice import build_feed
 
     name = examined.settings.feed.name

@@ -16,7 +16,7 @@ async def check(examined: Examined) -> Finding:
 
 def load(examined: Examined) -> Finding:
     """Load the files of these settings."""
-    from monitord.app import load_rules, load_sectors
+    from monitord.building import load_rules, load_sectors
     from rules import exrightfile, positions
     from rules.errors import RuleError
 

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 async def _record(settings: Settings, folder: Path) -> Path | None:
     from feeds.errors import FeedError
     from feeds.feed import counts_by_one
-    from monitord.app import build_broker, source_folder
+    from monitord.building import build_broker, source_folder
     from monitord.choice import build_feed
     from monitord.recording import Recording
     from monitord.reference import Reference
@@ -109,7 +109,7 @@ async def _controls(reference: Reference, settings: Settings) -> Sequence[Contro
     """Return what a replay must know besides ticks: instruments with their sectors, and ex-rights days."""
     from feeds.inputs import Control, ControlKind
     from feeds.instruments import encode_table
-    from monitord.app import load_exrights, load_sectors
+    from monitord.building import load_exrights, load_sectors
     from rules.sectors import merge
 
     table = encode_table(merge(reference.known.instruments, load_sectors(settings)))

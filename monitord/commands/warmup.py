@@ -72,7 +72,7 @@ async def _fill(settings: Settings, sources: Sequence[str], now_ms: int) -> dict
     from feeds.barfiles import read_files
     from feeds.exrights import decode_exrights
     from feeds.sessions import Calendar
-    from monitord.app import bar_cache, load_exrights
+    from monitord.building import bar_cache, load_exrights
     from monitord.choice import build_feed
     from monitord.filling import fill, fill_from_feed
 
@@ -111,7 +111,7 @@ def _show(done: int, total: int) -> None:
 
 
 def _needs(settings: Settings) -> dict[str, dict[str, int]]:
-    from monitord.app import load_rules
+    from monitord.building import load_rules
     from rules.lints import needs_of
 
     rules = load_rules(settings).rules
@@ -136,7 +136,7 @@ def _shelf(settings: Settings) -> Shelf:
     from feeds.barfiles import read_files
     from feeds.exrights import decode_exrights
     from feeds.sessions import Calendar
-    from monitord.app import bar_cache, load_exrights
+    from monitord.building import bar_cache, load_exrights
     from monitord.choice import build_feed
     from monitord.warmup import Shelf
 

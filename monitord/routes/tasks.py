@@ -107,7 +107,7 @@ class TaskStatus(BaseModel):
 
 
 class TaskEvent(BaseModel):
-    """One event of a task's rules. type: entry, take_profit, stop_loss or condition; event: fire, suppressed, …"""
+    """One event of a task's rules. type: entry, take_profit, stop_loss, condition, advice; event: fire …"""
 
     id: str
     task_id: int
@@ -155,7 +155,7 @@ class HistoryQuery(BaseModel):
 
     stock_code: StockCode | None = None
     task_id: Annotated[int, Field(ge=1, lt=10**18)] | None = None
-    type: Literal["entry", "take_profit", "stop_loss", "condition"] | None = None
+    type: Literal["entry", "take_profit", "stop_loss", "condition", "advice"] | None = None
     event: Event | None = None
     since: Moment | None = None
     until: Moment | None = None

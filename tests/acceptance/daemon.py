@@ -95,13 +95,13 @@ class Daemon:
             await asyncio.sleep(LOOK_S)
         raise AssertionError(f"{what}: not within {deadline_s:g} s\n{self.tail()}")
 
-    async def listening(self) -> str:
+    async def listening(self, deadline_s: float = 60.0) -> str:
         """Wait until this run's gateway listens; return its address."""
 
         async def listens() -> bool:
             return len(self.addresses()) > self._listened_before
 
-        await self.until("the gateway listened", listens)
+        await self.until("the gateway listened", listens, deadline_s)
         return self.addresses()[-1]
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:

@@ -109,6 +109,7 @@ class Stand:
             await self._until_recorded()
             self.whole_to = self.recorder.last
             await self._harm(("bridge", KILLS), ("daemon", max(KILLS // 5, 1)))
+            await self.bridge.until_it_holds()  # signals are heard from then on
             assert await self.bridge.stop() == 0, self.bridge.tail()
             await self._until_recorded()
             await self._until_decided()

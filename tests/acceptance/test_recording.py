@@ -25,7 +25,7 @@ FEED: dict[str, object] = {
     "feed.simulated.speed": 0,
     "feed.simulated.start": "14:20:00",
     "feed.simulated.days": 2,
-    "feed.simulated.interval_s": 6,
+    "feed.simulated.interval_s": 15,
 }
 RULES = """
 version: 1
@@ -48,7 +48,7 @@ async def command(*words: str, environment: dict[str, str] | None = None) -> asy
     )  # fmt: skip
 
 
-async def finished(process: asyncio.subprocess.Process, *, deadline_s: float = 120.0) -> str:
+async def finished(process: asyncio.subprocess.Process, *, deadline_s: float = 300.0) -> str:
     async with asyncio.timeout(deadline_s):
         output, _ = await process.communicate()
     assert process.returncode == 0, output.decode(errors="replace")[-3000:]
@@ -89,7 +89,7 @@ def lines(path: Path) -> list[bytes]:
 
 def bar_file(folder: Path) -> Path:
     """Write the ten days before the market's first for each of its symbols, so that `trend` is warm at once."""
-    market = Market(seed=1, symbols=60, date=20250102, interval_ms=6000)
+    market = Market(seed=1, symbols=60, date=20250102, interval_ms=15_000)
     path, date, days = folder / "bars.csv", 20250102, []
     for _ in range(10):
         date = Calendar.xshg().previous(date)
@@ -115,7 +115,7 @@ async def test_a_recording_replays_to_the_events_of_the_live_daemon(tmp_path: Pa
     )
     await daemon.start()
     recorder = await command("record", "--to", str(tmp_path / "apart"), *flags(FEED))
-    assert await daemon.end() == 0, daemon.tail()
+    assert await daemon.end(300) == 0, daemon.tail()
     assert "recorded:" in await finished(recorder)
     events = told(daemon.state_dir)
     assert len(events) > 50
@@ -135,7 +135,7 @@ async def test_a_daemon_killed_again_and_again_records_every_input_once(tmp_path
         await daemon.start()
         await daemon.killed_after(seconds)
     await daemon.start()
-    assert await daemon.end() == 0, daemon.tail()
+    assert await daemon.end(300) == 0, daemon.tail()
     assert await replayed(rules, tmp_path / "beside") == told(daemon.state_dir)
 
 

@@ -14,6 +14,7 @@ from config.values import TOLD
 
 DEFAULT_TOML = Path(__file__).parents[2] / "config" / "default.toml"
 UNSET = {
+    ("adviser", "key"),
     *(("feed", "xt", name) for name in ("port", "token", "data_home")),
     ("state_dir",), ("record", "folder"), ("feed", "redis", "url"), ("bridge", "url"),
     ("broker", "url"), ("broker", "socket"), ("broker", "password"),

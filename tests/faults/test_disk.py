@@ -22,7 +22,7 @@ from tests.faults.sessions import Hook, histories_of, judged, levels, published_
 
 pytestmark = pytest.mark.acceptance
 
-FILLINGS = count("disk_fillings", ci=3, long=100)
+FILLINGS = count("disk_fillings", ci=2, long=100)
 
 
 @pytest.fixture

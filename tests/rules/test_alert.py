@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import orjson
 import pytest
 
-from rules.alert import Alert, Event, identity, shanghai_iso, stamp_published
+from rules.alert import Alert, Draft, Event, Identities, identities, identity, sealed, shanghai_iso, stamp_published
 
 
 def alert(**fields: Any) -> Alert:
@@ -71,3 +72,23 @@ def test_identities_tell_none_from_empty_and_parts_from_their_sum() -> None:
 
 def test_times_are_written_in_shanghai() -> None:
     assert shanghai_iso(1675216923456) == "2023-02-01T10:02:03.456+08:00"
+
+
+def test_a_sealed_draft_is_the_alert_and_frozen() -> None:
+    given = {name: getattr(alert(), name) for name in Alert.__dataclass_fields__}
+    made = sealed(Draft(**given))
+    assert type(made) is Alert
+    assert made == alert()
+    assert made.to_json() == alert().to_json()
+    with pytest.raises(FrozenInstanceError):
+        made.rule = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("leg", [None, "", "stop"])
+@pytest.mark.parametrize("key", [None, "600519.SH"])
+@pytest.mark.parametrize("event", Event)
+def test_identities_of_a_leg_are_those_of_all_parts(leg: str | None, key: str | None, event: Event) -> None:
+    whole = identities("brk", "9f", leg, key, "2023-02-01", 3, event=event)
+    assert Identities("brk", "9f", leg).of(key, "2023-02-01", 3, event) == whole
+    assert whole[1] == "ep_" + identity("brk", "9f", leg, key, "2023-02-01", 3)
+    assert whole[0] == "al_" + identity("brk", "9f", leg, key, "2023-02-01", 3, str(event), 1)

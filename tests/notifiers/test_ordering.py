@@ -1,0 +1,265 @@
+"""Order intents on the side that trades: what goes through, once at most, what is reported; and the vendor's trader."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import sys
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+from fakeredis import FakeAsyncRedis
+
+from monitord.xttrader import XtTrader
+from notifiers.ordering import REPORTS, Fill, OrderDesk, OrderLimits, TradeError
+from notifiers.orders import STREAM, Intent
+
+NOW_MS = 1_675_216_930_000
+INTENT = Intent("or_1", "al_1", "task-3.entry", "600519.SH", "buy", 100, 18.5, False, NOW_MS - 1, NOW_MS + 30_000)
+
+
+class Trader:
+    """One that notes orders. failure: raised by the next ones."""
+
+    def __init__(self) -> None:
+        self.orders: list[Intent] = []
+        self.failure: Exception | None = None
+        self.fills: asyncio.Queue[Fill] = asyncio.Queue()
+
+    async def order(self, intent: Intent) -> str:
+        self.orders.append(intent)
+        if self.failure is not None:
+            raise self.failure
+        return str(len(self.orders))
+
+    async def next_fill(self) -> Fill:
+        return await self.fills.get()
+
+
+class Side:
+    """The desk of the trading side over a Redis in memory."""
+
+    def __init__(self, redis: Any, name: str = "pc") -> None:
+        self.redis, self.trader = redis, Trader()
+        limits = OrderLimits(quantity=100, max_cny=5000.0)
+        self.desk = OrderDesk(redis, self.trader, limits=limits, name=name, clock_ms=lambda: NOW_MS)
+
+    async def given(self, intent: Intent | bytes) -> None:
+        text = intent if isinstance(intent, bytes) else intent.to_json()
+        await self.redis.xadd(STREAM, {"intent": text})
+        await self.desk.step(block_ms=0)
+
+    async def reports(self) -> list[dict[str, Any]]:
+        return [orjson.loads(fields[b"report"]) for _, fields in await self.redis.xrange(REPORTS)]
+
+
+@pytest.fixture
+async def side() -> AsyncIterator[Side]:
+    redis = FakeAsyncRedis()
+    side = Side(redis)
+    await side.desk.open()
+    yield side
+    await redis.aclose()
+
+
+async def test_a_live_intent_is_ordered_once_whoever_reads_it_again(side: Side) -> None:
+    await side.given(INTENT)
+    await side.given(INTENT)
+    other = Side(side.redis, "spare")
+    await other.desk.open()
+    await other.given(INTENT)
+    assert (side.trader.orders, other.trader.orders) == ([INTENT], [])
+    assert await side.reports() == [{"id": "or_1", "state": "placed", "at_ms": NOW_MS, "order": "1"}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"dry_run": True}, "a dry run"),
+        ({"dry_run": None}, "a dry run"),
+        ({"expires_ms": NOW_MS}, "expired"),
+        ({"quantity": 200}, "more than 100 shares"),
+        ({"quantity": -100}, "more than 100 shares, or no order"),
+        ({"side": "short"}, "no order"),
+        ({"price": 50.1}, "more than 5000 yuan"),
+        ({"price": 0.0}, "yuan"),
+    ],
+)
+async def test_what_is_dry_late_or_beyond_this_sides_limits_is_not_ordered(
+    side: Side, changes: dict[str, Any], why: str
+) -> None:
+    await side.given(replace(INTENT, **changes))
+    (report,) = await side.reports()
+    assert (side.trader.orders, report["state"]) == ([], "not_ordered")
+    assert why in report["why"]
+
+
+async def test_what_is_no_intent_stops_nobody(side: Side) -> None:
+    for text in (b"", b"{", b"[]", b'{"id":"or_2"}'):
+        await side.given(text)
+    await side.given(INTENT)
+    assert side.trader.orders == [INTENT]
+
+
+async def test_intents_of_before_the_start_are_nobodys() -> None:
+    redis = FakeAsyncRedis()
+    await redis.xadd(STREAM, {"intent": INTENT.to_json()})
+    side = Side(redis)
+    await side.desk.open()
+    await side.desk.step(block_ms=0)
+    assert side.trader.orders == []
+    await redis.aclose()
+
+
+@pytest.mark.parametrize(("failure", "state"), [(TradeError("no money"), "refused"), (TimeoutError(), "unknown")])
+async def test_a_refusal_and_a_silence_are_reported_and_never_tried_again(
+    side: Side, failure: Exception, state: str
+) -> None:
+    side.trader.failure = failure
+    await side.given(INTENT)
+    await side.given(INTENT)
+    assert [report["state"] for report in await side.reports()] == [state]
+    assert len(side.trader.orders) == 1
+
+
+async def test_fills_are_reported(side: Side) -> None:
+    side.trader.fills.put_nowait(Fill("or_1", "600519.SH", "buy", 100, 18.49, "7"))
+    reporting = asyncio.create_task(side.desk.run_fills())
+    ((_, ((_, fields),)),) = await side.redis.xread({REPORTS: "0"}, block=10_000)
+    reporting.cancel()
+    assert [orjson.loads(fields[b"report"])] == [{
+        "id": "or_1", "state": "filled", "at_ms": NOW_MS, "order": "7", "symbol": "600519.SH", "side": "buy",
+        "quantity": 100, "price": 18.49,
+    }]  # fmt: skip
+
+
+# ── the vendor's trader ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def vendor(module: str) -> ast.Module:
+    """Return the vendor's own source; importing it needs its Windows binaries."""
+    spec = find_spec("xtquant")
+    assert spec is not None
+    assert spec.origin is not None
+    return ast.parse((Path(spec.origin).parent / f"{module}.py").read_text(encoding="utf-8"))
+
+
+def parameters(tree: ast.Module, owner: str, name: str) -> tuple[list[str], int]:
+    """Return a method's parameters without self, and how many of them have defaults."""
+    (found,) = (
+        method for one in ast.walk(tree) if isinstance(one, ast.ClassDef) and one.name == owner
+        for method in one.body if isinstance(method, ast.FunctionDef) and method.name == name
+    )  # fmt: skip
+    return [argument.arg for argument in found.args.args][1:], len(found.args.defaults)
+
+
+def test_the_vendor_has_what_is_called_with_the_parameters_that_are_passed() -> None:
+    trader = vendor("xttrader")
+    assert parameters(trader, "XtQuantTrader", "__init__")[0] == ["path", "session", "callback"]
+    assert parameters(trader, "XtQuantTrader", "subscribe")[0] == ["account"]
+    for name in ("start", "stop", "connect"):
+        assert parameters(trader, "XtQuantTrader", name)[0] == []
+    assert parameters(trader, "XtQuantTrader", "order_stock") == (
+        [
+            "account", "stock_code", "order_type", "order_volume", "price_type", "price", "strategy_name",
+            "order_remark",
+        ],
+        2,
+    )  # fmt: skip
+    for name, given in (("on_stock_trade", ["trade"]), ("on_order_error", ["order_error"]), ("on_disconnected", [])):
+        assert parameters(trader, "XtQuantTraderCallback", name)[0] == given
+    fields = set(parameters(vendor("xttype"), "XtTrade", "__init__")[0])
+    assert fields >= {
+        "stock_code", "order_type", "traded_volume", "traded_price", "order_id", "strategy_name", "order_remark",
+    }  # fmt: skip
+    names = {target.id for one in vendor("xtconstant").body if isinstance(one, ast.Assign) for target in one.targets
+             if isinstance(target, ast.Name)}  # fmt: skip
+    assert names >= {"STOCK_BUY", "STOCK_SELL", "FIX_PRICE"}
+
+
+class Terminal:
+    """Stands for the vendor's module: one account, orders numbered from 1, fills told on a thread of its own."""
+
+    def __init__(self) -> None:
+        self.reachable, self.number, self.orders = 0, 1, list[tuple[Any, ...]]()
+        self.callback: Any = None
+
+    def modules(self) -> dict[str, ModuleType]:
+        terminal = self
+
+        class XtQuantTrader:
+            def __init__(self, path: str, session: int, callback: Any = None) -> None:
+                terminal.callback = callback
+
+            def start(self) -> None: ...
+
+            def stop(self) -> None: ...
+
+            def connect(self) -> int:
+                return terminal.reachable
+
+            def subscribe(self, account: Any) -> int:
+                return 0 if account.number == "123" else -1
+
+            def order_stock(
+                self, account: Any, stock_code: str, order_type: int, order_volume: int, price_type: int, price: float,
+                strategy_name: str = "", order_remark: str = "",
+            ) -> int:  # fmt: skip
+                terminal.orders.append(
+                    (stock_code, order_type, order_volume, price_type, price, strategy_name, order_remark)
+                )
+                return terminal.number
+
+        made = {name: ModuleType(f"xtquant.{name}") for name in ("xtconstant", "xttrader", "xttype")}
+        made["xtconstant"].__dict__.update(STOCK_BUY=23, STOCK_SELL=24, FIX_PRICE=11)
+        made["xttrader"].__dict__.update(XtQuantTrader=XtQuantTrader, XtQuantTraderCallback=object)
+        made["xttype"].__dict__["StockAccount"] = lambda number: SimpleNamespace(number=number)
+        package = ModuleType("xtquant")
+        package.__dict__.update(made)
+        return {"xtquant": package, **{f"xtquant.{name}": module for name, module in made.items()}}
+
+    def fill(self, remark: str, *, strategy: str = "monitord") -> None:
+        trade = SimpleNamespace(
+            stock_code="600519.SH", order_type=24, traded_volume=100, traded_price=18.4, order_id=7,
+            strategy_name=strategy, order_remark=remark,
+        )  # fmt: skip
+        thread = threading.Thread(target=self.callback.on_stock_trade, args=(trade,))
+        thread.start()
+        thread.join()
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    terminal = Terminal()
+    for name, module in terminal.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return terminal
+
+
+async def test_the_trader_orders_at_a_limit_and_hears_its_own_fills(terminal: Terminal) -> None:
+    trader = XtTrader(path="C:/qmt", account="123", session=1)
+    await trader.open()
+    assert await trader.order(INTENT) == "1"
+    assert terminal.orders == [("600519.SH", 23, 100, 11, 18.5, "monitord", "or_1")]
+    terminal.fill("by hand", strategy="")
+    terminal.fill("or_1")
+    assert await trader.next_fill() == Fill("or_1", "600519.SH", "sell", 100, 18.4, "7")
+    terminal.number = -1
+    with pytest.raises(TradeError, match="refuses"):
+        await trader.order(INTENT)
+    await trader.close()
+
+
+async def test_a_terminal_that_is_away_or_an_account_it_has_not_is_told(terminal: Terminal) -> None:
+    with pytest.raises(TradeError, match=r"bridge\.trade\.account"):
+        await XtTrader(path="C:/qmt", account="9", session=1).open()
+    terminal.reachable = -1
+    with pytest.raises(TradeError, match=r"bridge\.trade\.path"):
+        await XtTrader(path="C:/qmt", account="123", session=1).open()
