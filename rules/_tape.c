@@ -176,7 +176,7 @@ play_block(const Tape *tape, Py_ssize_t start, Py_ssize_t n)
 }
 
 /* Put what the standing columns hold at these rows side by side, one column after the other in `found`; 0 with an
- * exception set if one is shorter. */
+ * exception set if one is shorter, or of elements there is no room for. */
 static int
 gather(Tape *tape, const int64_t *rows, Py_ssize_t n, char *found)
 {
@@ -186,6 +186,10 @@ gather(Tape *tape, const int64_t *rows, Py_ssize_t n, char *found)
         const char *from = column->view.buf;
         column->start = found;
         column->length = n;
+        if (width > 8) {
+            PyErr_Format(PyExc_ValueError, "a column has elements of 8 bytes at most, not %zd", width);
+            return 0;
+        }
         for (Py_ssize_t at = 0; at < n; at++, found += width) {
             if (rows[at] < 0 || rows[at] >= column->view.shape[0]) {
                 PyErr_Format(PyExc_IndexError, "there is no row %lld in a column of %zd", (long long)rows[at],
