@@ -85,6 +85,16 @@ let_go(Column *column)
     }
 }
 
+/* Let go of what stands there and is a batch's own: what tells of one rule's events is played when it fires, and would
+ * keep a market's 0.5 MB from then to its next event. */
+static void
+let_go_of_lent(Tape *tape)
+{
+    for (Py_ssize_t i = 0; i < tape->standing; i++)
+        if (tape->columns[i].array != NULL && tape->columns[i].view.readonly)
+            let_go(&tape->columns[i]);
+}
+
 /* Hold the arrays of a list, those that are not held already; 0 with an exception set if one is no column. */
 static int
 hold(Tape *tape, PyObject *given, Column *columns)
@@ -249,6 +259,7 @@ play_some(Tape *tape, Py_ssize_t n, PyObject *given)
     good = good && gather(tape, rows.buf, n, found) && find(tape, n);
     if (good)
         run(tape, n);
+    let_go_of_lent(tape);
     PyMem_Free(found);
     PyBuffer_Release(&rows);
     return good;
@@ -257,7 +268,8 @@ play_some(Tape *tape, Py_ssize_t n, PyObject *given)
 PyDoc_STRVAR(play_doc,
 "play(standing, others, n, rows)\n\n"
 "Take n symbols through the steps. The standing columns are those of the whole market; `rows` chooses n symbols of them,\n"
-"None = all. Columns are one-dimensional arrays, and are held until the next play.");
+"None = all. Columns are one-dimensional arrays, and are held until the next play; read-only ones that stand there, of which\n"
+"some symbols were taken, are not.");
 
 static PyObject *
 play(PyObject *self, PyObject *const *args, Py_ssize_t given)
