@@ -36,7 +36,7 @@ ENGINE_KILLS = count("engine_kills", ci=20, long=1000)
 BOTH_KILLS = count("both_kills", ci=5, long=200)
 LATEST_S = 0.3
 """A life that is killed wherever it has come to is no older than this."""
-MOST_ALERTS = 40
+MOST_ALERTS = 20
 """A life that works is killed behind any number of alerts up to this: on a slow machine it lives the longer."""
 INTERVAL_S = 15
 SPEED = 3000

@@ -21,7 +21,8 @@ from feeds.errors import FeedError
 from feeds.inputs import Heartbeat, Mark, MarkKind
 from feeds.sessions import Calendar, unix_ms
 from feeds.tick import TickBatch
-from feeds.xt import PULSE, XtFeed
+from feeds.xt import XtFeed
+from feeds.xtscope import PULSE
 from tests.feeds.vendor_terminal import (
     TEN,
     Terminal,

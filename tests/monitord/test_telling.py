@@ -569,7 +569,7 @@ async def test_two_receivers_that_both_fail_make_two_alerts_and_no_loop(wall: Wa
         bot.answer = lambda _: AWAY
         streams[name].add(*(alert(n) for n in range(20)))
     published = 0
-    for _ in range(6):
+    for _ in range(3):
         for name, bot in bots.items():
             await run_for(delivery_of(bot, streams[name], store.deliveries), wall, H)
         events = await outbox(store)
@@ -639,7 +639,7 @@ def killing(run: Callable[..., Awaitable[Any]], kill: tuple[int, bool] | None) -
     return dying
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kills=st.lists(st.tuples(st.integers(1, 40), st.booleans()), max_size=5),
     paced=st.booleans(), wait_ms=st.sampled_from([0, 1000]),
