@@ -78,7 +78,7 @@ class InputLog:
             self._wait()
             if self._journal.append_rest():
                 self._journal.sync()
-        except FeedError as error:  # the next input tries again; a batch's own failed write it finds again, and ends with
+        except FeedError as error:  # the next input tries again, or is told of the failed write
             log.warning("journal_rest_failed", why=str(error))
         except Exception:  # nobody waits for this turn of the thread
             log.exception("journal_rest_failed")
