@@ -137,7 +137,8 @@ class TickBatch:
         return TickBatch(
             symbols,
             self.ts_event_ms[positions],
-            columns={name: array[positions] for name, array in self._columns.items()},
+            # Of a copy, which is made at once: another thread may be loading the lazy ones into it.
+            columns={name: array[positions] for name, array in self._columns.copy().items()},
             recv_ms=self.recv_ms[positions],
             status=self.status[positions],
             load=load,

@@ -27,13 +27,15 @@ log = structlog.get_logger(__name__)
 class InputLog:
     """Writes one journal. The engine's thread alone; every method waits for the write under way, if there is one.
 
-    A write that failed is told to the next caller, as FeedError.
+    A write that failed is told to every caller from then on, as FeedError: the engine has taken an input that is not in
+    the journal, and what came behind it would be decided anew without it. `close` passes over what was told.
     """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._writing: Future[None] | None = None
+        self._failure: BaseException | None = None
 
     def append(self, value: Input, *, rest_later: bool) -> int:
         """Journal an input and return its offset; a large batch may not be there yet.
@@ -76,7 +78,7 @@ class InputLog:
             self._wait()
             if self._journal.append_rest():
                 self._journal.sync()
-        except FeedError as error:  # the next input tries again, and ends the pipeline if it must
+        except FeedError as error:  # the next input tries again, or is told of the failed write
             log.warning("journal_rest_failed", why=str(error))
         except Exception:  # nobody waits for this turn of the thread
             log.exception("journal_rest_failed")
@@ -84,7 +86,8 @@ class InputLog:
     def close(self) -> None:
         """Close the journal behind all that was appended."""
         try:
-            self._wait()
+            if self._failure is None:
+                self._wait()
         finally:
             self._thread.shutdown()
             self._journal.close()
@@ -95,8 +98,12 @@ class InputLog:
 
     def _wait(self) -> bool:
         """Wait for the write under way, if there is one, and return whether there was."""
+        if self._failure is not None:
+            raise self._failure
         writing, self._writing = self._writing, None
         if writing is None:
             return False
-        writing.result()
+        self._failure = writing.exception()
+        if self._failure is not None:
+            raise self._failure
         return True

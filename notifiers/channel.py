@@ -21,7 +21,7 @@ import hiredis
 import orjson
 import structlog
 from redis.asyncio.client import PubSub
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from feeds.connection import TIMEOUT_S, Client, connect, heeding_cancel
 from notifiers.errors import DeliveryError
@@ -266,6 +266,10 @@ class AlertChannel:
                 line = await self._open_line()
                 await line.send_packed_command(command)
                 return cast(list[tuple[int, int]], await line.read_response(timeout=inf))
+        except ReadOnlyError:  # a master no more: by now the address may lead to the one that is
+            await self._drop_line()
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
+            raise
         except ResponseError:  # read to its end: the next call may use the connection
             raise
         except BaseException:  # also where it could not be opened again: it would stay closed for ever

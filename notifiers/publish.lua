@@ -49,7 +49,7 @@ local knowns = redis.call('MGET', unpack(KEYS, 4))
 for number = 4, #KEYS do
   local alert, last = ARGV[place], place + 1 + tonumber(ARGV[place + 1])
   -- Offsets go on growing over epochs, so an offset up to the epoch's base was given in an older one.
-  local known = knowns[number - 3] or given[KEYS[number]]
+  local known = given[KEYS[number]] or knowns[number - 3]
   if known and tonumber(known) > base then
     receipts[number - 3] = {tonumber(known), 1}
   else

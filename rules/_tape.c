@@ -85,6 +85,16 @@ let_go(Column *column)
     }
 }
 
+/* Let go of what stands there and is a batch's own: what tells of one rule's events is played when it fires, and would
+ * keep a market's 0.5 MB from then to its next event. */
+static void
+let_go_of_lent(Tape *tape)
+{
+    for (Py_ssize_t i = 0; i < tape->standing; i++)
+        if (tape->columns[i].array != NULL && tape->columns[i].view.readonly)
+            let_go(&tape->columns[i]);
+}
+
 /* Hold the arrays of a list, those that are not held already; 0 with an exception set if one is no column. */
 static int
 hold(Tape *tape, PyObject *given, Column *columns)
@@ -176,7 +186,7 @@ play_block(const Tape *tape, Py_ssize_t start, Py_ssize_t n)
 }
 
 /* Put what the standing columns hold at these rows side by side, one column after the other in `found`; 0 with an
- * exception set if one is shorter. */
+ * exception set if one is shorter, or of elements there is no room for. */
 static int
 gather(Tape *tape, const int64_t *rows, Py_ssize_t n, char *found)
 {
@@ -186,6 +196,10 @@ gather(Tape *tape, const int64_t *rows, Py_ssize_t n, char *found)
         const char *from = column->view.buf;
         column->start = found;
         column->length = n;
+        if (width > 8) {
+            PyErr_Format(PyExc_ValueError, "a column has elements of 8 bytes at most, not %zd", width);
+            return 0;
+        }
         for (Py_ssize_t at = 0; at < n; at++, found += width) {
             if (rows[at] < 0 || rows[at] >= column->view.shape[0]) {
                 PyErr_Format(PyExc_IndexError, "there is no row %lld in a column of %zd", (long long)rows[at],
@@ -245,6 +259,7 @@ play_some(Tape *tape, Py_ssize_t n, PyObject *given)
     good = good && gather(tape, rows.buf, n, found) && find(tape, n);
     if (good)
         run(tape, n);
+    let_go_of_lent(tape);
     PyMem_Free(found);
     PyBuffer_Release(&rows);
     return good;
@@ -253,7 +268,8 @@ play_some(Tape *tape, Py_ssize_t n, PyObject *given)
 PyDoc_STRVAR(play_doc,
 "play(standing, others, n, rows)\n\n"
 "Take n symbols through the steps. The standing columns are those of the whole market; `rows` chooses n symbols of them,\n"
-"None = all. Columns are one-dimensional arrays, and are held until the next play.");
+"None = all. Columns are one-dimensional arrays, and are held until the next play; read-only ones that stand there, of which\n"
+"some symbols were taken, are not.");
 
 static PyObject *
 play(PyObject *self, PyObject *const *args, Py_ssize_t given)

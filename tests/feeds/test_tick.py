@@ -46,3 +46,20 @@ def test_what_is_kept_by_a_mask_is_what_is_taken_by_its_positions(mask: list[boo
     kept = batch.keep(np.array(mask))
     assert kept.rest_waits, "the book is not decoded for it"
     assert kept == batch.take(np.flatnonzero(mask))
+
+
+def test_ticks_are_taken_while_another_thread_decodes_the_book() -> None:
+    class Column(np.ndarray):
+        """In the middle of its taking the journal's thread comes to the book."""
+
+        def __getitem__(self, positions: object) -> FloatArray:
+            decoding = threading.Thread(target=batch.has, args=("bid_price_1",))
+            decoding.start()
+            decoding.join(10)
+            return np.asarray(self)[positions]  # type: ignore[index, no-any-return]
+
+    core = {name: np.arange(3.0).view(Column) for name in CORE}
+    load = dict.fromkeys(REST, np.array([7.0, 8.0, 9.0])).copy
+    batch = TickBatch(("600519.SH", "000001.SZ", "600000.SH"), np.array([1, 2, 3]), columns=core, load=load)
+    kept = batch.keep(np.array([True, False, True]))
+    assert (kept.column("last").tolist(), kept.column("bid_price_1").tolist()) == ([0.0, 2.0], [7.0, 9.0])

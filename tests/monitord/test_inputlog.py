@@ -81,3 +81,19 @@ def test_a_write_that_failed_is_told_to_whoever_comes_next(
         with pytest.raises(FeedError, match="no space left"):
             next_call(log)
     assert list(journal.records()) == []
+
+
+def test_nothing_is_appended_behind_an_input_that_is_missing(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> int:
+        raise FeedError("no space left")
+
+    log = InputLog(journal)
+    with monkeypatch.context() as patched:
+        patched.setattr(journal, "append", full)
+        log.append(market(), rest_later=False)
+        log.finish()  # in the quiet behind the batch: nobody hears it there
+    for call in (lambda: log.append(market(1), rest_later=False), log.secure, log.sync):
+        with pytest.raises(FeedError, match="no space left"):
+            call()
+    log.close()
+    assert list(journal.records()) == []

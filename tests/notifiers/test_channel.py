@@ -7,12 +7,13 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import AsyncMock
 
 import fakeredis
 import orjson
 import pytest
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from feeds.connection import heeding_cancel
 from monitord.broker import EmbeddedBroker
@@ -173,6 +174,9 @@ async def test_one_id_twice_in_a_batch_is_published_once(channel: AlertChannel) 
     epoch, _ = await channel.begin_epoch(acked=0)
     receipts = await channel.publish([outgoing(n) for n in (1, 2, 1)], epoch=epoch, acked=0)
     assert [(receipt.off, receipt.duplicate) for receipt in receipts] == [(1, False), (2, False), (1, True)]
+    epoch, _ = await channel.begin_epoch(acked=2)
+    receipts = await channel.publish([outgoing(n) for n in (1, 1)], epoch=epoch, acked=2)
+    assert [(receipt.off, receipt.duplicate) for receipt in receipts] == [(3, False), (3, True)], "also once per epoch"
 
 
 async def test_an_older_holder_of_the_share_is_fenced(server: fakeredis.FakeServer) -> None:
@@ -195,6 +199,22 @@ async def test_a_forgotten_script_is_loaded_again(channel: AlertChannel, server:
     await redis.script_flush()
     await redis.aclose()
     assert await channel.publish([outgoing(2)], epoch=epoch, acked=1) == [Receipt(2, False)]
+
+
+async def test_a_broker_that_has_become_a_replica_is_asked_for_anew(
+    channel: AlertChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address may lead to the new master, and the connections that stand to the old one."""
+    epoch = await begun(channel, 1)
+    refusing = AsyncMock(side_effect=ReadOnlyError("You can't write against a read only replica."))
+    with monkeypatch.context() as demoted:
+        demoted.setattr(channel._line, "read_response", refusing)
+        with pytest.raises(ChannelDown, match="read only"):
+            await channel.publish([outgoing(2)], epoch=epoch, acked=1)
+        assert channel._line is None
+    pool = channel._redis.connection_pool
+    assert not any(one.is_connected for one in (*pool._available_connections, *pool._in_use_connections))
+    assert [receipt.off for receipt in await channel.publish([outgoing(2)], epoch=epoch, acked=1)] == [2]
 
 
 async def test_an_unreachable_broker_is_down(channel: AlertChannel, server: fakeredis.FakeServer) -> None:

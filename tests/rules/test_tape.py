@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -187,6 +188,22 @@ def test_a_tape_lets_go_of_its_columns_when_it_goes() -> None:
     mine.play([], [column, np.empty(9)], 9, None)
     del mine
     assert sys.getrefcount(column) == before
+
+
+def test_a_tape_lets_go_of_a_batchs_columns_once_it_was_played_for_some_symbols() -> None:
+    """What tells of a rule's events is played when it fires: each rule kept a market from then to its next event."""
+    mine, lent = compiled([0, -1, 0, 0, 0, 0, 0, 0], [0.5]), np.ones(9)
+    lent.flags.writeable = False
+    before = sys.getrefcount(lent)
+    for rows in ([3, 1], [9, 1]):
+        with suppress(IndexError):
+            mine.play([lent], [np.empty(2)], 2, np.array(rows))
+        assert sys.getrefcount(lent) == before
+
+
+def test_columns_with_elements_of_more_than_eight_bytes_are_refused() -> None:
+    with pytest.raises(ValueError, match="8 bytes at most, not 16"):
+        compiled([0, -1, 0, 0, 0, 0, 0, 0], [0.5]).play([np.ones(9, complex)], [np.empty(2)], 2, np.array([3, 1]))
 
 
 def test_a_tape_writes_to_nothing_read_only() -> None:
