@@ -101,8 +101,9 @@ class TryOut:
         raise _failure(code, answer, said)
 
     async def _process(self, job: bytes) -> tuple[int | None, bytes, bytes]:
+        # -P: nothing is imported from the working directory, which may hold files of the user's
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "monitord.tryrun", env=_environment(),
+            sys.executable, "-P", "-m", "monitord.tryrun", env=_environment(),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -209,14 +210,50 @@ JOB: dict[str, Any] = {
 }  # fmt: skip
 
 
-async def test_a_process_answers_or_is_killed_at_its_deadline_and_few_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_answers_or_is_killed_at_its_deadline_and_few_may_wait(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("MONITORD_BROKER__PASSWORD", "s3cret")
+    (tmp_path / "orjson.py").write_text("raise SystemError('files of the working directory are none of ours')")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(TryOutError, match="no session is recorded") as caught:
         await TryOut(deadline_s=60).run(JOB)
     assert caught.value.code == "no_past"
     hasty = TryOut(deadline_s=0.01, waiting=1)
     ended = await asyncio.gather(*(hasty.run(JOB) for _ in range(3)), return_exceptions=True)
     assert [error.code for error in ended if isinstance(error, TryOutError)] == ["too_slow", "too_slow", "busy"]
+
+
+def test_limits_hold_where_the_system_refuses_niceness_as_the_units_filter_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import resource
+
+    limits: dict[int, tuple[int, int]] = {}
+    scores: list[str] = []
+
+    def refuse(step: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(resource, "setrlimit", limits.__setitem__)
+    monkeypatch.setattr(tryrun.os, "nice", refuse)
+    monkeypatch.setattr(tryrun.Path, "write_text", lambda path, text: scores.append(f"{path} {text}"))
+    tryrun._limit(20)
+    memory = tryrun.MEMORY_BYTES
+    assert limits == {resource.RLIMIT_CPU: (20, 22), resource.RLIMIT_AS: (memory, memory)}
+    assert scores == ["/proc/self/oom_score_adj 1000"]
+
+
+def test_a_result_too_large_for_the_daemon_to_hold_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"cpu_s": 1}')))
+    monkeypatch.setattr(tryrun, "_limit", lambda cpu_s: None)
+    monkeypatch.setattr(tryrun, "result", lambda job: {"symbols": ["x" * tryrun.MOST_BYTES]})
+    tryrun.main()
+    told = orjson.loads(capsysbinary.readouterr().out)
+    assert (told["ok"], told["code"]) == (False, "no_result")
+    assert "take fewer symbols" in told["msg"]
 
 
 def test_the_process_is_told_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
