@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from feeds.instruments import Instrument
 from feeds.sessions import Calendar, unix_ms
 from monitord import tryrun
 from monitord.study import Shelves, Study, held_bars, search
-from monitord.tryout import TryOut, TryOutError, Wish
+from monitord.tryout import WAITING, TryOut, TryOutError, Wish
 from rules.assembly import longer
 from rules.engine import Engine
 from tests.rules.ticks import SYMBOL, Watch, ms, tick
@@ -203,6 +204,16 @@ async def test_on_ticks_the_formula_is_a_rule_of_an_engine_over_the_newest_sessi
         await study(Engine()).try_out(Wish("LAST > 0", (SYMBOL,), "tick", on="ticks"))
 
 
+async def test_one_that_is_refused_asks_neither_engine_nor_vendor() -> None:
+    found = study(engine_of(("09:30:03", 10.0)))
+    with ExitStack() as others:
+        for _ in range(WAITING + 1):
+            others.enter_context(found._tryout.place())
+        found._engine = None  # type: ignore[assignment]
+        with pytest.raises(TryOutError, match="others are trying"):
+            await found.try_out(WISH)
+
+
 # ── the process ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 JOB: dict[str, Any] = {
@@ -220,7 +231,12 @@ async def test_a_process_answers_or_is_killed_at_its_deadline_and_few_may_wait(
         await TryOut(deadline_s=60).run(JOB)
     assert caught.value.code == "no_past"
     hasty = TryOut(deadline_s=0.01, waiting=1)
-    ended = await asyncio.gather(*(hasty.run(JOB) for _ in range(3)), return_exceptions=True)
+
+    async def in_its_place() -> None:
+        with hasty.place():
+            await hasty.run(JOB)
+
+    ended = await asyncio.gather(*(in_its_place() for _ in range(3)), return_exceptions=True)
     assert [error.code for error in ended if isinstance(error, TryOutError)] == ["too_slow", "too_slow", "busy"]
 
 
