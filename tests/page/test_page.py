@@ -343,7 +343,7 @@ async def test_the_page_can_be_walked_by_keyboard(stage: Stage) -> None:
 async def test_a_daemon_that_cannot_tell_alerts_yet_is_asked_again_over_one_connection(stage: Stage) -> None:
     page = await stage.page()
     sockets: list[Any] = []
-    page.on("websocket", sockets.append)
+    page.on("websocket", lambda socket: sockets.append(socket))
     assert await page.evaluate(REFUSED_ONCE) == ["begun"]
 
     async def one_is_open() -> bool:
@@ -391,7 +391,8 @@ REFUSED_ONCE = """async () => {
     const { id, args } = JSON.parse(text);
     if (isRefused || args[0].ch !== "alerts") return send.call(this, text);
     isRefused = true;
-    this.onmessage({ data: JSON.stringify({ id, ok: false, error: { code: 120, msg: "try again" } }) });
+    setTimeout(() => this.onmessage({ data: JSON.stringify({ id, ok: false, error: { code: 120, msg: "later" } }) }));
+    return undefined;
   };
   const begun = new Promise((done) => stream.addEventListener("begun", done, { once: true }));
   for (const name of ["begun", "refused"]) stream.addEventListener(name, () => heard.push(name));
