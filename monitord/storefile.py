@@ -38,7 +38,8 @@ def take_lock(path: Path) -> int:
     lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     if os.geteuid() == 0:  # made by root, the service could not open it
         owner = path.parent.stat()
-        os.fchown(lock, owner.st_uid, owner.st_gid)
+        with suppress(OSError):  # a root that may not, as in a container, has no service besides itself
+            os.fchown(lock, owner.st_uid, owner.st_gid)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
