@@ -34,7 +34,12 @@ def take_lock(path: Path) -> int:
     """Return a descriptor holding the lock beside the store; raises StoreError that names the process holding it."""
     if fcntl is None:
         raise StoreError(f"store {path}: this system has no locks that a killed process lets go; use Linux or macOS")
-    lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    # no link is followed: root comes by here too, in a folder of the service's
+    lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    if os.geteuid() == 0:  # made by root, the service could not open it
+        owner = path.parent.stat()
+        with suppress(OSError):  # a root that may not, as in a container, has no service besides itself
+            os.fchown(lock, owner.st_uid, owner.st_gid)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -75,22 +75,23 @@ class Study:
     async def try_out(self, wish: Wish) -> bytes:
         """Return as JSON what the formula gives; raises TryOutError, FeedError or RuleError for files that are bad."""
         await asyncio.to_thread(checked, wish)  # what is wrong with it is told at once, without a process
+        with self._tryout.place():
+            return await self._tryout.run(await self._job(wish))
+
+    async def _job(self, wish: Wish) -> dict[str, Any]:
+        """Return what the process is told: the wish, and what it shall try it on."""
         job: dict[str, Any] = {"wish": asdict(wish), "recordings": [], "vendor": None, "now_ms": 0}
         if wish.on == "ticks":
-            job["recordings"] = [str(path) for path in await asyncio.to_thread(self._shelves.recordings)]
-            return await self._tryout.run(job)
+            return {**job, "recordings": [str(path) for path in await asyncio.to_thread(self._shelves.recordings)]}
         held, now_ms = await self._engine.ask(
             lambda engine: (held_bars(engine, wish.period, wish.symbols), engine.market.clock_ms)
         )
         vendor = await self._of_vendor(wish, held, now_ms)
         paper = await asyncio.to_thread(self._paper)
-        job |= {
-            "held": _columns(held),
-            "now_ms": now_ms,
-            "vendor": None if vendor is None else _columns(vendor),
+        return {
+            **job, "held": _columns(held), "now_ms": now_ms, "vendor": None if vendor is None else _columns(vendor),
             **paper,
-        }
-        return await self._tryout.run(job)
+        }  # fmt: skip
 
     def _paper(self) -> dict[str, Any]:
         """Return what the process needs to read cache and files."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -78,7 +79,7 @@ def told(findings: Iterable[Finding]) -> list[dict[str, Any]]:
 
 
 class TryOut:
-    """Runs the processes. `run` may be called by many at once."""
+    """Runs the processes. `place` and, within it, `run` may be called by many at once."""
 
     def __init__(self, *, deadline_s: float = DEADLINE_S, waiting: int = WAITING) -> None:
         self._deadline_s = deadline_s
@@ -86,23 +87,29 @@ class TryOut:
         self._here = 0
         self._turn = asyncio.Lock()
 
-    async def run(self, job: Mapping[str, Any]) -> bytes:
-        """Run a job and return its result as JSON; raises TryOutError. Cancelling it kills the process."""
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold one of the few places, from before engine and vendor are asked for its sake; raises TryOutError."""
         if self._here >= self._most:
             raise TryOutError("busy", "others are trying formulas out; try again in some seconds")
         self._here += 1
         try:
-            async with self._turn:
-                code, answer, said = await self._process(orjson.dumps({**job, "cpu_s": CPU_S}))
+            yield
         finally:
             self._here -= 1
+
+    async def run(self, job: Mapping[str, Any]) -> bytes:
+        """Run a job in its turn and return its result as JSON; raises TryOutError. Cancelling it kills the process."""
+        async with self._turn:
+            code, answer, said = await self._process(orjson.dumps({**job, "cpu_s": CPU_S}))
         if code == 0 and answer.startswith(b'{"ok":true'):
             return answer
         raise _failure(code, answer, said)
 
     async def _process(self, job: bytes) -> tuple[int | None, bytes, bytes]:
+        # -P: nothing is imported from the working directory, which may hold files of the user's
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "monitord.tryrun", env=_environment(),
+            sys.executable, "-P", "-m", "monitord.tryrun", env=_environment(),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:

@@ -28,15 +28,15 @@ from monitord.tryout import FORMULA, TryOutError, Wish, checked, told
 from monitord.warmup import Shelf
 from rules.alert import Event
 from rules.assembly import ends_of, joined
-from rules.engine import Engine
 from rules.errors import RuleError, RuleFileError
 from rules.evaluate import BarTable as EvalTable
 from rules.evaluate import evaluate
 from rules.language.tree import Formula
-from rules.rulefile import load
 
 MEMORY_BYTES: Final = 4 << 30
 """Of address space, of which libraries reserve far more than they use; a try-out of ten symbols takes 200 MB."""
+MOST_BYTES: Final = 16 << 20
+"""Of a result, which the daemon holds as a whole: ten symbols' 1000 bars with ten outputs take 3 MB."""
 MOST_FIRES: Final = 2000
 """Fires that are told of one symbol; the oldest beyond them are left out."""
 RULE: Final = "tryout"
@@ -54,17 +54,27 @@ def main() -> None:
         answer = {"ok": False, "code": "bad_formula", "msg": str(error), "findings": told(error.findings)}
     except (DaemonError, FeedError, RuleError, OSError) as error:
         answer = {"ok": False, "code": "no_result", "msg": str(error), "findings": []}
-    sys.stdout.buffer.write(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))
+    text = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    if len(text) > MOST_BYTES:
+        msg = f"the result has {len(text):,} bytes, more than {MOST_BYTES:,}; take fewer symbols, bars or outputs"
+        text = orjson.dumps({"ok": False, "code": "no_result", "msg": msg, "findings": []})
+    sys.stdout.buffer.write(text)
 
 
 def _limit(cpu_s: int) -> None:
-    """Give way to everybody, and be ended by the system where the daemon cannot."""
-    with suppress(ImportError, AttributeError, OSError, ValueError):
+    """Be ended by the system where the daemon cannot, before the daemon where memory is short, and give way to all.
+
+    Each by itself: what this system refuses must not take the others with it. The units' filter refuses niceness.
+    """
+    with suppress(ImportError, OSError, ValueError):
         import resource  # POSIX only
 
-        os.nice(5)
-        resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 2))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 2))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")  # Linux only
+    with suppress(AttributeError, OSError):
+        os.nice(5)
 
 
 def result(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,6 +198,10 @@ def _on_ticks(job: Mapping[str, Any], wish: Wish) -> tuple[list[str], list[dict[
         raise TryOutError(
             "no_past", "no session is recorded: set record.folder, or try the formula on bars", findings=[]
         )
+    # 0.3 s of imports that a try-out on bars does without
+    from rules.engine import Engine
+    from rules.rulefile import load
+
     newest = Path(job["recordings"][-1])
     tried = {symbol: _Tried(symbol) for symbol in wish.symbols}
     engine = Engine()

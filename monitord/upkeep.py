@@ -20,6 +20,8 @@ from monitord.storefile import locked, sync_file, write_copy
 
 LOGS: Final = ("-wal", "-shm")
 """What SQLite has beside a file that is in use, or was when its program was killed."""
+NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+BLOCK_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +80,7 @@ def restore(backup: Path, path: Path, *, now_s: Callable[[], float] = time.time)
         if path.exists() and os.path.samefile(backup, path):
             raise StoreError(f"{backup} is the store itself")
         with locked(path):
-            new = path.with_name(f"{path.name}.new")
-            shutil.copyfile(backup, new)
-            os.chmod(new, 0o600)
-            sync_file(new)
+            new = _copied_in(backup, path.with_name(f"{path.name}.new"))
             kept = None
             if path.exists():
                 kept = _unused(
@@ -89,7 +88,7 @@ def restore(backup: Path, path: Path, *, now_s: Callable[[], float] = time.time)
                 )
                 _set_aside(path, kept)
             new.replace(path)
-            _own_as_folder(path, path.with_name(f"{path.name}.lock"))
+            _own_as_folder(path)
             sync_folder(path.parent)
     return contents, kept
 
@@ -126,6 +125,20 @@ def _contents(db: sqlite3.Connection, path: Path, version: int) -> Contents:
     )
 
 
+def _copied_in(backup: Path, new: Path) -> Path:
+    """Copy a backup into a file made for it, whole and synced or not at all; what is in its place goes, a link too."""
+    new.unlink(missing_ok=True)
+    try:
+        with backup.open("rb") as source, os.fdopen(os.open(new, NEW_FILE, 0o600), "wb") as target:
+            shutil.copyfileobj(source, target, BLOCK_BYTES)
+        sync_file(new)
+    except BaseException:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise
+    return new
+
+
 def _set_aside(path: Path, kept: Path) -> None:
     """Keep the old store under another name, its log with it, so that `path` can be replaced in one step.
 
@@ -151,7 +164,7 @@ def _own_as_folder(*paths: Path) -> None:
     if os.geteuid() == 0:
         for path in paths:
             owner = path.parent.stat()
-            os.chown(path, owner.st_uid, owner.st_gid)
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)  # whatever the service linked there
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import structlog
@@ -37,7 +37,9 @@ from rules.assembly import (
 )
 from rules.bars import LONG_PERIODS, PERIOD_MINUTES, minute_at, minute_end_ms
 from rules.errors import RuleError
-from rules.needs import Lack
+
+if TYPE_CHECKING:
+    from rules.needs import Lack  # and with it all of the rule files, which a try-out on bars does without
 
 CHUNK: Final = 1000
 """Symbols whose bars an engine takes at a time. A pass over 480 bars costs about half a second, for 250 symbols as for
@@ -377,7 +379,7 @@ def with_days(lacks: Sequence[Lack]) -> list[Lack]:
     others = [lack for lack in lacks if lack.period != "1d"]
     if others and not days:
         symbols = tuple(dict.fromkeys(symbol for lack in others for symbol in lack.symbols))
-        days = [Lack("1d", 1, symbols)]
+        days = [replace(others[0], period="1d", bars=1, symbols=symbols)]
     return [*days, *others]
 
 

@@ -1,6 +1,7 @@
 // REST: one way to ask, with the token where there is one. Addresses are relative, so a proxy may serve us under any path.
 import { tab } from "./keep.js";
 
+const TICKET_MS = 20_000;
 export const news = new EventTarget();
 /** "unauthorised": a token is needed, or the one there is wrong. */
 
@@ -13,6 +14,9 @@ export class Refused extends Error {
     this.findings = error?.findings ?? [];
   }
 }
+
+/** Tell whether asking again may help: nobody answered, or the fault is not ours. */
+export const isPassing = (error) => !(error.status < 500);
 
 export const token = () => tab.get("token");
 export const keepToken = (secret) => tab.set("token", secret);
@@ -36,5 +40,5 @@ export async function ask(path, { query = {}, method = "GET", body, signal } = {
 
 /** A ticket for the WebSocket, null where no token is at hand. */
 export async function ticket() {
-  return token() ? (await ask("v1/ticket", { method: "POST" })).ticket : null;
+  return token() ? (await ask("v1/ticket", { method: "POST", signal: AbortSignal.timeout(TICKET_MS) })).ticket : null;
 }

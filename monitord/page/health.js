@@ -33,7 +33,7 @@ function receiverRow(one, turn) {
 export function health() {
   const place = h("div", { class: "cards" }), top = h("section", { class: "panel", role: "status" }), body = h("tbody", {}), empty = h("p", { class: "empty", hidden: true }, t("no_receivers")), wrong = h("p", { class: "pad bad", role: "alert", hidden: true });
   const table = h("table", { class: "stacked", hidden: true }, heads(t("receivers"), t("state"), [t("in_line"), "number"], [t("dead_letters"), "number"], t("reason"), [h("span", { class: "unseen" }, t("enable")), "number"]), body);
-  let timer = 0, isGone = false;
+  let timer = 0, isGone = false, isLost = false;
 
   const show = () => {
     const told = report();
@@ -55,10 +55,14 @@ export function health() {
       if (!body.contains(document.activeElement)) body.replaceChildren(...told.map((one) => receiverRow(one, turn)));
       empty.hidden = told.length > 0;
       table.hidden = !empty.hidden;
+      if (isLost) wrong.hidden = true;
+      isLost = false;
     } catch (error) {
+      isLost = true;
       wrong.textContent = error.message;
       wrong.hidden = false;
     }
+    clearTimeout(timer);
     if (!isGone) timer = setTimeout(read, ANEW_MS);
   };
   const turn = async (name, isOff) => {

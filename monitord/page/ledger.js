@@ -3,7 +3,7 @@
 import { ask } from "./gateway.js";
 import { stream } from "./stream.js";
 
-const KEPT = 500;
+const KEPT = 500, KNOWN = 20_000;
 export const ledger = new EventTarget();
 
 let alerts = [], ids = new Set(), total = null, asking = null;
@@ -24,7 +24,8 @@ function add(alert) {
   let at = 0;
   while (at < alerts.length && alerts[at].ts_event_ms > alert.ts_event_ms) at += 1;
   alerts.splice(at, 0, alert);
-  // Ids stay known: one that is published twice must not count twice.
+  // Ids stay known for long: one that is published twice must not count twice.
+  if (ids.size > KNOWN) ids.delete(ids.values().next().value);
   if (alerts.length > KEPT) alerts.length = KEPT;
   ledger.dispatchEvent(new CustomEvent("added", { detail: alert }));
 }

@@ -1,7 +1,7 @@
 // The rules in force with how far each is, and the box to try formulas out.
 import { h } from "./element.js";
 import { duration, whole } from "./format.js";
-import { ask } from "./gateway.js";
+import { ask, isPassing } from "./gateway.js";
 import { search } from "./search.js";
 import { heads, opening } from "./table.js";
 import { tryFormula, tryout } from "./tryout.js";
@@ -48,7 +48,7 @@ function ruleRows(rule) {
 function inForce() {
   const body = h("tbody", {}), counted = h("span", { class: "count" }), told = h("div", { class: "pad", role: "status", hidden: true }), empty = h("p", { class: "empty", hidden: true });
   const table = h("table", { class: "stacked" }, heads(t("rule"), t("state"), t("period"), t("severity"), t("formula"), [h("span", { class: "unseen" }, t("try_it")), "number"]), body);
-  let rules = [], timer = 0, isGone = false;
+  let rules = [], timer = 0, isGone = false, isLost = false;
 
   const draw = () => {
     const shown = rules.filter((rule) => !words || `${rule.id} ${rule.group} ${rule.legs.map((leg) => leg.when).join(" ")}`.toLowerCase().includes(words));
@@ -58,17 +58,22 @@ function inForce() {
     empty.hidden = shown.length > 0;
   };
   const isBusy = () => body.querySelector("tr.open") !== null || body.contains(document.activeElement);
+  const later = () => { clearTimeout(timer); timer = setTimeout(read, ANEW_MS); };
   const read = async () => {
     try {
       rules = (await ask("v1/rules")).rules;
+      if (isLost) told.hidden = true;
+      isLost = false;
       if (!isGone && !isBusy()) draw();
       // States change while rules warm up; once all are ready there is nothing to look for.
-      if (!isGone && rules.some((rule) => rule.warmth && rule.warmth.state !== "ready")) timer = setTimeout(read, ANEW_MS);
+      if (!isGone && rules.some((rule) => rule.warmth && rule.warmth.state !== "ready")) later();
     } catch (error) {
       say("bad", error.message);
+      isLost = true;
+      if (!isGone && isPassing(error)) later();
     }
   };
-  const say = (tone, ...what) => { told.hidden = false; told.className = `pad ${tone}`; told.replaceChildren(...what); };
+  const say = (tone, ...what) => { isLost = false; told.hidden = false; told.className = `pad ${tone}`; told.replaceChildren(...what); };
   const reload = async () => {
     try {
       say("good", `${t("reloaded")}${(await ask("v1/rules/reload", { method: "POST" })).rules}`);

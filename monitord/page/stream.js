@@ -6,7 +6,7 @@ const SILENCE_MS = 20000, FIRST_MS = 500, LONGEST_MS = 30000, STEADY_MS = 5000;
 export const stream = new EventTarget();
 
 let socket = null, place = null, tries = 0, timer = 0, watchdog = 0, nextId = 1, state = "connecting", wanted = new Set();
-let asked = new Map(), followed = new Set(), liveSince = 0;
+let asked = new Map(), followed = new Set(), liveSince = 0, turns = 0;
 
 const tell = (name, detail) => stream.dispatchEvent(new CustomEvent(name, { detail }));
 export const streamState = () => state;
@@ -18,6 +18,7 @@ function show(next) {
 
 /** Begin, or begin anew with the token there now is. */
 export async function connect() {
+  const turn = ++turns;
   clearTimeout(timer);
   timer = 0;
   drop();
@@ -25,8 +26,10 @@ export async function connect() {
   let query = "";
   try {
     const one = await ticket();
+    if (turn !== turns) return undefined;  // meanwhile another has begun, and its socket must be the only one
     if (one !== null) query = `?ticket=${encodeURIComponent(one)}`;
   } catch (error) {
+    if (turn !== turns) return undefined;
     if (error.status === 401) return show("stopped");
     return again();
   }
@@ -41,6 +44,7 @@ export async function connect() {
     for (const line of frame.data.split("\n")) hear(JSON.parse(line));
   };
   mine.onclose = (event) => { if (mine === socket) ended(event); };
+  return undefined;
 }
 
 function drop() {
@@ -109,7 +113,8 @@ function refusal(message) {
   if (message.error.code === 106) {
     place = { epoch: "lost", off: 0 };  // no epoch has this name, so what comes is told as a gap
     socket.close();
-  } else if (message.error.code === 101) unauthorised();
+  } else if (message.error.code === 120) socket.close();  // not now, as when the daemon has just come up: try again
+  else if (message.error.code === 101) unauthorised();
   else {
     const channel = request?.args?.[0]?.ch ?? "";
     if (channel === "alerts") { show("live"); tell("begun", { isFirst: true, isGap: false }); }

@@ -1,7 +1,7 @@
 // Monitoring tasks: what each watches for, and starting and stopping it. A daemon without them says so.
 import { h } from "./element.js";
 import { moment, price } from "./format.js";
-import { ask } from "./gateway.js";
+import { ask, isPassing } from "./gateway.js";
 import { heads } from "./table.js";
 import { t } from "./words.js";
 
@@ -76,6 +76,7 @@ export function tasks() {
     empty.hidden = false;
     empty.textContent = text;
   };
+  const later = () => { clearTimeout(timer); timer = setTimeout(read, ANEW_MS); };
   const read = async () => {
     clearTimeout(timer);
     try {
@@ -88,10 +89,11 @@ export function tasks() {
       empty.hidden = told.length > 0;
       table.hidden = !empty.hidden;
       make.hidden = false;
-      timer = setTimeout(read, ANEW_MS);
+      later();
     } catch (error) {
       if (isGone) return;
       none(error.message);
+      if (isPassing(error)) later();
     }
     return undefined;
   };

@@ -99,7 +99,7 @@ export function tryout() {
   begin();
   watchlist.addEventListener("listed", begin);
   area.value = wish.formula;
-  area.addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) go(); });
+  area.addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !run.disabled) go(); });
   shown = () => { area.value = wish.formula; period.value = wish.period; for (const button of on.children) button.setAttribute("aria-pressed", String(button.value === wish.on)); area.focus(); area.scrollIntoView({ block: "center" }); };
   const form = h("form", { class: "stack pad", onsubmit: (event) => { event.preventDefault(); go(); } }, area,
     h("div", { class: "line" }, picked), h("div", { class: "line" }, on, period, h("label", {}, t("bars"), count), h("span", { class: "gap" }), run), h("p", { class: "dim" }, t("try_hint")), out);

@@ -16,6 +16,8 @@ from monitord.routes.route import ApiError, Ask, Route
 BLOCK_BYTES: Final = 1 << 18
 """Read by a worker thread: the disk may be slow, and the loop has others to serve."""
 MEDIA: Final = "application/vnd.sqlite3"
+STALLED_S: Final = 60.0
+"""A client that takes nothing for so long is cut off: the copy is in the way of the next one, and takes its room."""
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +40,11 @@ async def _send(request: web.Request, path: Path) -> web.StreamResponse:
         response.content_length = os.fstat(file.fileno()).st_size
         await response.prepare(request)
         while block := await asyncio.to_thread(file.read, BLOCK_BYTES):
-            await response.write(block)
+            try:
+                async with asyncio.timeout(STALLED_S):
+                    await response.write(block)
+            except TimeoutError:
+                raise ConnectionResetError("the client takes nothing") from None
     await response.write_eof()
     return response
 

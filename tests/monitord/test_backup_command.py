@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 
 from monitord.__main__ import main
+from monitord.routes import backup
 from monitord.schema import MIGRATIONS
 from monitord.store import Store
 from monitord.storefile import STORE_NAME
@@ -116,6 +117,22 @@ async def test_a_disk_that_is_full_on_the_daemons_side_is_told_and_leaves_nothin
     async with serving(store, monkeypatch):
         assert await command("backup", tmp_path / "b") == 2
     assert "the store cannot be copied; the log says why" in capsys.readouterr().err
+    assert names(tmp_path) == ["state"]
+
+
+async def test_a_client_that_takes_nothing_does_not_keep_the_copy_from_others(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def stall(response: web.StreamResponse, block: bytes) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(backup, "STALLED_S", 0.01)
+    monkeypatch.setattr(web.StreamResponse, "write", stall)
+    async with serving(store, monkeypatch):
+        assert await command("backup", tmp_path / "b") == 2
+        assert "broke off after 0 of" in capsys.readouterr().err
+        async with store.copied():
+            pass
     assert names(tmp_path) == ["state"]
 
 

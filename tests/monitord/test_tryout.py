@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from feeds.instruments import Instrument
 from feeds.sessions import Calendar, unix_ms
 from monitord import tryrun
 from monitord.study import Shelves, Study, held_bars, search
-from monitord.tryout import TryOut, TryOutError, Wish
+from monitord.tryout import WAITING, TryOut, TryOutError, Wish
 from rules.assembly import longer
 from rules.engine import Engine
 from tests.rules.ticks import SYMBOL, Watch, ms, tick
@@ -202,6 +204,16 @@ async def test_on_ticks_the_formula_is_a_rule_of_an_engine_over_the_newest_sessi
         await study(Engine()).try_out(Wish("LAST > 0", (SYMBOL,), "tick", on="ticks"))
 
 
+async def test_one_that_is_refused_asks_neither_engine_nor_vendor() -> None:
+    found = study(engine_of(("09:30:03", 10.0)))
+    with ExitStack() as others:
+        for _ in range(WAITING + 1):
+            others.enter_context(found._tryout.place())
+        found._engine = None  # type: ignore[assignment]
+        with pytest.raises(TryOutError, match="others are trying"):
+            await found.try_out(WISH)
+
+
 # ── the process ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 JOB: dict[str, Any] = {
@@ -209,14 +221,55 @@ JOB: dict[str, Any] = {
 }  # fmt: skip
 
 
-async def test_a_process_answers_or_is_killed_at_its_deadline_and_few_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_answers_or_is_killed_at_its_deadline_and_few_may_wait(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("MONITORD_BROKER__PASSWORD", "s3cret")
+    (tmp_path / "orjson.py").write_text("raise SystemError('files of the working directory are none of ours')")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(TryOutError, match="no session is recorded") as caught:
         await TryOut(deadline_s=60).run(JOB)
     assert caught.value.code == "no_past"
     hasty = TryOut(deadline_s=0.01, waiting=1)
-    ended = await asyncio.gather(*(hasty.run(JOB) for _ in range(3)), return_exceptions=True)
+
+    async def in_its_place() -> None:
+        with hasty.place():
+            await hasty.run(JOB)
+
+    ended = await asyncio.gather(*(in_its_place() for _ in range(3)), return_exceptions=True)
     assert [error.code for error in ended if isinstance(error, TryOutError)] == ["too_slow", "too_slow", "busy"]
+
+
+def test_limits_hold_where_the_system_refuses_niceness_as_the_units_filter_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import resource
+
+    limits: dict[int, tuple[int, int]] = {}
+    scores: list[str] = []
+
+    def refuse(step: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(resource, "setrlimit", limits.__setitem__)
+    monkeypatch.setattr(tryrun.os, "nice", refuse)
+    monkeypatch.setattr(tryrun.Path, "write_text", lambda path, text: scores.append(f"{path} {text}"))
+    tryrun._limit(20)
+    memory = tryrun.MEMORY_BYTES
+    assert limits == {resource.RLIMIT_CPU: (20, 22), resource.RLIMIT_AS: (memory, memory)}
+    assert scores == ["/proc/self/oom_score_adj 1000"]
+
+
+def test_a_result_too_large_for_the_daemon_to_hold_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"cpu_s": 1}')))
+    monkeypatch.setattr(tryrun, "_limit", lambda cpu_s: None)
+    monkeypatch.setattr(tryrun, "result", lambda job: {"symbols": ["x" * tryrun.MOST_BYTES]})
+    tryrun.main()
+    told = orjson.loads(capsysbinary.readouterr().out)
+    assert (told["ok"], told["code"]) == (False, "no_result")
+    assert "take fewer symbols" in told["msg"]
 
 
 def test_the_process_is_told_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -350,6 +350,36 @@ def test_a_store_restored_by_root_belongs_to_the_service(tmp_path: Path) -> None
         assert (owner.st_uid, owner.st_gid) == (12345, 12346)
 
 
+def test_a_link_in_the_services_folder_leads_root_nowhere_else(tmp_path: Path) -> None:
+    backup, state, foreign = tmp_path / "backup", tmp_path / "state", tmp_path / "foreign"
+    made(backup, NEWEST).close()
+    state.mkdir()
+    foreign.write_text("not the service's")
+    (state / f"{STORE_NAME}.new").symlink_to(foreign)
+    restore(backup, state / STORE_NAME)
+    (state / f"{STORE_NAME}.lock").unlink()
+    (state / f"{STORE_NAME}.lock").symlink_to(foreign)
+    with pytest.raises(StoreError, match="symbolic link"):
+        restore(backup, state / STORE_NAME)
+    assert foreign.read_text() == "not the service's"
+
+
+def test_a_restore_that_finds_no_room_leaves_the_store_and_nothing_beside_it(
+    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_up(source: Any, target: Any, length: int) -> None:
+        target.write(source.read(10))
+        raise OSError(28, "No space left on device")
+
+    made(tmp_path / "backup", NEWEST).close()
+    before = stored.read_bytes()
+    monkeypatch.setattr("shutil.copyfileobj", fill_up)
+    with pytest.raises(StoreError, match="No space left"):
+        restore(tmp_path / "backup", stored)
+    assert stored.read_bytes() == before
+    assert names(stored.parent) == [STORE_NAME, f"{STORE_NAME}.lock"]
+
+
 def test_a_copy_replaces_the_one_of_before_only_when_it_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,7 +74,9 @@ class Stage:
 
     async def page(self, view: str = "board", *, token: bool = True, **context: Any) -> Any:
         """Open the page in a context of its own; by default in English, in light, with the token."""
-        made = await self.browser.new_context(**{"locale": "en-GB", "color_scheme": "light", **context})
+        # without motion: each frame of it is drawn by the processor
+        looks = {"locale": "en-GB", "color_scheme": "light", "reduced_motion": "reduce"}
+        made = await self.browser.new_context(**{**looks, **context})
         if token:
             await made.add_init_script(f"sessionStorage.setItem('monitord.token', '{SECRET}')")
         page = await made.new_page()
@@ -297,7 +299,7 @@ async def test_language_theme_and_colours_are_switched_and_remembered(stage: Sta
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_axe_finds_nothing_serious_in_any_view(stage: Stage, scheme: str) -> None:
-    page = await stage.page(color_scheme=scheme, reduced_motion="reduce")
+    page = await stage.page(color_scheme=scheme)
     await page.locator(".alert button").first.click()
     found = []
     for view in VIEWS:
@@ -338,6 +340,18 @@ async def test_the_page_can_be_walked_by_keyboard(stage: Stage) -> None:
     await playwright.expect(page.locator(".why").first).to_be_visible()
 
 
+async def test_a_daemon_that_cannot_tell_alerts_yet_is_asked_again_over_one_connection(stage: Stage) -> None:
+    page = await stage.page()
+    sockets: list[Any] = []
+    page.on("websocket", lambda socket: sockets.append(socket))
+    assert await page.evaluate(REFUSED_ONCE) == ["begun"]
+
+    async def one_is_open() -> bool:
+        return [socket.is_closed() for socket in sockets].count(False) == 1
+
+    await _until(one_is_open)
+
+
 async def test_after_a_restart_the_page_has_every_alert_that_the_history_has(stage: Stage) -> None:
     """The last test: it leaves the market with rules that never fire."""
     page = await stage.page()
@@ -369,6 +383,25 @@ KNOWN = """async () => {
   const { known } = await import(new URL("page/ledger.js", document.baseURI));
   return known().map((alert) => alert.id);
 }"""
+REFUSED_ONCE = """async () => {
+  const { connect, stream } = await import(new URL("page/stream.js", document.baseURI));
+  const send = WebSocket.prototype.send, heard = [];
+  let isRefused = false;
+  WebSocket.prototype.send = function (text) {
+    const { id, args } = JSON.parse(text);
+    if (isRefused || args[0].ch !== "alerts") return send.call(this, text);
+    isRefused = true;
+    setTimeout(() => this.onmessage({ data: JSON.stringify({ id, ok: false, error: { code: 120, msg: "later" } }) }));
+    return undefined;
+  };
+  const begun = new Promise((done) => stream.addEventListener("begun", done, { once: true }));
+  for (const name of ["begun", "refused"]) stream.addEventListener(name, () => heard.push(name));
+  connect();
+  connect();
+  await begun;
+  return heard;
+}"""
+"""Connects twice at once, to a gateway that has not reached the channel of alerts at first."""
 SELECTED = "area => area.value.slice(area.selectionStart, area.selectionEnd)"
 CONTENT = {
     "board": ".watch tbody tr", "history": "tbody tr", "rules": "textarea", "tasks": "[data-role=tasks-empty]",
