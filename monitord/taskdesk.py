@@ -103,10 +103,15 @@ class TaskDesk:
             await self._book.check(MonitorTask(id=task_id, terms=terms).text())
             return self._note(await self._stored.put(task_id, terms), "created")
 
-    async def update(self, task_id: int, terms: TaskTerms) -> MonitorTask:
-        """Change a task, a running one at once; raises as `create` does, and NoTaskError."""
+    async def update(self, task_id: int, change: Mapping[str, Any]) -> MonitorTask:
+        """Change these fields of a task, of a running one at once.
+
+        Raises as `create` does, NoTaskError, and ValidationError for what cannot be.
+        """
         async with self._turn:
             task = self.task(task_id)
+            # Race: of two changes at once each must keep what the other has changed, so they are put together in here.
+            terms = TaskTerms.model_validate({**task.terms.model_dump(), **change})
             self._refuse_taken(terms, but=task_id)
             changed: list[MonitorTask] = []
 

@@ -36,7 +36,8 @@ EXPORTED: Final = 200_000
 COLUMNS: Final = (
     "time", "task_id", "stock_code", "stock_name", "type", "event", "severity", "price", "message", "late", "why", "id",
 )  # fmt: skip
-_FORMULA_SIGNS: Final = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_SIGNS: Final = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n")
+"""A Chinese Excel takes the full-width ones for formulas too."""
 
 
 class TaskView(TaskTerms):
@@ -211,13 +212,9 @@ async def create_task(ask: Ask) -> Envelope[TaskView]:
 
 
 async def update_task(ask: Ask) -> Envelope[TaskView]:
-    task = _task(ask)
+    number = _task(ask).id
     change = (await checked_body(ask, TaskChange, besides=READ_ONLY)).model_extra or {}
-    try:
-        terms = TaskTerms.model_validate({**task.terms.model_dump(), **change})
-    except ValidationError as error:
-        raise unprocessable(error) from None
-    updated = await _guarded(lambda: _desk(ask).update(task.id, terms))
+    updated = await _guarded(lambda: _desk(ask).update(number, change))
     return Envelope(message="updated", data=TaskView.of(updated))
 
 
@@ -281,6 +278,8 @@ async def _guarded(work: Callable[[], Awaitable[T]]) -> T:
     """Do something about a task; raises ApiError for what is not to be."""
     try:
         return await work()
+    except ValidationError as error:
+        raise unprocessable(error) from None
     except RefusedRules as error:
         raise bad_rules(error) from None
     except TakenError as error:
