@@ -594,8 +594,9 @@ def test_a_rule_added_leaves_the_events_of_the_others_as_they_are(rows: list[dic
 
 
 def test_a_rule_set_that_is_expected_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = rulefile.load({"f": "version: 1\ngroups: []\n"})
-    other = Control(ControlKind.RULES, rulefile.load({"g": "version: 1\ngroups: []\n"}).source)
+    text = "version: 1\ngroups:\n- name: g\n  rules:\n  - {id: a, select: all, when: LAST > 1, rearm: LAST < 1}\n"
+    expected = rulefile.load({"f": text})
+    other = Control(ControlKind.RULES, rulefile.load({"g": text}).source)
     read: list[str] = []
     from_source = rulefile.from_source
     monkeypatch.setattr(rulefile, "from_source", lambda source: [read.append(source), from_source(source)][1])
