@@ -52,9 +52,10 @@ class TaskView(TaskTerms):
     channel: str
 
     @classmethod
-    def of(cls, task: MonitorTask) -> TaskView:
+    def of(cls, task: MonitorTask, *, stock_name: str) -> TaskView:
         return cls(
-            **task.terms.model_dump(), id=task.id, status=task.status, channel=task.channel,
+            **{**task.terms.model_dump(), "stock_name": stock_name},
+            id=task.id, status=task.status, channel=task.channel,
             created_at=moment(task.created_ms), updated_at=moment(task.updated_ms),
             started_at=moment(task.started_ms), stopped_at=moment(task.stopped_ms),
         )  # fmt: skip
@@ -197,25 +198,25 @@ class HeldPositions(BaseModel):
 
 
 async def tasks(ask: Ask) -> Envelope[TaskList]:
-    views = [TaskView.of(task) for task in _desk(ask).all()]
+    views = [_view(ask, task) for task in _desk(ask).all()]
     return Envelope(data=TaskList(total=len(views), tasks=views))
 
 
 async def task(ask: Ask) -> Envelope[TaskView]:
-    return Envelope(data=TaskView.of(_task(ask)))
+    return Envelope(data=_view(ask, _task(ask)))
 
 
 async def create_task(ask: Ask) -> Envelope[TaskView]:
     terms = await checked_body(ask, TaskTerms, besides=READ_ONLY)
     made = await _guarded(lambda: _desk(ask).create(terms))
-    return Envelope(message="created", data=TaskView.of(made))
+    return Envelope(message="created", data=_view(ask, made))
 
 
 async def update_task(ask: Ask) -> Envelope[TaskView]:
     number = _task(ask).id
     change = (await checked_body(ask, TaskChange, besides=READ_ONLY)).model_extra or {}
     updated = await _guarded(lambda: _desk(ask).update(number, change))
-    return Envelope(message="updated", data=TaskView.of(updated))
+    return Envelope(message="updated", data=_view(ask, updated))
 
 
 async def delete_task(ask: Ask) -> Envelope[Switched]:
@@ -288,6 +289,10 @@ async def _guarded(work: Callable[[], Awaitable[T]]) -> T:
         raise ApiError(409, "not_here", str(error)) from None
     except NoTaskError as error:  # deleted since it was looked up
         raise ApiError(404, "not_found", str(error), field="id") from None
+
+
+def _view(ask: Ask, task: MonitorTask) -> TaskView:
+    return TaskView.of(task, stock_name=_desk(ask).stock_name(task))
 
 
 def _switched(task: MonitorTask, status: Any, message: str) -> Switched:

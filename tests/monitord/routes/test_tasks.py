@@ -13,6 +13,7 @@ import pytest
 
 from config.receivers import RedisList
 from feeds.inputs import Control, ControlKind
+from feeds.instruments import Instrument
 from feeds.tick import CORE, TickBatch
 from monitord.desk import Desk
 from monitord.making import open_desks, open_rulebook
@@ -41,6 +42,7 @@ TASK: dict[str, Any] = {
 }
 NEW = {**TASK, "stock_code": "000002.SZ"}
 RULE = {"select": [SYMBOL], "when": "LAST > 1", "rearm": "LAST < 1"}
+MOUTAI = Instrument(symbol=SYMBOL, name="贵州茅台")
 SECRET_URL = "redis://:hunter22@127.0.0.1:1/0"
 
 
@@ -99,7 +101,7 @@ async def serving(store: Store, **options: Any) -> AsyncIterator[Api]:
     )  # fmt: skip
 
     def make(board: Any, hub: Callable[[], Any]) -> Awaitable[Made]:
-        return open_desks(book, store, quotes=board, channels=hub)
+        return open_desks(book, store, quotes=board, channels=hub, known={SYMBOL: MOUTAI}.get)
 
     async with standing(desk=desk, make=make, history=store, **options) as stand:
         stands.append(stand)
@@ -138,6 +140,18 @@ async def test_a_tasks_whole_life(store: Store) -> None:
         assert api.in_force() == []
         assert (await api.good("DELETE", "/monitor/tasks/1"))["status"] == "deleted"
         assert (await api.good("GET", "/monitor/tasks"))["total"] == 0
+
+
+async def test_a_stock_has_the_name_it_was_given_else_the_exchanges(store: Store) -> None:
+    async with serving(store) as api:
+        made = await api.good("POST", "/monitor/tasks", TASK)
+        assert made["stock_name"] == "贵州茅台"
+        moved = await api.good("PUT", "/monitor/tasks/1", {**made, "stock_code": "000001.SZ"})
+        assert moved["stock_name"] == ""
+        await api.good("PUT", "/monitor/tasks/1", {"stock_code": SYMBOL})
+        assert (await api.good("POST", "/monitor/tasks", NEW))["stock_name"] == ""
+        assert (await api.good("PUT", "/monitor/tasks/1", {"stock_name": "茅台"}))["stock_name"] == "茅台"
+        assert (await api.good("GET", "/monitor/tasks/1/status"))["stock_name"] == "茅台"
 
 
 async def test_of_two_changes_at_once_each_keeps_what_the_other_changed(store: Store) -> None:
