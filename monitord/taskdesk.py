@@ -123,11 +123,10 @@ class TaskDesk:
         """
         async with self._turn:
             task = self.task(task_id)
-            # Race: of two changes at once each must keep what the other has changed, so they are put together in here.
             # A name that is sent back as it was shown is none that was given: with another stock it would be wrong.
-            given = {
-                key: value for key, value in change.items() if (key, value) != ("stock_name", self.stock_name(task))
-            }
+            shown = "stock_name", self.stock_name(task)
+            given = dict(field for field in change.items() if field != shown)
+            # Race: of two changes at once each must keep what the other has changed, so they are put together in here.
             terms = TaskTerms.model_validate({**task.terms.model_dump(), **given})
             self._refuse_taken(terms, but=task_id)
             changed: list[MonitorTask] = []
