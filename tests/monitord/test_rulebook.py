@@ -100,7 +100,8 @@ async def test_what_does_not_go_with_todays_files_is_left_out_at_a_start_and_the
     await book.book.open([monitor(1, id="mine"), monitor(2)], running=True)
     assert book.loaded() == ["mine", "monitor-2"]
     assert "mine" in book.book.refused["monitor/1"]
-    book.files["a.yaml"] = FILE
+    book.files["a.yaml"] = FILE  # mended, and read again
+    assert (book.loaded(), book.book.refused) == (["ID", "monitor-2", "mine"], {})
     await book.book.open([monitor(1, id="mine"), monitor(2)], running=True)
     assert book.loaded() == ["ID", "mine", "monitor-2"]
 
