@@ -13,7 +13,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 SOURCES := $(wildcard */*.c */*.h)
-WORKERS ?= 2
+WORKERS ?= 3
 ARGS ?=
 PART ?=
 
@@ -43,7 +43,7 @@ run: $(VENV)/run.stamp
 	exec $(BIN)/monitord run --state-dir $(STATE) --set gateway.allow_loopback_without_token=true $(ARGS)
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

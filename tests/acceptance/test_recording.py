@@ -25,7 +25,7 @@ FEED: dict[str, object] = {
     "feed.simulated.speed": 0,
     "feed.simulated.start": "14:20:00",
     "feed.simulated.days": 2,
-    "feed.simulated.interval_s": 15,
+    "feed.simulated.interval_s": 30,
 }
 RULES = """
 version: 1
@@ -89,7 +89,7 @@ def lines(path: Path) -> list[bytes]:
 
 def bar_file(folder: Path) -> Path:
     """Write the ten days before the market's first for each of its symbols, so that `trend` is warm at once."""
-    market = Market(seed=1, symbols=60, date=20250102, interval_ms=15_000)
+    market = Market(seed=1, symbols=60, date=20250102, interval_ms=30_000)
     path, date, days = folder / "bars.csv", 20250102, []
     for _ in range(10):
         date = Calendar.xshg().previous(date)

@@ -327,7 +327,7 @@ def test_a_tick_without_symbol_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     said = refusal(write(tmp_path / "s.parquet", rows((A, TEN), (A, TEN), kind=["tick", "tock"])))
-    assert "row 2: kind is none of tick, heartbeat, control, silent, gap, alive" in said
+    assert "row 2: kind is none of tick, heartbeat, control, bars, silent, gap, alive" in said
 
 
 # ── the recorded sessions ──

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -74,17 +74,22 @@ class Stall:
             self.longest_s = max(self.longest_s, min(late_s, time.process_time() - used))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def frozen() -> Iterator[None]:
+    """Freeze, as the daemon does after its start: else a collection looks through what other tests have left."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
 async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
     store = await Store.open(tmp_path / "store.sqlite")
     stand = Stand(tmp_path, store)
     stand.rules = GOOD
     await stand.pipeline.recover()
-    # As the daemon does after its start: else a collection looks through what hundreds of other tests have left.
-    gc.collect()
-    gc.freeze()
     yield stand
-    gc.unfreeze()
     await stand.pipeline.close()
     await store.close()
 
