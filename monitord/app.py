@@ -183,7 +183,10 @@ class App:
         for program in build_programs(settings, store, broker_url=broker.url):
             router = Router(program.options.name, of_people=False)
             deliveries += (self._delivering(program, broker, store, router),)
-        made = await open_desks(book, store, quotes=quotes, channels=lambda: gateway.hub)
+        made = await open_desks(
+            book, store, quotes=quotes, channels=lambda: gateway.hub,
+            known=lambda symbol: pipeline.engine.market.instruments.get(symbol),
+        )  # fmt: skip
         desk = Desk(
             deliveries, stored=store.deliveries, silences=silences, kept=store.silences, events=store,
             receivers=settings.notify.receivers(), redact=Redaction(settings.secrets()).text,

@@ -14,6 +14,7 @@ from monitord.taskdesk import Channels, TaskDesk
 from notifiers.adviser import Adviser, AdviserOptions
 from notifiers.channel import connect_to
 from notifiers.errors import DeliveryError
+from notifiers.matching import Known, nothing_known
 from notifiers.notifier import Notifier
 from notifiers.orders import OrderNotifier, OrderOptions
 from rules.alert import Event
@@ -34,9 +35,16 @@ async def open_rulebook(
     return book
 
 
-async def open_desks(book: Rulebook, store: Store, *, quotes: QuoteSource, channels: Callable[[], Channels]) -> Made:
+async def open_desks(
+    book: Rulebook,
+    store: Store,
+    *,
+    quotes: QuoteSource,
+    channels: Callable[[], Channels],
+    known: Known = nothing_known,
+) -> Made:
     """Make what is asked about tasks and rules by API."""
-    tasks = TaskDesk(book, stored=store.tasks, quotes=quotes, channels=channels)
+    tasks = TaskDesk(book, stored=store.tasks, quotes=quotes, channels=channels, known=known)
     rules = RuleDesk(book, stored=store.monitors, service=store.service)
     await tasks.open()
     await rules.open()

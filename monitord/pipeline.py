@@ -404,6 +404,7 @@ class Pipeline:
     async def _take_rules(self, rules: RuleSet) -> None:
         """Let rules take effect where they are others than those in force; the turn is the caller's."""
         if rules.source != self._engine.rules.source:
+            self._engine.expect(rules)  # it was read in a thread of its own, beside the ticks
             await self._control(Control(ControlKind.RULES, rules.source))
         if self._past is not None:
             self._past.look_again()

@@ -14,6 +14,7 @@ from monitord.gateway.quotes import Quote, QuoteSource
 from monitord.rulebook import Rulebook
 from monitord.storedrules import StoredTasks, TakenError
 from monitord.tasks import MonitorTask, TaskTerms
+from notifiers.matching import Known, nothing_known
 from rules.alert import shanghai_iso
 
 log = structlog.get_logger(__name__)
@@ -38,10 +39,17 @@ class TaskDesk:
     """The tasks of one daemon. Event loop only; changes come one after the other, reading waits for none."""
 
     def __init__(
-        self, book: Rulebook, *, stored: StoredTasks, quotes: QuoteSource, channels: Callable[[], Channels]
+        self,
+        book: Rulebook,
+        *,
+        stored: StoredTasks,
+        quotes: QuoteSource,
+        channels: Callable[[], Channels],
+        known: Known = nothing_known,
     ) -> None:
-        """channels: asked when something is to be told, as the gateway comes later."""
+        """channels: asked when something is to be told, as the gateway comes later; known: tells stocks' names."""
         self._book, self._stored, self._quotes, self._channels = book, stored, quotes, channels
+        self._known = known
         self._tasks: dict[int, MonitorTask] = {}
         self._turn = asyncio.Lock()
 
@@ -62,11 +70,16 @@ class TaskDesk:
             raise NoTaskError(f"there is no task {task_id}")
         return self._tasks[task_id]
 
+    def stock_name(self, task: MonitorTask) -> str:
+        """Return what the task calls its stock, else what the exchange does; empty where nobody knows."""
+        instrument = None if task.terms.stock_name else self._known(task.symbol)
+        return task.terms.stock_name or (instrument.name if instrument is not None else None) or ""
+
     def status(self, task: MonitorTask) -> dict[str, Any]:
         """Return a task's status, JSON-able. problem: why a running task is not evaluated, None where it is."""
         return {
             "type": "status", "task_id": task.id, "task_name": task.terms.task_name, "stock_code": task.symbol,
-            "stock_name": task.terms.stock_name, "status": task.status, "problem": self._problem(task),
+            "stock_name": self.stock_name(task), "status": task.status, "problem": self._problem(task),
             "started_at": moment(task.started_ms), "stopped_at": moment(task.stopped_ms),
             "progress": self.progress(task),
         }  # fmt: skip
@@ -103,10 +116,18 @@ class TaskDesk:
             await self._book.check(MonitorTask(id=task_id, terms=terms).text())
             return self._note(await self._stored.put(task_id, terms), "created")
 
-    async def update(self, task_id: int, terms: TaskTerms) -> MonitorTask:
-        """Change a task, a running one at once; raises as `create` does, and NoTaskError."""
+    async def update(self, task_id: int, change: Mapping[str, Any]) -> MonitorTask:
+        """Change these fields of a task, of a running one at once.
+
+        Raises as `create` does, NoTaskError, and ValidationError for what cannot be.
+        """
         async with self._turn:
             task = self.task(task_id)
+            # A name that is sent back as it was shown is none that was given: with another stock it would be wrong.
+            shown = "stock_name", self.stock_name(task)
+            given = dict(field for field in change.items() if field != shown)
+            # Race: of two changes at once each must keep what the other has changed, so they are put together in here.
+            terms = TaskTerms.model_validate({**task.terms.model_dump(), **given})
             self._refuse_taken(terms, but=task_id)
             changed: list[MonitorTask] = []
 

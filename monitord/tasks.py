@@ -87,6 +87,14 @@ class TaskTerms(BaseModel):
     notification_enabled: bool = True
     quant_config: Conditions = []
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, given: Any) -> Any:
+        """Take null for what a field is without anybody's word: the forms of the old front end send it."""
+        if not isinstance(given, dict):
+            return given
+        return {key: value for key, value in given.items() if value is not None or key not in TaskTerms.model_fields}
+
     @model_validator(mode="after")
     def _can_be(self) -> TaskTerms:
         if (self.entry_min is None) != (self.entry_max is None):

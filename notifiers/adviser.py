@@ -23,6 +23,7 @@ from notifiers.filters import AlertFilter
 from notifiers.notifier import Bundle, Notification, NotifierOptions, Outcome, Verdict
 from notifiers.pacing import Pacing
 from notifiers.retry import RetrySchedule
+from notifiers.routing import DELIVER_LABEL
 from rules.alert import Alert, Event, identities, shanghai_iso
 
 ADVISER_RULE: Final = "adviser"
@@ -184,12 +185,15 @@ class Adviser:
         words = "；".join(map(str, reasons)) if isinstance(reasons, list) else text
         alert_id, episode_id = identities(ADVISER_RULE, self.options.name, alert.id, event=Event.FIRE)
         task, dot, _ = alert.rule.rpartition(".")
+        told = {DELIVER_LABEL: alert.labels[DELIVER_LABEL]} if DELIVER_LABEL in alert.labels else {}
         return Alert(
             id=alert_id, episode_id=episode_id, event=Event.FIRE, severity="info",
             rule=f"{task}.advice" if dot and "task" in alert.labels else ADVISER_RULE, rev=ADVISER_RULE,
             symbol=alert.symbol, group=alert.group, name=alert.name, trade_date=alert.trade_date,
             episode=alert.episode, ts_event_ms=alert.ts_event_ms, period=alert.period,
-            labels={"about": alert.id, "about_rule": alert.rule, "decision": decision, "model": self._said.model},
+            labels={
+                "about": alert.id, "about_rule": alert.rule, "decision": decision, "model": self._said.model, **told,
+            },
             values={"CONFIDENCE": sure, "TOKENS": float(tokens)}, tick=alert.tick,
             message=self._redact_long(f"{decision}: {words}"),
         )  # fmt: skip

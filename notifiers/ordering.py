@@ -79,6 +79,7 @@ class OrderDesk:
     ) -> None:
         """name: of this consumer in the stream's group."""
         self._client, self._trader, self._limits, self._name, self._clock_ms = client, trader, limits, name, clock_ms
+        self._began = False
 
     async def run(self) -> None:
         """Take intents until cancelled; while Redis is away, try again every second."""
@@ -97,12 +98,18 @@ class OrderDesk:
             await self._tell(await self._trader.next_fill())
 
     async def open(self) -> None:
-        """Take a place behind what is there: an intent of before the start is nobody's any more."""
+        """Take a place behind what is there: an intent of before the start is nobody's any more.
+
+        Called again, as after Redis was away, it keeps the place.
+        """
         try:
             await self._client.xgroup_create(STREAM, GROUP, id="$", mkstream=True)
         except ResponseError as error:
             if not str(error).startswith("BUSYGROUP"):
                 raise
+            if not self._began:  # the group is of an earlier run, and stands where that ended
+                await self._client.xgroup_setid(STREAM, GROUP, "$")
+        self._began = True
 
     async def step(self, *, block_ms: int) -> int:
         """Take what is new, waiting so long for it; return how many intents there were."""

@@ -7,6 +7,7 @@ alert's), only while they are fresh, and never more in a day or for more money t
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, ClassVar, Final
@@ -24,7 +25,9 @@ from rules.alert import Alert, identity, shanghai_iso
 
 STREAM: Final = "mon:orders"
 TRADE_LABEL: Final = "auto_trade"
-"""Label of a rule whose fires become intents; its value is the side."""
+"""Label of a task's rule whose fires become intents; its value is the side."""
+_TRADES: Final = re.compile(r"task-[0-9]{1,18}\.(entry|take_profit|stop_loss)")
+"""Rules that may trade. Labels are anybody's who writes a rule; these ids no rule but a task's can have."""
 SIDES: Final = ("buy", "sell")
 LOT: Final = 100
 KEEP_S: Final = 172_800
@@ -60,10 +63,11 @@ class Intent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TradeFilter(AlertFilter):
-    """Fires of rules that say on which side they trade."""
+    """Fires of tasks that say on which side they trade."""
 
     def passes(self, alert: Alert) -> bool:
-        return alert.labels.get(TRADE_LABEL) in SIDES and AlertFilter.passes(self, alert)
+        trades = _TRADES.fullmatch(alert.rule) is not None and alert.labels.get(TRADE_LABEL) in SIDES
+        return trades and AlertFilter.passes(self, alert)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +75,8 @@ class OrderOptions(NotifierOptions):
     """What an intent may be. Raises DeliveryError for a quantity that is no whole number of lots.
 
     quantity    shares of each order. max_cny: of one order, in yuan. max_orders_per_day: intents of one day, Shanghai.
-    valid_s     an alert that is older is not ordered any more, and for so long an intent is good.
+    valid_s     an alert that is older is not ordered any more, and for so long an intent is good; a live one needs a
+                tick as young.
     """
 
     dry_run: bool = True
@@ -114,9 +119,8 @@ class OrderNotifier:
         intent = intent_of(alert, options, now_ms=now_ms)
         if intent is None:
             return _refused("the alert bears no symbol or no price")
-        decided_ms = (alert.stamps or {}).get("evaluated_ms", alert.ts_event_ms)
-        if now_ms - decided_ms > options.valid_s * 1000:
-            return _refused(f"the alert is older than {options.valid_s:g} s")
+        if now_ms - _known_since_ms(alert, live=not options.dry_run) > options.valid_s * 1000:
+            return _refused(f"the alert, or its price, is older than {options.valid_s:g} s")
         if intent.price * intent.quantity > options.max_cny:
             return _refused(f"{intent.quantity} shares at {intent.price:g} are more than {options.max_cny:g} yuan")
         return await self._publish(intent, day=shanghai_iso(now_ms)[:10])
@@ -150,6 +154,16 @@ def intent_of(alert: Alert, options: OrderOptions, *, now_ms: int) -> Intent | N
         side=alert.labels[TRADE_LABEL], quantity=options.quantity, price=price, dry_run=options.dry_run,
         created_ms=now_ms, expires_ms=now_ms + round(options.valid_s * 1000),
     )  # fmt: skip
+
+
+def _known_since_ms(alert: Alert, *, live: bool) -> int:
+    """Return our own clock at the decision; for a live intent at the arrival of its tick, where that was earlier.
+
+    After an outage, and in a replay, ticks of long ago are decided upon now: practice may have them, money may not.
+    """
+    stamps = alert.stamps or {}
+    names = ("evaluated_ms", "recv_ms") if live else ("evaluated_ms",)
+    return min((stamps[name] for name in names if name in stamps), default=alert.ts_event_ms)
 
 
 def _refused(why: str) -> Outcome:

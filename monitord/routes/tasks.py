@@ -36,7 +36,8 @@ EXPORTED: Final = 200_000
 COLUMNS: Final = (
     "time", "task_id", "stock_code", "stock_name", "type", "event", "severity", "price", "message", "late", "why", "id",
 )  # fmt: skip
-_FORMULA_SIGNS: Final = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_SIGNS: Final = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n")
+"""A Chinese Excel takes the full-width ones for formulas too."""
 
 
 class TaskView(TaskTerms):
@@ -51,9 +52,10 @@ class TaskView(TaskTerms):
     channel: str
 
     @classmethod
-    def of(cls, task: MonitorTask) -> TaskView:
+    def of(cls, task: MonitorTask, *, stock_name: str) -> TaskView:
         return cls(
-            **task.terms.model_dump(), id=task.id, status=task.status, channel=task.channel,
+            **{**task.terms.model_dump(), "stock_name": stock_name},
+            id=task.id, status=task.status, channel=task.channel,
             created_at=moment(task.created_ms), updated_at=moment(task.updated_ms),
             started_at=moment(task.started_ms), stopped_at=moment(task.stopped_ms),
         )  # fmt: skip
@@ -196,29 +198,25 @@ class HeldPositions(BaseModel):
 
 
 async def tasks(ask: Ask) -> Envelope[TaskList]:
-    views = [TaskView.of(task) for task in _desk(ask).all()]
+    views = [_view(ask, task) for task in _desk(ask).all()]
     return Envelope(data=TaskList(total=len(views), tasks=views))
 
 
 async def task(ask: Ask) -> Envelope[TaskView]:
-    return Envelope(data=TaskView.of(_task(ask)))
+    return Envelope(data=_view(ask, _task(ask)))
 
 
 async def create_task(ask: Ask) -> Envelope[TaskView]:
     terms = await checked_body(ask, TaskTerms, besides=READ_ONLY)
     made = await _guarded(lambda: _desk(ask).create(terms))
-    return Envelope(message="created", data=TaskView.of(made))
+    return Envelope(message="created", data=_view(ask, made))
 
 
 async def update_task(ask: Ask) -> Envelope[TaskView]:
-    task = _task(ask)
+    number = _task(ask).id
     change = (await checked_body(ask, TaskChange, besides=READ_ONLY)).model_extra or {}
-    try:
-        terms = TaskTerms.model_validate({**task.terms.model_dump(), **change})
-    except ValidationError as error:
-        raise unprocessable(error) from None
-    updated = await _guarded(lambda: _desk(ask).update(task.id, terms))
-    return Envelope(message="updated", data=TaskView.of(updated))
+    updated = await _guarded(lambda: _desk(ask).update(number, change))
+    return Envelope(message="updated", data=_view(ask, updated))
 
 
 async def delete_task(ask: Ask) -> Envelope[Switched]:
@@ -281,6 +279,8 @@ async def _guarded(work: Callable[[], Awaitable[T]]) -> T:
     """Do something about a task; raises ApiError for what is not to be."""
     try:
         return await work()
+    except ValidationError as error:
+        raise unprocessable(error) from None
     except RefusedRules as error:
         raise bad_rules(error) from None
     except TakenError as error:
@@ -289,6 +289,10 @@ async def _guarded(work: Callable[[], Awaitable[T]]) -> T:
         raise ApiError(409, "not_here", str(error)) from None
     except NoTaskError as error:  # deleted since it was looked up
         raise ApiError(404, "not_found", str(error), field="id") from None
+
+
+def _view(ask: Ask, task: MonitorTask) -> TaskView:
+    return TaskView.of(task, stock_name=_desk(ask).stock_name(task))
 
 
 def _switched(task: MonitorTask, status: Any, message: str) -> Switched:

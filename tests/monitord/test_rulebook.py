@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -100,9 +100,24 @@ async def test_what_does_not_go_with_todays_files_is_left_out_at_a_start_and_the
     await book.book.open([monitor(1, id="mine"), monitor(2)], running=True)
     assert book.loaded() == ["mine", "monitor-2"]
     assert "mine" in book.book.refused["monitor/1"]
-    book.files["a.yaml"] = FILE
+    book.files["a.yaml"] = FILE  # mended, and read again
+    assert (book.loaded(), book.book.refused) == (["ID", "monitor-2", "mine"], {})
     await book.book.open([monitor(1, id="mine"), monitor(2)], running=True)
     assert book.loaded() == ["ID", "mine", "monitor-2"]
+
+
+async def test_one_bad_text_among_many_costs_a_start_no_more_than_a_few_readings() -> None:
+    read: list[int] = []
+
+    def parse(texts: Mapping[str, str]) -> RuleSet:
+        read.append(len(texts))
+        return rulefile.load(texts)
+
+    book = Rulebook(dict, parse=parse, change=Book()._change)
+    await book.open([monitor(n, **({"when": "CORSS(1,2)"} if n == 11 else {})) for n in range(1, 33)], running=True)
+    assert list(book.refused) == ["monitor/11"]
+    assert len(read) < 16
+    assert [rule.id for rule in book.load().rules] == [f"monitor-{n}" for n in range(1, 33) if n != 11]
 
 
 async def test_bad_files_are_an_error_at_a_start_whatever_was_made() -> None:

@@ -63,6 +63,12 @@ def test_a_task_nobody_is_to_be_told_of_says_so_in_a_label_that_changes_no_meani
     assert told.rev == quiet.rev
 
 
+def test_null_is_what_a_field_is_without_a_word() -> None:
+    plain = TaskTerms.model_validate({**STOCK, "stop_loss": 1})
+    nulls = dict.fromkeys(set(TaskTerms.model_fields) - {"stock_code", "stop_loss"})
+    assert TaskTerms.model_validate({**STOCK, "stop_loss": 1, **nulls}) == plain
+
+
 @pytest.mark.parametrize(
     ("terms", "field"),
     [
@@ -76,6 +82,8 @@ def test_a_task_nobody_is_to_be_told_of_says_so_in_a_label_that_changes_no_meani
         ({**STOCK, "stop_loss": float("nan")}, "stop_loss"),
         ({**STOCK, "stop_loss": 1, "check_interval": 0}, "check_interval"),
         ({**STOCK, "stop_loss": 1, "colour": "red"}, "colour"),
+        ({**STOCK, "stop_loss": 1, "colour": None}, "colour"),
+        ({"stock_code": None, "stop_loss": 1}, "stock_code"),
         ({**STOCK, "quant_config": [{"when": "LAST > 1", "then": "buy"}]}, "quant_config.0.then"),
         ({**STOCK, "quant_config": {"rearm": "LAST > 1"}}, "quant_config.0.when"),
         ({**STOCK, "quant_config": "LAST > 1"}, "quant_config"),

@@ -163,6 +163,12 @@ async def test_what_is_too_old_too_much_or_too_fast_is_not_asked(model: Model) -
     assert len(model.asked) == 2
 
 
+async def test_of_an_alert_that_nobody_is_to_be_told_of_nobody_is_told_the_advice(model: Model) -> None:
+    asking = Asking(model)
+    await asking.about(replace(ALERT, labels={"task": "3", "deliver": "never"}))
+    assert asking.told[0].labels["deliver"] == "never"
+
+
 async def test_it_is_never_asked_about_its_own_answers_and_goes_to_no_private_address_unasked(model: Model) -> None:
     asking = Asking(model)
     await asking.about()

@@ -114,7 +114,15 @@ async def test_intents_of_before_the_start_are_nobodys() -> None:
     side = Side(redis)
     await side.desk.open()
     await side.desk.step(block_ms=0)
-    assert side.trader.orders == []
+    await redis.xadd(STREAM, {"intent": INTENT.to_json()})
+    again = Side(redis)  # the group is there already, and has not seen this one
+    await again.desk.open()
+    await again.desk.step(block_ms=0)
+    assert (side.trader.orders, again.trader.orders) == ([], [])
+    await redis.xadd(STREAM, {"intent": INTENT.to_json()})
+    await again.desk.open()  # Redis was away: what came meanwhile is not lost
+    await again.desk.step(block_ms=0)
+    assert again.trader.orders == [INTENT]
     await redis.aclose()
 
 

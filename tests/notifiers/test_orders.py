@@ -85,6 +85,14 @@ async def test_what_must_not_be_ordered_is_refused_for_good(
     assert await desk.intents() == []
 
 
+@pytest.mark.parametrize(("dry_run", "verdict"), [(True, Verdict.OK), (False, Verdict.PERMANENT)])
+async def test_money_is_never_for_a_tick_of_long_ago_however_new_the_alert(
+    redis: Any, dry_run: bool, verdict: Verdict
+) -> None:
+    caught_up = {"recv_ms": NOW_MS - 600_000, "evaluated_ms": NOW_MS - 1000}
+    assert (await Desk(redis, dry_run=dry_run).offer(stamps=caught_up)).verdict is verdict
+
+
 async def test_a_days_orders_are_counted_across_restarts(redis: Any) -> None:
     for number in range(3):
         outcome = await Desk(redis, max_orders_per_day=2).offer(id=f"al_{number}")
@@ -123,4 +131,7 @@ def test_only_a_task_with_auto_trade_trades_and_its_conditions_never_do() -> Non
     passes = OrderOptions(name="o", events=(Event.FIRE,)).filter.passes
     assert passes(ALERT)
     assert not passes(replace(ALERT, labels={}))
+    # Anybody who writes a rule may write the label.
+    for other in ("mine", "task-3", "task-3.advice", "task-3.entry.x", "task-x.entry", f"task-{10**18}.entry"):
+        assert not passes(replace(ALERT, rule=other))
     assert not passes(replace(ALERT, event=Event.SUPPRESSED))

@@ -16,6 +16,7 @@ from feeds.inputs import Control, ControlKind
 from feeds.instruments import Board, Instrument, Limits, encode_table
 from feeds.sessions import date_text
 from feeds.tick import TickBatch
+from rules import rulefile
 from rules.alert import Alert
 from rules.engine import Engine
 from rules.errors import RuleError
@@ -590,6 +591,23 @@ def test_a_rule_added_leaves_the_events_of_the_others_as_they_are(rows: list[dic
     for part in cut(rows, {place}):
         watch.take(part, rules(ADDED, *PROPERTY_RULES))
     assert lines([one for one in watch.events if one.rule != "added"]) == reference(rows)
+
+
+def test_a_rule_set_that_is_expected_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "version: 1\ngroups:\n- name: g\n  rules:\n  - {id: a, select: all, when: LAST > 1, rearm: LAST < 1}\n"
+    expected = rulefile.load({"f": text})
+    other = Control(ControlKind.RULES, rulefile.load({"g": text}).source)
+    read: list[str] = []
+    from_source = rulefile.from_source
+    monkeypatch.setattr(rulefile, "from_source", lambda source: [read.append(source), from_source(source)][1])
+    engine = Engine()
+    engine.expect(expected)
+    engine.check(Control(ControlKind.RULES, expected.source))
+    engine.step(Control(ControlKind.RULES, expected.source))
+    assert (engine.rules is expected, read) == (True, [])
+    engine.expect(expected)
+    engine.step(other)  # another one than was expected is read
+    assert (engine.rules.source, read) == (other.text, [other.text])
 
 
 def test_a_checkpoint_of_another_version_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from config.receivers import RedisList
 from feeds.inputs import Control, ControlKind
+from feeds.instruments import Instrument
 from feeds.tick import CORE, TickBatch
 from monitord.desk import Desk
 from monitord.making import open_desks, open_rulebook
@@ -40,6 +42,7 @@ TASK: dict[str, Any] = {
 }
 NEW = {**TASK, "stock_code": "000002.SZ"}
 RULE = {"select": [SYMBOL], "when": "LAST > 1", "rearm": "LAST < 1"}
+MOUTAI = Instrument(symbol=SYMBOL, name="贵州茅台")
 SECRET_URL = "redis://:hunter22@127.0.0.1:1/0"
 
 
@@ -98,7 +101,7 @@ async def serving(store: Store, **options: Any) -> AsyncIterator[Api]:
     )  # fmt: skip
 
     def make(board: Any, hub: Callable[[], Any]) -> Awaitable[Made]:
-        return open_desks(book, store, quotes=board, channels=hub)
+        return open_desks(book, store, quotes=board, channels=hub, known={SYMBOL: MOUTAI}.get)
 
     async with standing(desk=desk, make=make, history=store, **options) as stand:
         stands.append(stand)
@@ -137,6 +140,40 @@ async def test_a_tasks_whole_life(store: Store) -> None:
         assert api.in_force() == []
         assert (await api.good("DELETE", "/monitor/tasks/1"))["status"] == "deleted"
         assert (await api.good("GET", "/monitor/tasks"))["total"] == 0
+
+
+async def test_a_stock_has_the_name_it_was_given_else_the_exchanges(store: Store) -> None:
+    async with serving(store) as api:
+        made = await api.good("POST", "/monitor/tasks", TASK)
+        assert made["stock_name"] == "贵州茅台"
+        moved = await api.good("PUT", "/monitor/tasks/1", {**made, "stock_code": "000001.SZ"})
+        assert moved["stock_name"] == ""
+        await api.good("PUT", "/monitor/tasks/1", {"stock_code": SYMBOL})
+        assert (await api.good("POST", "/monitor/tasks", NEW))["stock_name"] == ""
+        assert (await api.good("PUT", "/monitor/tasks/1", {"stock_name": "茅台"}))["stock_name"] == "茅台"
+        assert (await api.good("GET", "/monitor/tasks/1/status"))["stock_name"] == "茅台"
+
+
+async def test_of_two_changes_at_once_each_keeps_what_the_other_changed(store: Store) -> None:
+    async with serving(store) as api:
+        await api.good("POST", "/monitor/tasks", TASK)
+        half_sent = asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield b'{"take_profit":'
+            await half_sent.wait()
+            yield b"1950}"
+
+        url = f"{api.stand.gateway.address}/api/v1/monitor/tasks/1"
+        slow = asyncio.create_task(api.stand.session.put(url, data=slowly()))
+        await asyncio.sleep(0)
+        changes: list[dict[str, Any]] = [{"check_interval": 61}, {"stop_loss": 1651}, {"task_name": "x"}]
+        await asyncio.gather(*(api.good("PUT", "/monitor/tasks/1", change) for change in changes))
+        half_sent.set()
+        (await slow).release()
+        task = await api.good("GET", "/monitor/tasks/1")
+        kept = (task["take_profit"], task["stop_loss"], task["check_interval"], task["task_name"])
+        assert kept == (1950, 1651, 61, "x")
 
 
 async def test_a_running_task_runs_on_after_a_restart(store: Store) -> None:
@@ -256,8 +293,9 @@ def event(number: int, rule: str, **fields: Any) -> Alert:
 
 
 async def test_a_csv_is_whole_and_no_cell_of_it_is_a_formula(store: Store) -> None:
-    events = [event(n, "task-1.entry", message='=HYPERLINK("x")') for n in range(1, 1203)]
-    await store.commit([*events, event(5000, "other")], offset=0)
+    events = [event(n, "task-1.entry", message='=HYPERLINK("x")') for n in range(1, 1202)]
+    wide = event(1202, "task-1.entry", message='＝HYPERLINK("x")')
+    await store.commit([*events, wide, event(5000, "other")], offset=0)
     async with serving(store) as api:
         url = f"{api.stand.gateway.address}/api/v1/monitor/history?format=csv&page_size=5"
         async with api.stand.session.get(url) as reply:
@@ -266,7 +304,7 @@ async def test_a_csv_is_whole_and_no_cell_of_it_is_a_formula(store: Store) -> No
         lines = text.removeprefix("\ufeff").splitlines()
         assert (text[0], len(lines), lines[0].split(",")[:3]) == ("\ufeff", 1203, ["time", "task_id", "stock_code"])
         assert [line.rpartition(",")[2] for line in lines[1:]] == [f"al_{n}" for n in range(1202, 0, -1)]
-        assert "'=HYPERLINK" in lines[1]
+        assert ("'＝HYPERLINK" in lines[1], "'=HYPERLINK" in lines[2]) == (True, True)
 
 
 async def test_positions_are_at_the_latest_price(store: Store) -> None:
