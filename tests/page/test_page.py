@@ -189,7 +189,8 @@ async def test_an_alert_is_on_the_page_within_a_second_of_its_decision(stage: St
 
 async def test_an_alert_opens_to_its_values_its_condition_and_its_deliveries(stage: Stage) -> None:
     page = await stage.page()
-    one = page.locator(".alert", has_text="move").first
+    newest = page.locator(".alert", has_text="move").first
+    one = page.locator(f'[data-id="{await newest.get_attribute("data-id")}"]')  # others come in above it
     await one.locator("button").first.click()
     await playwright.expect(one.locator(".tree")).to_contain_text("X>0.3")
     why = await one.locator(".why").inner_text()
