@@ -19,6 +19,7 @@ import orjson
 import pytest
 
 from tests.acceptance.daemon import ROOT, Daemon, stream_of, whole_stream
+from tests.faults.lives import ForkedDaemon
 
 pytestmark = pytest.mark.acceptance
 
@@ -161,7 +162,7 @@ async def test_a_first_run_with_the_defaults_shows_an_alert_within_ten_seconds(t
 async def test_a_second_start_goes_on_where_the_first_stopped(tmp_path: Path) -> None:
     rules = tmp_path / "rules.yaml"
     rules.write_text(rule_file(STEADY, *crossings()))
-    daemon = Daemon(tmp_path / "d", {**SMALL, "rules.files": rules, "feed.simulated.speed": 60})
+    daemon = ForkedDaemon(tmp_path / "d", {**SMALL, "rules.files": rules, "feed.simulated.speed": 60})
     async with running(daemon) as session:
         await alerts_of(daemon, session, at_least=80)
         assert await daemon.interrupt() == 0
@@ -194,7 +195,7 @@ async def test_rules_are_swapped_whole_or_not_at_all_and_unchanged_ones_keep_the
 ) -> None:
     rules = tmp_path / "rules.yaml"
     rules.write_text(rule_file(STEADY, edited(0)))
-    daemon = Daemon(tmp_path / "d", {**SMALL, "rules.files": rules})
+    daemon = ForkedDaemon(tmp_path / "d", {**SMALL, "rules.files": rules})
     async with running(daemon) as session:
         assert daemon.process is not None
         assert await alerts_of(daemon, session, "steady", at_least=60) == 60
