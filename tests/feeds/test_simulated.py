@@ -22,7 +22,7 @@ from feeds.tick import LEVELS, FloatArray, TickBatch
 from tests.virtual_time import run
 
 SYMBOLS = 900
-INTERVAL_MS = 15_000
+INTERVAL_MS = 10_000
 MINUTE_MS = 60_000
 
 
@@ -183,7 +183,7 @@ def watch() -> Watch:
 
 
 def test_no_tick_of_two_days_has_a_fault(watch: Watch) -> None:
-    assert watch.rows > 1_000_000
+    assert watch.rows > 1_500_000
     assert {name: count for name, count in watch.faults.items() if count} == {}
     assert len(watch.faults) > 30, "the checks ran"
 

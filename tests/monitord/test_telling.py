@@ -646,7 +646,7 @@ def killing(run: Callable[..., Awaitable[Any]], kill: tuple[int, bool] | None) -
     return dying
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kills=st.lists(st.tuples(st.integers(1, 40), st.booleans()), max_size=5),
     paced=st.booleans(), wait_ms=st.sampled_from([0, 1000]),
