@@ -29,6 +29,7 @@ PAGE_SIZE = 500
 class Follower:
     """A stock WebSocket client on the channel `alerts` that resumes wherever it was cut; it judges nothing.
 
+    wanted: cleared, it stays away until it is set again, and has alerts to be told of then.
     steps: its history, for the checker. told: the ids in the order of first sight. counts: stood (came to
     stand), cuts, replayed, told_of_a_gap, history (learnt from it), notice_<code>, closed_<code>.
     """
@@ -39,6 +40,8 @@ class Follower:
         self._pause_s = pause_s
         self._epoch, self._off = "", 0
         self._subscribed = False
+        self.wanted = asyncio.Event()
+        self.wanted.set()
         self.steps: list[Step] = []
         self.told: dict[str, None] = {}
         self.counts: Counter[str] = Counter()
@@ -55,6 +58,7 @@ class Follower:
         where the server ends it.
         """
         self._subscribed = False
+        await self.wanted.wait()
         try:
             address = self._daemon.addresses()[-1].replace("http", "ws", 1)
             ws = await connect(f"{address}/v1/ws", open_timeout=10, compression=None)

@@ -91,17 +91,21 @@ class Storm:
     async def run(self) -> None:
         """Give life after life.
 
-        Every fourth is killed wherever it has come to, two not before they work, one not before the client is there.
+        Every fourth is killed wherever it has come to, two not before they work (in one of them the client stays away,
+        and has to be told afterwards), one not before the client is there.
         """
         plan = ["engine"] * ENGINE_KILLS + ["both"] * BOTH_KILLS
         self._chance.shuffle(plan)
         for number, whom in enumerate(plan):
+            if number % 4 == 1:
+                self._follower.wanted.clear()
             await self._daemon.start()
             if number % 4 == 0:
                 await asyncio.sleep(self._chance.uniform(0.0, LATEST_S))
             else:
                 await self._daemon.until("it worked", self._works(with_the_client=number % 4 == 3))
             self.kills[whom] += await self._kill(both=whom == "both")
+            self._follower.wanted.set()
 
     def _works(self, *, with_the_client: bool) -> Callable[[], Awaitable[bool]]:
         """Return whether this life has decided so much, and the client has come to stand in it."""

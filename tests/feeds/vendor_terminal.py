@@ -321,9 +321,18 @@ def running_terminal() -> Iterator[Terminal]:
     finally:
         terminal.hanging.clear()
         terminal.release.set()
+        _see_the_lanes_end()
         xtdata.disconnect()
         xtdata.watch_xtquant_status(None)
         Terminal.current = None
+
+
+def _see_the_lanes_end() -> None:
+    """Wait for calls that were left hanging: one that comes back later connects the package to a terminal gone by."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("xt-"):
+            thread.join(10)
+            assert not thread.is_alive(), f"{thread.name} hangs, and its terminal has let go of everything"
 
 
 @contextmanager
