@@ -43,6 +43,11 @@ class Past:
 
     def take(self, bars: Bars, rows: IntArray, ledger: Ledger) -> None:
         """Let these bars be the past of the symbols of `rows`; the market clock has reached their day."""
+        self._take(bars, rows, ledger)
+        if self._rehearsal is not None and self._rehearsal.ends_with(bars):
+            self._rehearsal = None  # a thousand symbols' bars and states are 80 MB
+
+    def _take(self, bars: Bars, rows: IntArray, ledger: Ledger) -> None:
         there = bars.counts > 0
         self._read_exrights(bars, rows[there], bars.as_of[there], ledger)
         past = _Columns.of(bars, rows, *self._market.exrights.factors_since(rows, bars.as_of))
@@ -62,6 +67,10 @@ class Past:
         """Return how the past of these bars, all of one period, is lived through before they come; see there."""
         self._rehearsal = Rehearsal(bars, self._graph.layers.get(bars[0].period), self._foresee)
         return self._rehearsal
+
+    def has_rehearsed(self, bars: Bars) -> bool:
+        """Tell whether these very bars are among those rehearsed last."""
+        return self._rehearsal is not None and self._rehearsal.holds(bars)
 
     def _foresee(self, bars: Bars) -> Course | None:
         """Return the course that `take` would let symbols live through now, as far as can be told without taking."""
@@ -304,18 +313,26 @@ class _Cut:
     def course(self, past: _Columns) -> Course:
         """Return what is lived through: the bars that are over, and behind them the symbols' own of after them."""
         over = ~self.forming & ~self.newest & self.longer
-        place = dict(zip(past.rows[past.last].tolist(), past.codes[past.last].tolist(), strict=True))
-        living = past.rows[over]
-        behind = np.isin(self.own.rows, living[np.diff(living, prepend=-1) != 0])
-        codes = [place[row] for row in self.own.rows[behind].tolist()]
-        columns = {
-            word: np.concatenate([past.fields[word][over], self.own.fields[word][behind]]) for word in past.fields
-        }
-        ends_ms = np.concatenate([past.ends_ms[over], self.own.ends_ms[behind]])
-        columns[END] = ends_ms.astype(np.float64)
-        all_codes = np.concatenate([past.codes[over], np.array(codes, np.int64)])
+        codes, columns = past.codes, {**past.fields, END: past.ends_ms.astype(np.float64)}
+        if not over.all():
+            codes, columns = codes[over], {word: column[over] for word, column in columns.items()}
+        if len(self.own.rows):
+            codes, columns = self._and_own(codes, columns, past)
         closed = ~np.isnan(columns["C"])
-        return Course.of(all_codes[closed], {word: column[closed] for word, column in columns.items()})
+        if not closed.all():
+            codes, columns = codes[closed], {word: column[closed] for word, column in columns.items()}
+        return Course.of(codes, columns)
+
+    def _and_own(
+        self, codes: IntArray, columns: Mapping[str, FloatArray], past: _Columns
+    ) -> tuple[IntArray, dict[str, FloatArray]]:
+        """Return the bars with their symbols' own behind them."""
+        code_of = dict(zip(past.rows[past.last].tolist(), past.codes[past.last].tolist(), strict=True))
+        own_codes = np.array([code_of[row] for row in self.own.rows.tolist()], np.int64)
+        behind = np.isin(own_codes, codes[np.diff(codes, prepend=-1) != 0])
+        own = {**self.own.fields, END: self.own.ends_ms.astype(np.float64)}
+        joined = {word: np.concatenate([column, own[word][behind]]) for word, column in columns.items()}
+        return np.concatenate([codes, own_codes[behind]]), joined
 
 
 def _padded(array: IntArray, rows: IntArray) -> IntArray:

@@ -42,31 +42,41 @@ class Course:
     @classmethod
     def of(cls, codes: IntArray, columns: Mapping[str, FloatArray]) -> Course:
         """Put bars, one behind the other, where their symbols' stand; codes: the place of each bar's symbol."""
-        order = np.argsort(codes, kind="stable")
-        begins = np.flatnonzero(np.diff(codes[order], prepend=-1))
-        places, counts = codes[order][begins], np.diff(begins, append=len(order))
-        code = np.repeat(np.arange(len(places)), counts)
-        number = np.arange(len(order)) - begins[code]
+        order = None if (codes[1:] >= codes[:-1]).all() else np.argsort(codes, kind="stable")
+        codes = codes if order is None else codes[order]
+        begins = np.flatnonzero(np.diff(codes, prepend=-1))
+        places, counts = codes[begins], np.diff(begins, append=len(codes))
         shape = int(counts.max(initial=0)), len(places)
+        code = np.repeat(np.arange(len(places)), counts)
+        number = np.arange(len(codes)) - begins[code]
+        even = shape[0] * shape[1] == len(codes)  # as nearly always, and four times as fast
         table = {}
         for word, column in columns.items():
-            table[word] = np.full(shape, np.nan)
-            table[word][number, code] = column[order]
+            ordered = column if order is None else column[order]
+            if even:
+                table[word] = np.ascontiguousarray(ordered.reshape(shape[::-1]).T)
+            else:
+                table[word] = np.full(shape, np.nan)
+                table[word][number, code] = ordered
         return cls(places, counts, table)
 
     def take(self, those: IntArray) -> Course:
         """Return the course of some of its symbols."""
+        if len(those) == len(self.places):
+            return self
         columns = {word: column[:, those] for word, column in self.columns.items()}
         return Course(self.places[those], self.counts[those], columns)
 
     def begins_with(self, other: Course, at: IntArray) -> NDArray[np.bool_]:
         """Tell of each symbol whether its bars begin with those of symbols `at` of another course, bit for bit."""
         depth = min(len(column) for column in (self.columns["C"], other.columns["C"]))
-        same = self.counts >= other.counts[at]
-        behind = np.arange(depth)[:, None] >= other.counts[at]
+        shown, counts = rows_of(at), other.counts[at]
+        same = self.counts >= counts
+        behind = np.arange(depth)[:, None] >= counts if (counts < depth).any() else None
         for word, column in self.columns.items():
-            mine, theirs = column[:depth], other.columns[word][:depth, at]
-            same &= (behind | (mine.view(np.int64) == theirs.view(np.int64))).all(axis=0)
+            equal = column[:depth].view(np.int64) == other.columns[word][:depth, shown].view(np.int64)
+            if not equal.all():
+                same &= (equal if behind is None else behind | equal).all(axis=0)
         return np.asarray(same)
 
 
@@ -148,7 +158,8 @@ class PastLife:
         """Return the life of some of the symbols, which goes on by itself."""
         part = PastLife(self._layer, counts=np.zeros(len(those), np.int64), sees_ends=bool(self._seeing))
         part._edition = self._edition
-        part._arrays = [np.ascontiguousarray(array[..., those]) for array in self._arrays]
+        shown = rows_of(those)
+        part._arrays = [array[..., shown].copy() for array in self._arrays]
         return part
 
     def lived(self) -> Iterator[tuple[str, NDArray[Any]]]:
