@@ -298,9 +298,9 @@ class Spied(Journal):
         self.did, self.full = did, False
         self.finished = threading.Event()
 
-    def append(self, value: Input, *, rest_later: bool = False) -> int:
+    def append(self, value: Input, *, rest_later: bool = False, **others: Any) -> int:
         self.did.append("append")
-        offset = super().append(value, rest_later=rest_later)
+        offset = super().append(value, rest_later=rest_later, **others)
         if self._unfinished is None and isinstance(value, TickBatch):
             self.finished.set()
         return offset

@@ -135,7 +135,7 @@ def plain(play: Play) -> Run:
     return run
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(turns=st.lists(st.integers(1, 90), min_size=1, max_size=12))
 def test_any_cut_into_turns_with_ticks_between_gives_what_one_turn_gives(
     play: Play, plain: Run, turns: list[int]
