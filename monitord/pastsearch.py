@@ -52,8 +52,17 @@ class Host(Protocol):
 class PastSearch:
     """Looks for the past of the symbols and rules of one pipeline. Event loop only."""
 
-    def __init__(self, host: Host, history: Warmup, *, keep_today: Callable[[], Awaitable[None]]) -> None:
-        """keep_today: writes what there is of today's bars into the cache; called before it is searched."""
+    def __init__(
+        self,
+        host: Host,
+        history: Warmup,
+        *,
+        keep_today: Callable[[], Awaitable[None]],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """keep_today: writes what there is of today's bars into the cache; called before it is searched. clock: seconds
+        by which turns are as long as they may be."""
+        self._clock = clock
         self._host = host
         self._history = history
         self._keep_today = keep_today
@@ -63,7 +72,6 @@ class PastSearch:
         self._looked_for: dict[tuple[str, str], int] = {}
         """(period, symbol) → bars that were looked for, today."""
         self._looked_on = 0
-        self._pace = Pace()
 
     @property
     def progress(self) -> Progress | None:
@@ -126,13 +134,13 @@ class PastSearch:
         The engine lives through them in short turns, whatever comes between, and then takes over some symbols at a
         time. Only that is an input.
         """
-        engine = self._host.engine
+        engine, pace = self._host.engine, Pace(self._clock)
         async with turn:
             rehearsal = await self._host.in_engine(lambda: engine.rehearse(some))
         more = True
         while more:
             async with turn:
-                more = await self._host.in_engine(lambda: self._pace.let(rehearsal))
+                more = await self._host.in_engine(lambda: pace.let(rehearsal))
         count = 0
         for bars in some:
             packed = await asyncio.to_thread(_packed, bars)
@@ -177,18 +185,20 @@ class PastSearch:
 
 
 class Pace:
-    """Chooses how many bars of the past an engine lives through in a turn, by what the last ones took. Its thread."""
+    """Chooses how many bars a rehearsal lives through in a turn, by what the last ones took. The engine's thread."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self.rows = 1
-        self._monotonic = monotonic
+        self._clock = clock
 
     def let(self, rehearsal: Rehearsal) -> bool:
         """Let a rehearsal go on for a turn; return whether there is more to do."""
-        began = self._monotonic()
+        began, lived = self._clock(), rehearsal.lived
         more = rehearsal.go_on(self.rows)
-        took_s = self._monotonic() - began
-        if took_s > TURN_S:
+        took_s = self._clock() - began
+        if rehearsal.lived == lived:
+            pass  # a part that is no bars tells nothing of how long they take
+        elif took_s > TURN_S:
             self.rows = max(self.rows // 2, 1)
         elif took_s < TURN_S / 2:
             self.rows = min(self.rows * 2, MOST_ROWS)

@@ -37,7 +37,8 @@ class Rehearsal:
         self._foresee = foresee
         self._courses: list[Course] = []
         self._life: PastLife | None = None
-        self._lived = 0
+        self.lived = 0
+        """Bars of every symbol that have been lived through."""
         self.error: Exception | None = None
         """Why it was given up."""
         self.done = layer is None
@@ -67,7 +68,7 @@ class Rehearsal:
                 self._courses.append(course)
         elif self._life is None:
             symbols = sum(len(course.places) for course in self._courses)
-            self._life, self._lived = PastLife(self._layer, counts=np.zeros(symbols, np.int64)), 0
+            self._life, self.lived = PastLife(self._layer, counts=np.zeros(symbols, np.int64)), 0
         else:
             self._live_on(self._life, rows)
         return not self.done
@@ -105,11 +106,11 @@ class Rehearsal:
         depth = max((len(course.columns["C"]) for course in self._courses), default=0)
         counts = np.concatenate([course.counts for course in self._courses])
         with life.shown():
-            for number in range(self._lived, min(self._lived + rows, depth)):
+            for number in range(self.lived, min(self.lived + rows, depth)):
                 there = [np.flatnonzero(number < course.counts) for course in self._courses]
                 life.close(self._row(number, there), np.flatnonzero(number < counts))
-        self._lived += rows
-        self.done = self._lived >= depth
+        self.lived += rows
+        self.done = self.lived >= depth
 
     def _row(self, number: int, there: Sequence[IntArray]) -> dict[str, FloatArray]:
         """Return one bar of the symbols that have so many."""

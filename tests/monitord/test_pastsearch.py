@@ -100,7 +100,7 @@ class Daemon:
         self.past = self.pipeline._past
         assert self.past is not None
         times = iter(np.arange(0.0, 1e6, SLOW_S).tolist())
-        self.past._pace = Pace(lambda: float(next(times)))
+        self.past._clock = lambda: float(next(times))
         await self.pipeline.recover()
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(self.pipeline.run())
@@ -142,7 +142,7 @@ class Daemon:
 
 
 def again(folder: Path, *, ahead: bool) -> tuple[list[bytes], Any]:
-    """Return events and state of an engine that runs a journal anew, looking ahead as recovery does or input by input."""
+    """Return events and state of an engine that runs a journal anew; ahead: as recovery does."""
     engine, events = Engine(window=BARS), []
     records: Any = read_journal(folder)
     for record in foreseen(records, engine, value_of=lambda one: one.value) if ahead else records:
@@ -233,6 +233,7 @@ def test_a_turn_follows_how_long_the_last_ones_took() -> None:
     class Idle(Rehearsal):
         def go_on(self, rows: int) -> bool:
             seen.append(rows)
+            self.lived += rows
             now[0] += next(took)
             return True
 
@@ -242,3 +243,13 @@ def test_a_turn_follows_how_long_the_last_ones_took() -> None:
         assert pace.let(idle)
     assert seen == [1, 2, 4, 8, 16, 32, MOST_ROWS, MOST_ROWS, MOST_ROWS, MOST_ROWS, MOST_ROWS // 2]
     assert pace.rows == MOST_ROWS // 4
+
+
+def test_a_part_that_is_no_bars_does_not_change_the_pace() -> None:
+    class Laying(Rehearsal):
+        def go_on(self, rows: int) -> bool:
+            return True
+
+    pace = Pace(lambda: 0.0)
+    assert pace.let(Laying([], None, lambda bars: None))
+    assert pace.rows == 1
