@@ -526,8 +526,8 @@ class Pipeline:
     # ── one input ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _take(self, given: FeedInput) -> None:
-        if self._quiet_timer is not None:
-            self._quiet_timer.cancel()
+        if self._quiet_timer is not None and isinstance(given.value, TickBatch):
+            self._quiet_timer.cancel()  # a heartbeat's turn is short, and no other quiet may come before the next batch
         with self._remembering():
             outcome = await self.in_engine(lambda: self._evaluate(given))
             self._on_step(outcome)
