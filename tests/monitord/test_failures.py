@@ -16,8 +16,9 @@ from feeds.simulated import SimulatedFeed
 from feeds.tick import TickBatch
 from monitord import failures
 from monitord.checkpoint import CheckpointFolder
+from monitord.engineroom import DOUBTS_AT_ONCE
 from monitord.errors import EngineError
-from monitord.pipeline import DOUBTS_AT_ONCE, Pipeline
+from monitord.pipeline import Pipeline
 from monitord.store import Store
 from rules import rulefile
 from rules.alert import Alert
@@ -105,7 +106,7 @@ async def test_every_later_process_passes_over_the_same(
     assert [alert.id for alert in third.alerts] == [alert.id for alert in second.alerts]
     at = third.journal.end - 1  # without the mark of the third start
     replayed = Engine()
-    told = third.pipeline._failures
+    told = third.pipeline._room.failures
     for offset, value in third.journal.read():
         if offset <= at:
             place = failures.Place(False, offset)
