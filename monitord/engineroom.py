@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -125,7 +125,14 @@ class EngineRoom:
 
     def to_run_again(self) -> Iterator[tuple[int, Input]]:
         """Yield the journaled inputs behind the engine's last one."""
-        return foreseen(self.journal.read(after=self.engine.offset), self.engine, value_of=lambda one: one[1])
+        return foreseen(self.journal.read(after=self.engine.offset), self, value_of=lambda one: one[1])
+
+    def foresee(self, bars: Bars, following: Iterable[object]) -> None:
+        """Let bars be lived through together with those near behind them; without it they take longer, and no more."""
+        try:
+            self.engine.foresee(bars, following)
+        except Exception as error:  # the input fails in the same way, and there it is noted and passed over
+            log.warning("rehearsal_failed", why=f"{type(error).__name__}: {error}")
 
     def snapshot(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Return the engine's state, None where it is ahead of the store.
@@ -167,7 +174,7 @@ class EngineRoom:
         while self.controls and (before is None or self.controls[0][0] < before):
             follows, control = self.controls.popleft()
             if isinstance(control, Bars):
-                self.engine.foresee(control, (later for _, later in self.controls))
+                self.foresee(control, (later for _, later in self.controls))
             self.journal_read += 1
             alerts += self._step(control, Place(True, self.journal_read))
             if self._records:

@@ -16,7 +16,7 @@ from feeds.simulated import SimulatedFeed
 from feeds.tick import TickBatch
 from monitord import failures
 from monitord.checkpoint import CheckpointFolder
-from monitord.engineroom import DOUBTS_AT_ONCE
+from monitord.engineroom import DOUBTS_AT_ONCE, EngineRoom
 from monitord.errors import EngineError
 from monitord.pipeline import Pipeline
 from monitord.store import Store
@@ -146,7 +146,7 @@ async def test_killed_between_the_failure_and_its_record_it_is_tried_twice_again
 ) -> None:
     taken = poison(is_bad)
     with monkeypatch.context() as killed:
-        killed.setattr(Pipeline, "_note_failure", lambda *args: None)
+        killed.setattr(EngineRoom, "_note_failure", lambda *args: None)
         with pytest.raises(EngineError):
             await pushed(tmp_path, store, 1.0, POISON)
     taken.clear()
