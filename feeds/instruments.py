@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from functools import lru_cache
 from itertools import pairwise
@@ -70,6 +70,9 @@ class Instrument:
     list_date: int | None = None
     sectors: tuple[str, ...] = ()
     limits: Limits | None = None
+
+
+_FIELDS: Final = tuple(field.name for field in fields(Instrument))
 
 
 # ── what a code tells ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -314,7 +317,12 @@ def encode_table(instruments: Iterable[Instrument]) -> str:
     for one, after in pairwise(ordered):
         if one.symbol == after.symbol:
             raise FeedError(f"{one.symbol} stands twice in the table of instruments")
-    return orjson.dumps([asdict(one) for one in ordered], option=orjson.OPT_SORT_KEYS).decode()
+    return orjson.dumps([_record(one) for one in ordered], option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _record(one: Instrument) -> dict[str, Any]:
+    """Return its fields by name; `asdict`, which copies every value, takes 0.1 s for a whole market."""
+    return {name: getattr(one, name) for name in _FIELDS} | {"limits": one.limits and asdict(one.limits)}
 
 
 def decode_table(text: str) -> tuple[Instrument, ...]:
