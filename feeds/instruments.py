@@ -173,6 +173,8 @@ _TEN: Final = (100, 100)
 _TWENTY: Final = (200, 200)
 _THIRTY: Final = (300, 300)
 _BOND_FIRST_DAY: Final = (573, 433)
+_A_YEAR: Final = 240
+"""Trading days; no first days are left then."""
 _TOO_LARGE: Final = 1e9
 """A previous close from here on is no price."""
 
@@ -283,6 +285,8 @@ def price_limits_of(
 def _sessions_listed(one: Instrument, date: int, calendar: Calendar | None) -> int | None:
     if one.list_date is None or calendar is None:
         return None
+    if date - one.list_date > 10_000:  # over a year: how many days exactly is nobody's question
+        return _A_YEAR
     return sessions_since(one.list_date, date, calendar=calendar)
 
 
@@ -325,6 +329,7 @@ def _record(one: Instrument) -> dict[str, Any]:
     return {name: getattr(one, name) for name in _FIELDS} | {"limits": one.limits and asdict(one.limits)}
 
 
+@lru_cache(maxsize=1)  # a table is checked before it takes effect, and takes 35 ms to read
 def decode_table(text: str) -> tuple[Instrument, ...]:
     """Return the instruments of a table made by `encode_table`; FeedError says which entry cannot be read."""
     try:
