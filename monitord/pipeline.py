@@ -296,6 +296,7 @@ class Pipeline:
         await self._today.learn()
         await self._take_over(*await self._today.market(), await self._today.held())
         if rules.source != self._engine.rules.source:
+            self._engine.expect(rules)  # it was just read
             await self._control(Control(ControlKind.RULES, rules.source))
         if not self._feed.has_offsets and self._engine.market.clock_ms:
             # What the vendor sent while we were away is missing, and every rule that spans the hole should know.
