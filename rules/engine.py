@@ -8,7 +8,7 @@ reads a clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -40,6 +40,7 @@ from rules.node import is_tick
 from rules.past import Past
 from rules.plan import Plan
 from rules.program import EdgeGroup, Sample, Slot, StateGroup, layer_name, ticks_in_session
+from rules.rehearsal import Rehearsal, together
 from rules.reported import Reported
 from rules.reporter import AT_TICK, BEFORE_TICK, Reporter
 from rules.rule import Evaluation, RuleSet
@@ -138,6 +139,20 @@ class Engine:
     def expect(self, rules: RuleSet) -> None:
         """Take note of a rule set whose source comes next: reading 200 tasks again would hold up the ticks by 2 s."""
         self._checked = rules.source, rules
+
+    def rehearse(self, bars: Sequence[Bars]) -> Rehearsal:
+        """Take note of bars of the past, all of one period, that come next: see there how they are prepared for.
+
+        The rehearsal before is given up. The engine's thread alone.
+        """
+        return self._past.rehearse(bars)
+
+    def foresee(self, bars: Bars, following: Iterable[object]) -> None:
+        """Prepare for bars, if nobody has, and for those of their period that are near among the inputs behind them."""
+        if not self._past.has_rehearsed(bars):
+            rehearsal = self.rehearse(together(bars, following))
+            while rehearsal.go_on(1000):
+                pass
 
     def _read(self, source: str) -> RuleSet:
         known = self._checked
