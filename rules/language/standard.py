@@ -20,7 +20,10 @@ def standard_formula(reference: FormulaReference, arguments: Sequence[float | No
     try:
         return instance(reference.name, reference.output, numbers)
     except RuleError as error:
-        return Refusal(str(error), did_you_mean(reference.name, STANDARD) or call_of(reference.name))
+        known = reference.name in STANDARD
+        return Refusal(
+            str(error), (None if known else did_you_mean(reference.name, STANDARD)) or call_of(reference.name)
+        )
 
 
 def call_of(name: str) -> str:
