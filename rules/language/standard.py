@@ -20,7 +20,9 @@ def standard_formula(reference: FormulaReference, arguments: Sequence[float | No
     try:
         return instance(reference.name, reference.output, numbers)
     except RuleError as error:
-        return Refusal(str(error), did_you_mean(reference.name, standard_formulas()) or call_of(reference.name))
+        known = standard_formulas()
+        hint = None if reference.name in known else did_you_mean(reference.name, known)
+        return Refusal(str(error), hint or call_of(reference.name))
 
 
 def call_of(name: str) -> str:
