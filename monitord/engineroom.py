@@ -158,7 +158,7 @@ class EngineRoom:
         alerts += self.take_queued(before=given.offset)
         self.is_ahead = True
         alerts += self._step(given.value, Place(False, offset), offset=offset)
-        stamps = _stamps(given.value)
+        stamps = stamps_of(given.value)
         # On the thread that made them, whose core has them at hand, and while the disk has the input to write.
         records = [alert.to_json(**stamps) for alert in alerts]
         if alerts and not self._has_offsets:
@@ -279,7 +279,7 @@ class EngineRoom:
         return alerts
 
 
-def _stamps(value: Input) -> dict[str, int]:
+def stamps_of(value: Input) -> dict[str, int]:
     """Return what our own clock says of an input: when it arrived, and when it was evaluated, which is now."""
     now_ms = time.time_ns() // 1_000_000
     recv_ms = int(value.recv_ms.max()) if isinstance(value, TickBatch) and len(value) else now_ms

@@ -25,7 +25,7 @@ from feeds.known import Known
 from feeds.sessions import date_text
 from feeds.tick import TickBatch
 from monitord.checkpoint import Checkpoint, CheckpointFolder
-from monitord.engineroom import STATE_FORMAT, EngineRoom, Outcome
+from monitord.engineroom import STATE_FORMAT, EngineRoom, Outcome, stamps_of
 from monitord.errors import CheckpointError, EngineError, StoreError
 from monitord.keeping import Keeping
 from monitord.pastsearch import PastSearch
@@ -237,6 +237,7 @@ class Pipeline:
         await self._today.learn()
         await self._take_over(*await self._today.market(), await self._today.held())
         if rules.source != self.engine.rules.source:
+            self.engine.expect(rules)  # it was just read
             await self._control(Control(ControlKind.RULES, rules.source))
         if not self._feed.has_offsets and self.engine.market.clock_ms:
             # What the vendor sent while we were away is missing, and every rule that spans the hole should know.
