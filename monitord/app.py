@@ -49,7 +49,7 @@ from monitord.gateway.quotes import QuoteBoard
 from monitord.gateway.server import Gateway
 from monitord.health import Health
 from monitord.log import Redaction
-from monitord.making import build_programs, open_desks, open_rulebook
+from monitord.making import build_programs, build_reports, open_desks, open_rulebook
 from monitord.metrics import Metrics
 from monitord.pipeline import Outcome, Pipeline
 from monitord.positions import PositionSources
@@ -67,6 +67,7 @@ from notifiers.delivery import Delivery
 from notifiers.errors import DeliveryError
 from notifiers.group import AlertConsumer, consumer_client
 from notifiers.notifier import Notifier, build_notifier
+from notifiers.reports import ReportDesk
 from notifiers.routing import Router, Routing
 from notifiers.silences import Silences
 from rules import exrightfile, positions
@@ -119,6 +120,7 @@ class Parts:
     gateway: Gateway
     health: Health
     recording: Recording | None
+    reports: ReportDesk | None
 
 
 class App:
@@ -183,6 +185,10 @@ class App:
         for program in build_programs(settings, store, broker_url=broker.url):
             router = Router(program.options.name, of_people=False)
             deliveries += (self._delivering(program, broker, store, router),)
+        reports = await build_reports(settings, store, broker_url=broker.url)
+        if reports is not None:
+            cleanup.push_async_callback(reports.close)
+            self._metrics.watch_orders(reports.counters)
         made = await open_desks(
             book, store, quotes=quotes, channels=lambda: gateway.hub,
             known=lambda symbol: pipeline.engine.market.instruments.get(symbol),
@@ -212,8 +218,9 @@ class App:
         cleanup.push_async_callback(gateway.stop)
         cleanup.callback(self._console.stop)
         return Parts(
-            store, broker, channel, feed, reference, pipeline, pump, retention, deliveries, gateway, health, recording
-        )
+            store, broker, channel, feed, reference, pipeline, pump, retention, deliveries, gateway, health, recording,
+            reports,
+        )  # fmt: skip
 
     async def _recording(self, feed: Feed, cleanup: AsyncExitStack) -> Recording | None:
         """Open what is recorded beside, if anything is; a folder that cannot be used is logged, and alerts go on."""
@@ -326,6 +333,7 @@ class App:
                 keep("keeping", parts.pipeline.run_keeping),
                 *([tasks.create_task(_record(parts.recording), name="recording")] if parts.recording else []),
                 keep("reference", lambda: parts.reference.run(lambda: self._renew(parts.pipeline))),
+                *([keep("reports", parts.reports.run)] if parts.reports else []),
                 keep("reload", lambda: self._reload_on_signal(parts.pipeline)),
                 keep("vital_signs", lambda: self._take_vital_signs(parts)),
             ]

@@ -23,7 +23,7 @@ ENTRY, TAKE, STOP, CONDITION = "entry", "take_profit", "stop_loss", "condition"
 SIDES: Final = {ENTRY: "buy", TAKE: "sell", STOP: "sell"}
 """What is traded where, if auto_trade is on."""
 MOST_CONDITIONS: Final = 20
-TASK_RULE: Final = re.compile(r"task-([0-9]{1,18})\.(entry|take_profit|stop_loss|condition|advice)(?:-([0-9]{1,2}))?")
+TASK_RULE: Final = re.compile(r"task-([0-9]{1,18})\.(entry|take_profit|stop_loss|condition|advice|order)(?:-([0-9]{1,2}))?")
 """Ids of rules of tasks: the task, what it is about, and the number of a condition."""
 
 

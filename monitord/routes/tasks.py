@@ -34,7 +34,8 @@ READ_ONLY: Final = ("id", "status", "created_at", "updated_at", "started_at", "s
 EXPORTED: Final = 200_000
 """Events of one CSV file at most."""
 COLUMNS: Final = (
-    "time", "task_id", "stock_code", "stock_name", "type", "event", "severity", "price", "message", "late", "why", "id",
+    "time", "task_id", "stock_code", "stock_name", "type", "event", "severity", "price", "message", "late", "why",
+    "about", "order", "reported_at", "id",
 )  # fmt: skip
 _FORMULA_SIGNS: Final = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n")
 """A Chinese Excel takes the full-width ones for formulas too."""
@@ -109,7 +110,11 @@ class TaskStatus(BaseModel):
 
 
 class TaskEvent(BaseModel):
-    """One event of a task's rules. type: entry, take_profit, stop_loss, condition, advice; event: fire …"""
+    """One event of a task's rules. type: entry, take_profit, stop_loss, condition, advice, order; event: fire …
+
+    about: of advice and orders, the event's id that it is about; order: what became of the order, placed, filled …;
+    reported_at: when, by the trading side's clock.
+    """
 
     id: str
     task_id: int
@@ -126,16 +131,21 @@ class TaskEvent(BaseModel):
     late: bool
     why: str | None
     values: dict[str, float | None]
+    about: str | None
+    order: str | None
+    reported_at: str | None
 
     @classmethod
     def of(cls, stored: StoredAlert) -> TaskEvent:
         record = orjson.loads(stored.record)
-        tick = record["tick"] or {}
+        tick, labels = record["tick"] or {}, record["labels"]
+        reported_ms = (record.get("stamps") or {}).get("reported_ms")
         task_id, kind = task_of(record["rule"]) or (0, "")
         same = ("id", "event", "severity", "ts_event_ms", "trade_date", "message", "late", "why", "values")
         return cls(
             **{name: record[name] for name in same}, task_id=task_id, type=kind, stock_code=record["symbol"],
             stock_name=record["name"], time=shanghai_iso(record["ts_event_ms"]), price=tick.get("last"),
+            about=labels.get("about"), order=labels.get("order_state"), reported_at=moment(reported_ms),
         )  # fmt: skip
 
 
@@ -157,7 +167,7 @@ class HistoryQuery(BaseModel):
 
     stock_code: StockCode | None = None
     task_id: Annotated[int, Field(ge=1, lt=10**18)] | None = None
-    type: Literal["entry", "take_profit", "stop_loss", "condition", "advice"] | None = None
+    type: Literal["entry", "take_profit", "stop_loss", "condition", "advice", "order"] | None = None
     event: Event | None = None
     since: Moment | None = None
     until: Moment | None = None
