@@ -7,6 +7,7 @@ const WORDS = {
   places: ["栏目", "Views"],
   // connection
   connecting: ["连接中", "Connecting"], live: ["实时", "Live"], waiting: ["重新连接…", "Reconnecting…"], stopped: ["已停止", "Stopped"],
+  upgraded: ["服务已升级，请重新加载页面：", "The server runs a new version; reload this page:"], load_anew: ["重新加载", "Reload"],
   missed: ["离线期间错过的提醒已超出可补发的范围，此处已按历史记录刷新。", "More was missed while away than can be replayed; the list below comes from the history."],
   origin: ["此页面来源无权使用该服务。", "This page's origin may not use the gateway."],
   refused: ["服务拒绝连接：", "The gateway refused: "], unreadable: ["该令牌无权查看：", "This token may not read: "], close: ["关闭", "Close"], open_history: ["查看历史", "Open the history"],

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
 from structlog.testing import capture_logs
 
@@ -24,7 +26,7 @@ from monitord import pipeline as module
 from monitord.checkpoint import Checkpoint, CheckpointFolder
 from monitord.errors import CheckpointError, EngineError, StoreError
 from monitord.pipeline import Pipeline
-from monitord.store import Store
+from monitord.store import HistoryFilter, Store
 from rules import rulefile
 from rules.alert import Alert
 from rules.errors import RuleError
@@ -623,4 +625,20 @@ async def test_without_batches_a_checkpoint_is_written_all_the_same(
     assert await asyncio.to_thread(stand.disk.entered.wait, 10)
     writing.cancel()
     await asyncio.gather(writing, return_exceptions=True)
+    await stand.pipeline.close()
+
+
+async def test_what_a_new_rule_set_decides_bears_the_stamps_of_its_moment(stand: Stand) -> None:
+    """One that waits for its confirmation is withdrawn with its rule."""
+    stand.rules = RULES.replace("LAST > 0", "LAST > 0, mode: state, for: 1h, on_start: fire")
+    await stand.pipeline.reload()
+    await stand.pipeline.run()
+    before = (await stand.store.history(HistoryFilter())).total
+    now_ms = time.time_ns() // 1_000_000
+    stand.rules = RULES.replace("up", "other")
+    await stand.pipeline.reload()
+    page = await stand.store.history(HistoryFilter())
+    assert page.total > before
+    stamps = orjson.loads(page.rows[0].record)["stamps"]
+    assert stamps["recv_ms"] == stamps["evaluated_ms"] >= now_ms
     await stand.pipeline.close()
