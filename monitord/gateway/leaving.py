@@ -26,7 +26,7 @@ class Leaving:
         self._waiting: dict[Any, asyncio.Event] = {}
         """Connection → what is set when it ends; of those alone that somebody waits for."""
 
-    def watch(self, server: web.Server[web.Request]) -> None:
+    def watch(self, server: web.Server) -> None:
         """Hear of the connections of this server, which tells itself of each one's end."""
         tell = server.connection_lost
 
@@ -49,24 +49,19 @@ class Leaving:
             left.set()
         try:
             async with asyncio.TaskGroup() as tasks:
-                working = tasks.create_task(_outcome(work))
+                working = tasks.create_task(_awaited(work))
                 leaving = tasks.create_task(left.wait())
                 await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
                 working.cancel()
                 leaving.cancel()
+        except ExceptionGroup as failures:  # only the work can fail
+            raise failures.exceptions[0] from None
         finally:
             del self._waiting[handler]
         if working.cancelled():
             raise ClientLeft
-        result, failure = working.result()
-        if failure is not None:
-            raise failure
-        return result  # type: ignore[return-value]  # there is one where nothing failed
+        return working.result()
 
 
-async def _outcome(work: Awaitable[T]) -> tuple[T | None, Exception | None]:
-    """Return what came of it: in a TaskGroup a failure would come out wrapped."""
-    try:
-        return await work, None
-    except Exception as error:  # raised again by who waits
-        return None, error
+async def _awaited(work: Awaitable[T]) -> T:
+    return await work

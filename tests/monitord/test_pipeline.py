@@ -26,9 +26,9 @@ from monitord import pipeline as module
 from monitord.checkpoint import Checkpoint, CheckpointFolder
 from monitord.errors import CheckpointError, EngineError, StoreError
 from monitord.pipeline import Pipeline
-from monitord.store import HistoryFilter, Store
+from monitord.store import Store
 from rules import rulefile
-from rules.alert import Alert
+from rules.alert import Alert, Event
 from rules.errors import RuleError
 
 RULES = "version: 1\ngroups:\n- name: g\n  rules:\n  - {id: up, select: all, when: LAST > 0}\n"
@@ -628,17 +628,21 @@ async def test_without_batches_a_checkpoint_is_written_all_the_same(
     await stand.pipeline.close()
 
 
-async def test_what_a_new_rule_set_decides_bears_the_stamps_of_its_moment(stand: Stand) -> None:
-    """One that waits for its confirmation is withdrawn with its rule."""
-    stand.rules = RULES.replace("LAST > 0", "LAST > 0, mode: state, for: 1h, on_start: fire")
-    await stand.pipeline.reload()
-    await stand.pipeline.run()
-    before = (await stand.store.history(HistoryFilter())).total
+async def test_what_a_control_record_decides_bears_the_stamps_of_its_moment(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when instruments change and a rule's episode ends with a stock it covers no more."""
+    event = Alert(
+        id="al_1", episode_id="ep_1", event=Event.RESOLVE, rule="up", rev="r", trade_date="2025-01-02", episode=1,
+        ts_event_ms=1, period="tick",
+    )  # fmt: skip
+    monkeypatch.setattr(type(stand.pipeline.engine), "step", lambda self, value, **offset: [event])
     now_ms = time.time_ns() // 1_000_000
-    stand.rules = RULES.replace("up", "other")
+    stand.rules = TWO
     await stand.pipeline.reload()
-    page = await stand.store.history(HistoryFilter())
-    assert page.total > before
-    stamps = orjson.loads(page.rows[0].record)["stamps"]
+    stored = await stand.store.alert("al_1")
+    assert stored is not None
+    stamps = orjson.loads(stored.record)["stamps"]
     assert stamps["recv_ms"] == stamps["evaluated_ms"] >= now_ms
+    monkeypatch.undo()
     await stand.pipeline.close()
