@@ -102,7 +102,9 @@ class TaskDesk:
             return "the service is stopped"
         refused = self._book.refused.get(task.text().name)
         if refused is None and self._known(task.symbol) is None and self._quotes.quote(task.symbol) is None:
-            return f"nothing is known of {task.symbol}: the feed neither lists it nor has told a price; is the code right?"
+            return (
+                f"nothing is known of {task.symbol}: the feed neither lists it nor has told a price; is the code right?"
+            )
         return refused
 
     # ── changing ──────────────────────────────────────────────────────────────────────────────────────────────────

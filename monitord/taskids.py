@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 RESERVED: Final = re.compile(r"task-.*\..*")
 """Ids of tasks' rules alone: histories of tasks go by them."""
-TASK_RULE: Final = re.compile(r"task-([0-9]{1,18})\.(entry|take_profit|stop_loss|condition|advice|order)(?:-([0-9]{1,2}))?")
+TASK_RULE: Final = re.compile(
+    r"task-([0-9]{1,18})\.(entry|take_profit|stop_loss|condition|advice|order)(?:-([0-9]{1,2}))?"
+)
 """Ids of rules of tasks: the task, what it is about, and the number of a condition."""
 
 

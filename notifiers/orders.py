@@ -164,7 +164,7 @@ def intent_of(alert: Alert, options: OrderOptions, *, now_ms: int) -> Intent | N
 
 
 def intent_id(alert_id: str) -> str:
-    """Return the id of the order that an alert asks for: an order's remark at the terminal has 24 characters at most."""
+    """Return the id of the order that an alert asks for; the terminal keeps 24 characters of it, as a remark."""
     return f"{INTENT}{alert_id.removeprefix('al_')}"
 
 

@@ -1,4 +1,4 @@
-"""`Report`: what the side that trades says of an order intent; `ReportDesk` makes each a later event of the alert's task.
+"""`Report`: what the side that trades says of an order intent; `ReportDesk` makes each a later event of the task.
 
 Reports are read from the stream `mon:orders:reports` in a group of this daemon's own and acknowledged when the event is
 in the store. A report that comes again, as after a lost acknowledgement, has the same event id and changes nothing.
@@ -41,8 +41,8 @@ _TROUBLE: Final = ("refused", "unknown", "failed")
 _REPORTED: Final = re.compile(r"task-[0-9]{1,18}\.order")
 _TEXTS: Final = ("id", "state", "symbol", "side", "order", "deal", "why")
 _SAID: Final[Mapping[str, Mapping[State, str]]] = {
-    "zh": {"not_ordered": "未下单", "placed": "已委托", "refused": "被拒绝", "unknown": "结果不明", "failed": "委托失败",
-           "filled": "已成交"},
+    "zh": {"not_ordered": "未下单", "placed": "已委托", "refused": "被拒绝", "unknown": "结果不明",
+           "failed": "委托失败", "filled": "已成交"},
     "en": {"not_ordered": "not ordered", "placed": "placed", "refused": "refused", "unknown": "unknown",
            "failed": "failed", "filled": "filled"},
 }  # fmt: skip
@@ -131,7 +131,8 @@ def event_of(report: Report, alert: Alert, *, language: str) -> Alert:
     elif DELIVER_LABEL in alert.labels:
         labels[DELIVER_LABEL] = alert.labels[DELIVER_LABEL]
     return Alert(
-        id=alert_id, episode_id=episode_id, event=Event.FIRE, rule=f"{alert.rule.rpartition('.')[0]}.order", rev="order",
+        id=alert_id, episode_id=episode_id, event=Event.FIRE, rule=f"{alert.rule.rpartition('.')[0]}.order",
+        rev="order",
         severity="warning" if report.state in _TROUBLE else "info", symbol=alert.symbol, group=alert.group,
         name=alert.name, trade_date=alert.trade_date, episode=alert.episode, ts_event_ms=alert.ts_event_ms,
         period=alert.period, labels=labels, tick=alert.tick, message=_message(report, alert, language),

@@ -62,7 +62,12 @@ def run(args: argparse.Namespace) -> int:
     try:
         rules = load(read_texts(files))
         market = _market(args)
-        findings = [*reserved(rules.rules), *rules.warnings, *market_lints(rules, market), *receiver_lints(rules, loaded, market.instruments)]
+        findings = [
+            *reserved(rules.rules),
+            *rules.warnings,
+            *market_lints(rules, market),
+            *receiver_lints(rules, loaded, market.instruments),
+        ]
     except RuleFileError as error:
         findings = error.findings
     needs = {} if rules is None else _needs(rules)

@@ -12,7 +12,10 @@ from monitord.commands import FINDINGS, GOOD, CommandError
 from monitord.commands.asking import add_gateway, address_of, look, moment, print_json
 from monitord.commands.settings import load_settings
 
-HELP = "how the daemon is; exit code 1 if it is not ready or a receiver or the feed is not well (one switched off by hand is), 2 if none answers"
+HELP = (
+    "how the daemon is; exit code 1 if it is not ready or a receiver or the feed is not well (a receiver switched off "
+    "by hand is), 2 if none answers"
+)
 DAY_MS: Final = 86_400_000
 NOT_TOLD: Final = "the token may not read it"
 
@@ -21,8 +24,8 @@ NOT_TOLD: Final = "the token may not read it"
 class Status:
     """What a daemon says of itself. None: the token may not read it.
 
-    report: as /v1/health; receivers: name → status, why, by_hand, pending, dead; alerts_today: fires of trade_date, the day of
-    the market clock.
+    report: as /v1/health; receivers: name → status, why, by_hand, pending, dead; alerts_today: fires of trade_date, the
+    day of the market clock.
     """
 
     address: str

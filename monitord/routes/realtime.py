@@ -11,7 +11,7 @@ from monitord.deliveries import DeliveryFilter
 from monitord.routes.alerts import Moment, Word
 from monitord.routes.deliveries import AttemptView
 from monitord.routes.envelope import Envelope, checked_body, guarded, number_in
-from monitord.routes.route import ApiError, Ask, Route
+from monitord.routes.route import Ask, Route
 from monitord.ruledesk import RuleDesk
 from monitord.taskdesk import moment
 from notifiers.recorded import DeliveryState

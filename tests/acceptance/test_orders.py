@@ -76,8 +76,8 @@ class Page:
     async def events(self, count: int, *, kind: str) -> list[dict[str, Any]]:
         """Wait for so many events of this type; return them, oldest first."""
         async with asyncio.timeout(WITHIN_S):
-            while len(found := (await self.ask("GET", f"/history?type={kind}"))["events"]) < count:
-                await asyncio.sleep(0.05)  # another task's doing, seen by asking alone
+            while len(found := (await self.ask("GET", f"/history?type={kind}"))["events"]) < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)  # seen by asking alone
         return list(reversed(found))
 
     async def metric(self, line: str) -> bool:

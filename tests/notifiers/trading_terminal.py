@@ -50,8 +50,8 @@ class Terminal:
 
     def fill(self, remark: str, *, strategy: str = "monitord", order_type: int = 24) -> None:
         trade = SimpleNamespace(
-            stock_code="600519.SH", order_type=order_type, traded_volume=100, traded_price=18.4, order_id=7, traded_id="0012",
-            strategy_name=strategy, order_remark=remark,
+            stock_code="600519.SH", order_type=order_type, traded_volume=100, traded_price=18.4, order_id=7,
+            traded_id="0012", strategy_name=strategy, order_remark=remark,
         )  # fmt: skip
         self._tell(self.callback.on_stock_trade, trade)
 

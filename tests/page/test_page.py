@@ -354,9 +354,9 @@ async def test_another_version_that_answers_is_told_with_a_way_to_reload(stage: 
 
 
 async def test_a_board_whose_first_question_fails_is_filled_when_it_can_be(stage: Stage) -> None:
-    page = await stage.page(token=False)
+    page = await stage.page()
     await page.route("**/v1/instruments?*", lambda route: route.fulfill(status=503, json={}))
-    await page.evaluate(f"sessionStorage.setItem('monitord.token', '{SECRET}')")
+    await page.evaluate("localStorage.clear()")
     async with page.expect_response("**/v1/instruments?*"):
         await page.reload()
     await is_live(page)
@@ -369,10 +369,8 @@ async def test_a_board_whose_first_question_fails_is_filled_when_it_can_be(stage
 
 async def test_behind_a_proxy_page_and_reference_work_below_its_path(stage: Stage) -> None:
     async with below_a_path(stage.url) as url:
-        page = await stage.page(token=False)
+        page = await stage.page()
         await page.goto(f"{url}/monitor/")
-        await page.evaluate(f"sessionStorage.setItem('monitord.token', '{SECRET}')")
-        await page.reload()
         await is_live(page)
         await page.locator("a", has_text="API").click()
         await page.wait_for_url("**/monitor/docs")
@@ -439,11 +437,11 @@ async def below_a_path(upstream: str) -> AsyncIterator[str]:
     async def pass_socket_on(request: web.Request, path: str) -> web.WebSocketResponse:
         client = web.WebSocketResponse()
         await client.prepare(request)
-        async with session.ws_connect(path, params=request.query, origin=upstream, max_msg_size=0) as server:
-            async with asyncio.TaskGroup() as tasks:
-                down = tasks.create_task(copied(server, client))
-                await copied(client, server)
-                down.cancel()
+        there = session.ws_connect(path, params=request.query, origin=upstream, max_msg_size=0)
+        async with there as server, asyncio.TaskGroup() as tasks:
+            down = tasks.create_task(copied(server, client))
+            await copied(client, server)
+            down.cancel()
         return client
 
     async def copied(source: Any, sink: Any) -> None:
