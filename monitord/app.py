@@ -54,6 +54,7 @@ from monitord.metrics import Metrics
 from monitord.pipeline import Outcome, Pipeline
 from monitord.positions import PositionSources
 from monitord.pump import Pump
+from monitord.recordrun import finish, run_beside
 from monitord.reference import Reference
 from monitord.retention import Retention
 from monitord.routing import build_routing
@@ -335,7 +336,7 @@ class App:
                 keep("retention", parts.retention.run),
                 keep("history", parts.pipeline.run_history),
                 keep("keeping", parts.pipeline.run_keeping),
-                *([tasks.create_task(_record(parts.recording), name="recording")] if parts.recording else []),
+                *([tasks.create_task(run_beside(parts.recording), name="recording")] if parts.recording else []),
                 keep("reference", lambda: parts.reference.run(lambda: self._renew(parts.pipeline))),
                 *([keep("reports", parts.reports.run)] if parts.reports else []),
                 keep("reload", lambda: self._reload_on_signal(parts.pipeline)),
@@ -366,7 +367,7 @@ class App:
         await parts.feed.close()
         await asyncio.wait([evaluating])
         await parts.pipeline.close()
-        await _finish(parts.recording)
+        await finish(parts.recording)
         waiting = await parts.pump.drain(DRAIN_S)
         pumping.cancel()
         for delivery in parts.deliveries:
@@ -478,38 +479,6 @@ async def _once(name: str, run: Callable[[], Awaitable[None]]) -> None:
     except Exception:
         log.exception("task_failed", task=name)
         raise
-
-
-async def _record(recording: Recording) -> None:
-    """Record until it is stopped; whatever fails ends the recording, and alerts go on."""
-    try:
-        await recording.run()
-    except FeedError as error:
-        log.error("recording_failed", why=str(error))
-        await _abandon(recording)
-    except Exception:
-        log.exception("recording_failed")
-        await _abandon(recording)
-
-
-async def _abandon(recording: Recording) -> None:
-    """Close what failed; its last words can fail as it did."""
-    try:
-        await recording.abandon()
-    except Exception:
-        log.exception("recording_failed")
-
-
-async def _finish(recording: Recording | None) -> None:
-    """Make the recording's last file whole; what fails is completed by the next run."""
-    if recording is None:
-        return
-    try:
-        await recording.stop()
-    except FeedError as error:
-        log.error("recording_failed", why=str(error))
-    except Exception:
-        log.exception("recording_failed")
 
 
 def _make(state_dir: Path) -> None:

@@ -34,7 +34,6 @@ from feeds.tickstream import (
     Outcome,
     Spooled,
     StreamDown,
-    StreamRefused,
     TickStreamWriter,
     encode,
     newest_ts_ms,

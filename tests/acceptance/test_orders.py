@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from config.loading import load
+from feeds import sessions
 from feeds.inputs import FeedInput
 from feeds.instruments import Instrument
+from feeds.sessions import Calendar
 from feeds.tick import CORE, TickBatch
 from monitord import bridge
 from monitord.broker import EmbeddedBroker
@@ -93,6 +95,8 @@ async def test_an_alert_is_ordered_where_both_sides_want_it_and_what_came_of_it_
     terminal, feed = Terminal(), LiveFeed()
     for name, module in terminal.modules().items():
         monkeypatch.setitem(sys.modules, name, module)
+    # the library of all days takes seconds to import, in bridge and daemon
+    monkeypatch.setattr(sessions, "_xshg", lambda: Calendar([20230131, 20230201, 20230202]))
     monkeypatch.setattr(bridge, "build_feed", lambda settings, broker_url: feed)
     broker = EmbeddedBroker(tmp_path / "broker")
     await broker.start()
