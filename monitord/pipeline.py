@@ -482,7 +482,9 @@ class Pipeline:
         """Journal a control record behind the last input, sync it, and let it take effect."""
         with self._room.remembering():
             alerts = await self.in_engine(lambda: self._room.take_control(control, packed))
-            await self._commit(alerts, self.engine.offset)
+            stamps = stamps_of(control)
+            records = [alert.to_json(**stamps) for alert in alerts]
+            await self._commit(alerts, self.engine.offset, records=records)
         if self._record is not None:
             await self._record_queued()
             own, offset, behind = self._feed.has_offsets, self._room.journal_read, self.engine.offset

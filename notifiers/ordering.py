@@ -13,14 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-import orjson
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
 from feeds.connection import Client, heeding_cancel
 from notifiers.orders import KEEP_S, STREAM, Intent
+from notifiers.reports import REPORTS, Report, State
 
-REPORTS: Final = f"{STREAM}:reports"
 GROUP: Final = "trade"
 BLOCK_MS: Final = 2000
 """Below the socket's timeout: a longer read would never return."""
@@ -37,7 +36,10 @@ class TradeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """A part of an order that was dealt. intent_id: what the order bore as its remark; price: yuan a share."""
+    """A part of an order that was dealt. intent_id: what the order bore as its remark; price: yuan a share.
+
+    order, deal: their numbers; deal is that of this part alone.
+    """
 
     intent_id: str
     symbol: str
@@ -45,6 +47,16 @@ class Fill:
     quantity: int
     price: float
     order: str
+    deal: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedDown:
+    """An order that was placed, and that the counter or the exchange then refused."""
+
+    intent_id: str
+    order: str
+    why: str
 
 
 class Trader(Protocol):
@@ -53,8 +65,8 @@ class Trader(Protocol):
     async def order(self, intent: Intent) -> str:
         """Place an order and return its number; raises TradeError where it was not, TimeoutError if nobody knows."""
 
-    async def next_fill(self) -> Fill:
-        """Wait for the next fill."""
+    async def next_news(self) -> Fill | TurnedDown:
+        """Wait for what comes next of the orders that were placed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +78,7 @@ class OrderLimits:
 
 
 class OrderDesk:
-    """Runs in the process that has the trader. `run` and `run_fills` are tasks of their own; both go on for ever."""
+    """Runs in the process that has the trader. `run` and `run_news` are tasks of their own; both go on for ever."""
 
     def __init__(
         self,
@@ -92,10 +104,10 @@ class OrderDesk:
                 log.warning("orders_not_read", why=type(error).__name__)
                 await asyncio.sleep(PAUSE_S)
 
-    async def run_fills(self) -> None:
-        """Report each fill until cancelled; one that cannot be reported now is tried again before the next."""
+    async def run_news(self) -> None:
+        """Report each fill and each order turned down, until cancelled; one at a time, however long Redis is away."""
         while True:
-            await self._tell(await self._trader.next_fill())
+            await self._tell(self._reported(await self._trader.next_news()))
 
     async def open(self) -> None:
         """Take a place behind what is there: an intent of before the start is nobody's any more.
@@ -131,7 +143,7 @@ class OrderDesk:
             return
         why = self._why_not(intent)
         if why is not None:
-            await self._report(intent.id, "not_ordered", why=why)
+            await self._report(self._about(intent, "not_ordered", why=why))
         elif await self._client.set(f"{STREAM}:taken:{intent.id}", self._name, nx=True, ex=KEEP_S):
             await self._order(intent)
         else:
@@ -153,26 +165,41 @@ class OrderDesk:
         try:
             number = await self._trader.order(intent)
         except TradeError as error:
-            await self._report(intent.id, "refused", why=str(error))
+            await self._report(self._about(intent, "refused", why=str(error)))
         except TimeoutError:
-            await self._report(intent.id, "unknown", why="the terminal did not answer; look there before anything else")
+            why = "the terminal did not answer; look there before anything else"
+            await self._report(self._about(intent, "unknown", why=why))
         else:
             log.info("order_placed", intent=intent.id, symbol=intent.symbol, side=intent.side, order=number)
-            await self._report(intent.id, "placed", order=number)
+            await self._report(self._about(intent, "placed", order=number))
 
-    async def _tell(self, fill: Fill) -> None:
-        """Report a fill, however long Redis is away."""
+    def _about(self, intent: Intent, state: State, *, order: str = "", why: str = "") -> Report:
+        return Report(
+            id=intent.id, state=state, at_ms=self._clock_ms(), symbol=intent.symbol, side=intent.side,
+            quantity=intent.quantity, price=intent.price, dry_run=intent.dry_run is not False, order=order, why=why,
+        )  # fmt: skip
+
+    def _reported(self, news: Fill | TurnedDown) -> Report:
+        """Return what is reported of an order that was placed; of one turned down the terminal names no terms."""
+        if isinstance(news, TurnedDown):
+            return Report(
+                id=news.intent_id, state="failed", at_ms=self._clock_ms(), symbol="", side="", quantity=0, price=0.0,
+                order=news.order, why=news.why,
+            )  # fmt: skip
+        return Report(
+            id=news.intent_id, state="filled", at_ms=self._clock_ms(), symbol=news.symbol, side=news.side,
+            quantity=news.quantity, price=news.price, order=news.order, deal=news.deal,
+        )  # fmt: skip
+
+    async def _tell(self, report: Report) -> None:
+        """Report, however long Redis is away; told twice it is the same report, which its reader knows by its deal."""
         while True:
             try:
-                return await self._report(
-                    fill.intent_id, "filled", order=fill.order, symbol=fill.symbol, side=fill.side,
-                    quantity=fill.quantity, price=fill.price,
-                )  # fmt: skip
+                return await self._report(report)
             except (RedisError, OSError, TimeoutError) as error:
-                log.warning("fill_not_reported", why=type(error).__name__)
+                log.warning("report_not_told", state=report.state, why=type(error).__name__)
             await asyncio.sleep(PAUSE_S)
 
-    async def _report(self, intent_id: str, state: str, **details: Any) -> None:
-        report = orjson.dumps({"id": intent_id, "state": state, "at_ms": self._clock_ms(), **details})
+    async def _report(self, report: Report) -> None:
         with heeding_cancel():
-            await self._client.xadd(REPORTS, {"report": report}, maxlen=10_000, approximate=True)
+            await self._client.xadd(REPORTS, {"report": report.to_json()}, maxlen=10_000, approximate=True)
