@@ -23,6 +23,7 @@ from feeds.sessions import DAY_MS, unix_ms
 from feeds.simulated import Market
 from feeds.tick import TickBatch
 from monitord.checkpoint import CheckpointFolder
+from monitord.collector import Collector
 from monitord.pipeline import Pipeline
 from monitord.store import Store
 from monitord.warmup import CHUNK, Warmup, in_chunks
@@ -106,16 +107,17 @@ async def measure(symbols: int = 5_500, bars: int = 480) -> dict[str, float]:
 
 async def _measure(folder: Path, symbols: int, bars: int) -> dict[str, float]:
     loop, late, ways = asyncio.get_running_loop(), [0.0], [0.0]
-    feed = Ticks(symbols)
+    feed, collector = Ticks(symbols), Collector()
     history_of = Given(feed, cache=BarCache(folder / "bars"))
     store = await Store.open(folder / "store.sqlite")
     pipeline = Timed(
         feed, journal=Journal(folder / "s" / "journal", source_id="live"), store=store,
         checkpoints=CheckpointFolder(folder / "s" / "checkpoints"), load_rules=lambda: rulefile.load({"r": RULES}),
         on_alerts=lambda alerts: None, on_ticks=lambda batch: ways.append(time.perf_counter() - feed.sent_s),
-        history=history_of,
+        history=history_of, on_rest=collector.rest,
     )  # fmt: skip
     await pipeline.recover()
+    collector.start()
 
     async def watch() -> None:
         while True:
@@ -147,6 +149,7 @@ async def _measure(folder: Path, symbols: int, bars: int) -> dict[str, float]:
         await running
     await pipeline.close()
     await store.close()
+    collector.stop()
     longest, own = (max(one[place] for one in turns) for place in (0, 1))
     return {
         "whole_s": whole, "turns": len(turns), "longest_turn_s": longest, "longest_turn_cpu_s": own,
