@@ -655,3 +655,34 @@ def loading_s(text: str) -> float:
     with suppress(RuleFileError):
         load({"x": text})
     return time.process_time() - start
+
+
+HALF_RULES = """\
+version: 1
+groups:
+- name: {group}
+  labels: {{team: {label}}}
+  rules:
+  - {{id: a, select: all, when: "LAST > 1", message: {message}, labels: {{{key}: x}}}}
+"""
+
+
+@pytest.mark.parametrize("half", [r'"x\ud800"', r'"\udc00"', r'"\ud83d\ude00"'])
+@pytest.mark.parametrize(("field", "line"), [("group", 3), ("label", 4), ("message", 6), ("key", 6)])
+def test_half_a_character_is_refused_at_its_place(field: str, line: int, half: str) -> None:
+    """YAML's escapes can write it, and no encoder takes it: an alert with it in could be neither stored nor told."""
+    words = {"group": "g", "label": "t", "message": "m", "key": "k"}
+    text = HALF_RULES.format(**{**words, field: half})
+    with pytest.raises(RuleFileError, match=r"alone is no character, but half of one") as refused:
+        load({"f.yaml": text})
+    (finding,) = refused.value.findings
+    assert finding.line == line
+    assert text.splitlines()[line - 1][finding.column - 1 :].startswith(half)
+    whole = load({"f.yaml": HALF_RULES.format(**{**words, field: r'"\U0001F600"'})})
+    assert orjson.loads(whole.source)
+
+
+def test_half_a_character_in_the_text_itself_is_refused_and_can_be_told() -> None:
+    with pytest.raises(RuleFileError) as refused:
+        load({"f.yaml": HALF_RULES.format(group="\ud800", label="t", message="m", key="k")})
+    assert str(refused.value).encode()
