@@ -11,7 +11,6 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from feeds.characters import HALF_CHARACTER
 from monitord.gateway import sse
 from monitord.gateway.auth import Gate, Grant, has_credentials
 from monitord.gateway.client import Client, Floor, close_reason
@@ -192,8 +191,6 @@ class Gateway:
     ) -> web.StreamResponse:
         """Turn every refusal into JSON; what is our own fault is logged and told as such."""
         try:
-            if HALF_CHARACTER.search(request.raw_path):  # so aiohttp decodes bytes that are no UTF-8
-                raise ApiError(400, "bad_request", "the address is no UTF-8 text; write other bytes as %XX")
             if not self._floor.gate.admits_origin(request) and request.path != "/v1/ws":
                 raise ApiError(403, "forbidden_origin", "pages of this origin may not use the gateway")
             return await handler(request)

@@ -51,17 +51,6 @@ async def test_a_stop_does_not_wait_for_a_client_that_does_not_answer() -> None:
         writer.close()
 
 
-async def test_an_address_of_other_bytes_than_utf8_is_refused() -> None:
-    async with standing() as stand:
-        for path in (b"/v1/alerts?rule=\xff", b"/v1/ws?ch=\xed\xa0\x80"):
-            reader, writer = await asyncio.open_connection("127.0.0.1", stand.port)
-            writer.write(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            answer = await reader.read()
-            assert answer.startswith(b"HTTP/1.1 400 ")
-            assert b"bad_request" in answer
-            writer.close()
-
-
 async def test_the_heartbeat_comes_again_after_one_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     async with standing(heartbeat_s=0.01) as stand:
         talk = await stand.connect("?ch=alerts")
