@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
-"""A lone surrogate: YAML's escapes can write one, and Python makes them of bytes that are no UTF-8, as in file names."""
+"""A lone surrogate: YAML's escapes can write one, and Python makes them of bytes that are no UTF-8."""
 
 
 def whole(text: str) -> str:

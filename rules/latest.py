@@ -87,6 +87,10 @@ class Latest:
         """Keep a column of someone else current from now on: `derive` gives its values after each tick."""
         self._derived.append((column, derive))
 
+    def leave(self, column: Column) -> None:
+        """Let go of a column of someone else."""
+        self._derived = [one for one in self._derived if one[0] is not column]
+
     def uses(self, word: str) -> bool:
         """Tell whether somebody has asked for this word."""
         return word in self._words
