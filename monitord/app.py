@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -54,7 +54,6 @@ from monitord.metrics import Metrics
 from monitord.pipeline import Outcome, Pipeline
 from monitord.positions import PositionSources
 from monitord.pump import Pump
-from monitord.recording import Recording
 from monitord.reference import Reference
 from monitord.retention import Retention
 from monitord.routing import build_routing
@@ -72,6 +71,9 @@ from notifiers.silences import Silences
 from rules import exrightfile, positions
 from rules.alert import Alert
 from rules.errors import RuleError
+
+if TYPE_CHECKING:
+    from monitord.recording import Recording
 
 log = structlog.get_logger(__name__)
 
@@ -220,6 +222,8 @@ class App:
         folder = self._settings.record.folder
         if folder is None:
             return None
+        from monitord.recording import Recording  # here, for it brings Arrow along
+
         recording = Recording(folder, source_id=feed.source_id, patient=not feed.paced, counted=counts_by_one(feed))
         cleanup.push_async_callback(recording.abandon)
         try:

@@ -23,7 +23,6 @@ from feeds.errors import FeedError
 from feeds.exrights import NO_EXRIGHTS
 from feeds.feed import Feed
 from feeds.history import Bars
-from feeds.history import check as check_bars
 from feeds.inputs import Control, ControlKind, FeedInput, Heartbeat, Input, Mark, MarkKind
 from feeds.journal import Journal
 from feeds.known import Known
@@ -44,6 +43,7 @@ from rules.errors import RuleError
 from rules.explain import Explanation, explain
 from rules.needs import Readiness
 from rules.positions import Position
+from rules.rehearsal import foreseen
 from rules.rule import RuleSet
 
 log = structlog.get_logger(__name__)
@@ -252,7 +252,7 @@ class Pipeline:
                     return alerts, True
             return alerts, False
 
-        records = self._journal.read(after=self._engine.offset)
+        records = foreseen(self._journal.read(after=self._engine.offset), self._engine, value_of=lambda one: one[1])
         more = True
         while more:
             try:
@@ -296,6 +296,7 @@ class Pipeline:
         await self._today.learn()
         await self._take_over(*await self._today.market(), await self._today.held())
         if rules.source != self._engine.rules.source:
+            self._engine.expect(rules)  # it was just read
             await self._control(Control(ControlKind.RULES, rules.source))
         if not self._feed.has_offsets and self._engine.market.clock_ms:
             # What the vendor sent while we were away is missing, and every rule that spans the hole should know.
@@ -505,14 +506,9 @@ class Pipeline:
         if self._past is not None:
             await self._past.run()
 
-    async def take_bars(self, bars: Bars) -> None:
-        """Journal bars of the past and let them take effect; the turn is the caller's."""
-        try:
-            check_bars(bars)
-        except FeedError as error:  # before it is in the journal, which would say it at every start
-            log.error("history_refused", why=str(error))
-            return
-        await self._control(bars)
+    async def take_bars(self, bars: Bars, packed: bytes) -> None:
+        """Journal sound bars of the past and let them take effect; packed: encoded. The turn is the caller's."""
+        await self._control(bars, packed)
 
     async def run_keeping(self) -> None:
         """Write our own bars of each day into the cache."""
@@ -531,8 +527,8 @@ class Pipeline:
     # ── one input ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _take(self, given: FeedInput) -> None:
-        if self._quiet_timer is not None:
-            self._quiet_timer.cancel()
+        if self._quiet_timer is not None and isinstance(given.value, TickBatch):
+            self._quiet_timer.cancel()  # a heartbeat's turn is short, and no other quiet may come before the next batch
         with self._remembering():
             outcome = await self.in_engine(lambda: self._evaluate(given))
             self._on_step(outcome)
@@ -571,6 +567,8 @@ class Pipeline:
         self._ahead = True
         while self._controls and (before is None or self._controls[0][0] < before):
             follows, control = self._controls.popleft()
+            if isinstance(control, Bars):
+                self._engine.foresee(control, (later for _, later in self._controls))
             self._journal_read += 1
             alerts += self._step(control, Place(True, self._journal_read))
             if self._record is not None:
@@ -659,24 +657,24 @@ class Pipeline:
         self._log.finish()
         self._on_rest()
 
-    async def _control(self, control: Control | Bars) -> None:
+    async def _control(self, control: Control | Bars, packed: bytes | None = None) -> None:
         """Journal a control record behind the last input, sync it, and let it take effect."""
         with self._remembering():
-            alerts = await self.in_engine(lambda: self._take_control(control))
+            alerts = await self.in_engine(lambda: self._take_control(control, packed))
             await self._commit(alerts, self._engine.offset)
         if self._record is not None:
             await self._record_queued()
             own = self._feed.has_offsets
             await self._record(control, -1 if own else self._journal_read, behind=self._engine.offset if own else -1)
 
-    def _take_control(self, control: Control | Bars) -> list[Alert]:
+    def _take_control(self, control: Control | Bars, packed: bytes | None = None) -> list[Alert]:
         self._check_stored()
         if isinstance(control, Control):
             self._engine.check(control)  # what is refused is not journaled
         # A trimmed stream may begin behind inputs that records here follow already.
         newest = max(self._engine.offset, self._journal.newest_follows)
         follows = newest if self._feed.has_offsets else None
-        self._journal_read = self._log.append_control(control, follows=follows)
+        self._journal_read = self._log.append_control(control, follows=follows, packed=packed)
         offset = self._journal_read if follows is None else -1
         self._ahead = True
         try:

@@ -1,4 +1,5 @@
-/* Rows of bits, one bit per symbol: gates over them, and the arming of edges; rules/logic.py and rules/lifecycle.py.
+/* Rows of bits, one bit per symbol: some symbols' put in place, gates over them, and the arming of edges; rules/logic.py
+ * and rules/lifecycle.py.
  *
  * numpy makes an array of each operation's result: of a thousand rules 0.7 MB each. Here eight bytes, 64 symbols of a
  * row, go through all that is done to them at once, and only what changes is written.
@@ -10,7 +11,7 @@
 #include <string.h>
 
 enum {
-    LAYOUT = 1, /* what rules/logic.py and rules/lifecycle.py must have been written for */
+    LAYOUT = 2, /* what rules/logic.py and rules/lifecycle.py must have been written for */
     WORD = 8    /* bytes of a row that are taken together */
 };
 
@@ -43,6 +44,89 @@ static inline void
 store(unsigned char *bytes, uint64_t word, size_t size)
 {
     memcpy(bytes, &word, size);
+}
+
+/* ── leaves ──────────────────────────────────────────────────────────────────────────────────────────────────── */
+
+/* Put the bits of some symbols, in the order of `at`, in their places of a row; all others are 0. */
+static void
+scatter_row(const unsigned char *from, const int64_t *at, Py_ssize_t n, unsigned char *to, Py_ssize_t width)
+{
+    memset(to, 0, (size_t)width);
+    for (Py_ssize_t byte = 0; byte * 8 < n; byte++) {
+        if (!from[byte])
+            continue;
+        Py_ssize_t end = byte * 8 + 8 < n ? byte * 8 + 8 : n;
+        for (Py_ssize_t i = byte * 8; i < end; i++)
+            if (from[byte] & (128 >> (i & 7)))
+                to[at[i] >> 3] |= (unsigned char)(128 >> (at[i] & 7));
+    }
+}
+
+/* Put each of a list of rows in its place, from row `first` of `both` on; 0 with an exception set. */
+static int
+scatter_rows(PyObject *given, const Py_buffer *at, const Py_buffer *both, Py_ssize_t first)
+{
+    Py_ssize_t n = at->shape[1], width = both->shape[1];
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(given); i++) {
+        Py_buffer row;
+        if (PyObject_GetBuffer(PyList_GET_ITEM(given, i), &row, PyBUF_SIMPLE) < 0)
+            return 0;
+        int fits = row.len == (n + 7) / 8;
+        if (fits)
+            scatter_row(row.buf, at->buf, n, (unsigned char *)both->buf + (first + i) * width, width);
+        else
+            PyErr_Format(PyExc_ValueError, "row %zd is not %zd bytes", i, (n + 7) / 8);
+        PyBuffer_Release(&row);
+        if (!fits)
+            return 0;
+    }
+    return 1;
+}
+
+static int
+are_places(const Py_buffer *at, Py_ssize_t width)
+{
+    const int64_t *places = at->buf;
+    int outside = 0;
+    for (Py_ssize_t i = 0; i < at->shape[1]; i++)
+        outside |= places[i] < 0 || places[i] >= width * 8;
+    return !outside;
+}
+
+PyDoc_STRVAR(scatter_doc,
+"scatter(true, false, at, both)\n\n"
+"Put what is known of some symbols in place: lists of as many rows each, (ceil(k / 8),) uint8, whose bits belong to the\n"
+"symbols of at, (1, k) int64. They become the first rows of either half of `both`, as `gates` has it; all other symbols'\n"
+"bits in them become 0.");
+
+static PyObject *
+scatter(PyObject *module, PyObject *const *args, Py_ssize_t given)
+{
+    Py_buffer at, both;
+    (void)module;
+    if (given != 4 || !PyList_Check(args[0]) || !PyList_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "scatter takes two lists and two arrays");
+        return NULL;
+    }
+    if (!hold(args[2], &at, sizeof(int64_t), 1, -1, 0))
+        return NULL;
+    if (!hold(args[3], &both, 1, -1, -1, 1)) {
+        PyBuffer_Release(&at);
+        return NULL;
+    }
+    Py_ssize_t rows = both.shape[0] / 2;
+    int done = 0;
+    if (PyList_GET_SIZE(args[0]) > rows || PyList_GET_SIZE(args[1]) != PyList_GET_SIZE(args[0]) ||
+        !are_places(&at, both.shape[1]))
+        PyErr_SetString(PyExc_ValueError, "these rows or symbols are not in both");
+    else
+        done = scatter_rows(args[0], &at, &both, 0) && scatter_rows(args[1], &at, &both, rows);
+    PyBuffer_Release(&both);
+    PyBuffer_Release(&at);
+    if (!done)
+        return NULL;
+    Py_RETURN_NONE;
 }
 
 /* ── gates ───────────────────────────────────────────────────────────────────────────────────────────────────── */
@@ -236,6 +320,7 @@ edges(PyObject *module, PyObject *const *args, Py_ssize_t given)
 }
 
 static PyMethodDef methods[] = {
+    {"scatter", (PyCFunction)(void (*)(void))scatter, METH_FASTCALL, scatter_doc},
     {"gates", (PyCFunction)(void (*)(void))gates, METH_FASTCALL, gates_doc},
     {"edges", (PyCFunction)(void (*)(void))edges, METH_FASTCALL, edges_doc},
     {NULL, NULL, 0, NULL},
@@ -244,7 +329,7 @@ static PyMethodDef methods[] = {
 static struct PyModuleDef definition = {
     .m_base = PyModuleDef_HEAD_INIT,
     .m_name = "_bits",
-    .m_doc = "Gates over rows of bits, and the arming of edges.",
+    .m_doc = "Rows of bits: some symbols' put in place, gates, and the arming of edges.",
     .m_size = -1,
     .m_methods = methods,
 };

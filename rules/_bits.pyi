@@ -7,6 +7,9 @@ from feeds.tick import IntArray
 
 LAYOUT: Final[int]
 
+def scatter(
+    true: list[NDArray[np.uint8]], false: list[NDArray[np.uint8]], at: IntArray, both: NDArray[np.uint8], /
+) -> None: ...
 def gates(gates: NDArray[np.int32], both: NDArray[np.uint8], /) -> None: ...
 def edges(
     both: NDArray[np.uint8],

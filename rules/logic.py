@@ -23,7 +23,7 @@ from feeds.tick import IntArray
 from rules.functions.values import TruthNode
 from rules.node import Bits, Node, Selection, Truth
 
-COMPILED: Final = compiled("rules._bits", layout=1)
+COMPILED: Final = compiled("rules._bits", layout=2)
 _KINDS: Final = {"AND": 0, "OR": 1, "NOT": 2}
 """What compiled code calls them."""
 BitRows: TypeAlias = NDArray[np.uint8]
@@ -107,7 +107,11 @@ class Circuit:
         """Bring the leaves' values into the first rows of `t` and `f`."""
         truths = cast(list[Truth], [leaf.value for leaf in self.leaves])
         if not isinstance(at, slice):
-            self._pack(truths, at)
+            if COMPILED is None:
+                self._pack(truths, at)
+            else:
+                made = [truth if isinstance(truth, Bits) else Bits.packed(truth) for truth in truths]
+                COMPILED.scatter([bits.true for bits in made], [bits.false for bits in made], at[None], self.both)
             return
         if all(map(is_, truths, self._lent)):
             return

@@ -60,8 +60,17 @@ class Bits(Truth):
     @classmethod
     def of(cls, n: int) -> Bits:
         """Return room for n symbols."""
-        true, false = np.zeros((2, -(-n // 8)), np.uint8)
-        return cls(true, false, n)
+        return cls.several(1, n)[0]
+
+    @classmethod
+    def several(cls, count: int, n: int) -> list[Bits]:
+        """Return room for n symbols so many times, in one piece."""
+        return [cls(true, false, n) for true, false in np.zeros((count, 2, -(-n // 8)), np.uint8)]
+
+    @classmethod
+    def packed(cls, truth: Truth) -> Bits:
+        """Return these masks as bits."""
+        return cls(np.packbits(truth.t), np.packbits(truth.f), len(truth.t))
 
     @property
     def t(self) -> BoolArray:  # type: ignore[override]  # nobody writes to a mask that is made for them

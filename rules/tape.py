@@ -65,10 +65,16 @@ class Tape:
         elif self._outs:
             for (node, place), column in zip(self._outs.items(), np.empty((len(self._outs), n)), strict=True):
                 node.value = taken[place] = column
-        for truth, place in self._truths.items():
-            truth.value = bits = truth.lent if whole and truth.lent.n == n else Bits.of(n)
+        for (truth, place), bits in zip(self._truths.items(), self._bits(n, whole=whole), strict=True):
+            truth.value = bits
             taken[place], taken[place + 1] = bits.true, bits.false
         self._compiled.play([column.array for column in self._columns], taken, n, None if whole else at)
+
+    def _bits(self, n: int, *, whole: bool) -> list[Bits]:
+        """Return where each truth is written: over all symbols what it was lent, if that has room for them."""
+        if whole:
+            return [truth.lent if truth.lent.n == n else Bits.of(n) for truth in self._truths]
+        return Bits.several(len(self._truths), n)
 
     def _make_room(self, nodes: Sequence[Node], kept: Collection[Node]) -> dict[Node | float, int]:
         """Return where in the list each node writes; those that nobody else reads share some blocks."""

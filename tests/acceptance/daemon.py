@@ -16,7 +16,6 @@ import orjson
 
 from monitord.broker import EmbeddedBroker
 from notifiers.channel import AlertChannel, Envelope
-from tests.acceptance.process import environment as trading_days
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOK_S = 0.05
@@ -44,8 +43,7 @@ class Daemon:
         with self.log.open("ab") as log:
             self._listened_before = len(self.addresses())
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tests.acceptance.process", "run", *flags, stdout=log, stderr=log, cwd=ROOT,
-                env=environment | trading_days(),
+                sys.executable, "-m", "monitord", "run", *flags, stdout=log, stderr=log, cwd=ROOT, env=environment,
             )  # fmt: skip
 
     async def end(self, deadline_s: float = 120.0) -> int:

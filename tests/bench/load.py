@@ -27,8 +27,6 @@ from tests.vendor_payload import vendor_payload
 DATE: Final = 20250102
 OPENING_MS: Final = (9 * 60 + 52) * 60_000
 INTERVAL_S: Final = 3.0
-TIDY_S: Final = 1.0
-"""How long before the next callback the clients look at what they got."""
 BUFFER_BYTES: Final = 1 << 20
 """What one client gets in an interval, and more: 70 kB."""
 RECEIVE_BYTES: Final = 1 << 20
@@ -39,13 +37,13 @@ PONG: Final = b"\x8a\x80\x00\x00\x00\x00"
 """Masked, as a client's frames must be, with a mask of zeros."""
 
 
-def play(pipe: Connection, *, symbols: int, snapshots: int, clients: int) -> None:
-    """Send one payload every 3 s, the clients being connected to the address that comes; then None.
+def play(pipe: Connection, *, symbols: int, snapshots: int, clients: int, pushes: int = 1) -> None:
+    """Send a snapshot every 3 s, the clients being connected to the address that comes; then None.
 
-    Ends by sending what each client heard: of every alert when its tick came (recv_ms), and when the alert did (Unix
-    ns).
+    pushes: in so many payloads, at equal intervals, each with its share of the symbols. Ends by sending what each
+    client heard: of every alert when its tick came (recv_ms), and when the alert did (Unix ns).
     """
-    payloads = pickled_payloads(symbols, snapshots)
+    payloads = pickled_payloads(symbols, snapshots, pushes=pushes)
     address: str = pipe.recv()
     gc.collect()
     gc.freeze()
@@ -62,21 +60,23 @@ def play(pipe: Connection, *, symbols: int, snapshots: int, clients: int) -> Non
             for number, _ in listening.poll(left):
                 by_number[number].hear()
 
-    due = time.monotonic()
-    for payload in (*payloads, None):
-        due += INTERVAL_S
-        listen(due - TIDY_S)
-        for ear in ears:
+    due, interval_s = time.monotonic(), INTERVAL_S / pushes
+    for number, payload in enumerate((*payloads, None)):
+        due += interval_s
+        listen(due - interval_s / 3)  # by then the burst is over
+        for ear in ears[number % pushes :: pushes]:
             ear.tidy()
         listen(due)
         if payload is not None:
             pipe.send_bytes(payload)  # nobody has anything to say meanwhile: the callback comes when it is all there
+    for ear in ears:
+        ear.tidy()
     pipe.send(None)
     pipe.send([heard for ear in ears for heard in ear.alerts])
 
 
-def pickled_payloads(symbols: int, snapshots: int) -> list[bytes]:
-    """Return the first snapshots after OPENING_MS, each as `pipe.send` would send it; 1.6 MB for 5,500 symbols.
+def pickled_payloads(symbols: int, snapshots: int, *, pushes: int = 1) -> list[bytes]:
+    """Return the first snapshots after OPENING_MS, each push as `pipe.send` would send it; 1.6 MB for 5,500 symbols.
 
     Made as they are due, they would take the time in which the clients must listen: 60 ms each.
     """
@@ -88,7 +88,8 @@ def pickled_payloads(symbols: int, snapshots: int) -> list[bytes]:
     for _ in range(snapshots):
         batch = market.next(whole=True)
         assert isinstance(batch, TickBatch)
-        payloads.append(bytes(ForkingPickler.dumps(vendor_payload(batch))))
+        ticks = list(vendor_payload(batch).items())
+        payloads += [bytes(ForkingPickler.dumps(dict(ticks[share::pushes]))) for share in range(pushes)]
     return payloads
 
 

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from structlog.testing import capture_logs
 
 from feeds.errors import FeedError
 from feeds.exrights import NO_EXRIGHTS, ExRight, encode_exrights
-from feeds.inputs import FeedInput, Input
+from feeds.inputs import FeedInput, Heartbeat, Input
 from feeds.instruments import Instrument
 from feeds.journal import Journal
 from feeds.simulated import SimulatedFeed
@@ -272,13 +273,13 @@ class Pushes:
     source_id, has_offsets, paced = "pushes", False, True
 
     def __init__(self) -> None:
-        self.queue: asyncio.Queue[TickBatch | None] = asyncio.Queue()
+        self.queue: asyncio.Queue[TickBatch | Heartbeat | None] = asyncio.Queue()
 
     async def open(self, *, after: int = -1) -> None: ...
 
     async def __aiter__(self) -> AsyncIterator[FeedInput]:
-        while (batch := await self.queue.get()) is not None:
-            yield FeedInput(-1, batch)
+        while (value := await self.queue.get()) is not None:
+            yield FeedInput(-1, value)
 
     async def instruments(self) -> Sequence[Instrument]:
         return ()
@@ -298,9 +299,9 @@ class Spied(Journal):
         self.did, self.full = did, False
         self.finished = threading.Event()
 
-    def append(self, value: Input, *, rest_later: bool = False) -> int:
+    def append(self, value: Input, *, rest_later: bool = False, **others: Any) -> int:
         self.did.append("append")
-        offset = super().append(value, rest_later=rest_later)
+        offset = super().append(value, rest_later=rest_later, **others)
         if self._unfinished is None and isinstance(value, TickBatch):
             self.finished.set()
         return offset
@@ -389,6 +390,22 @@ async def test_a_book_no_rule_has_read_is_journaled_behind_the_events(
     assert stand.did == ["append", "sync", "commit", "book", "sync"]
     await stand.pipeline.close()
     assert [record.value for record in stand.journal.records()][-1] == with_book(2.0)
+
+
+async def test_a_heartbeat_soon_behind_a_batch_does_not_put_off_what_waits_for_the_quiet(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand, rested = LiveStand(tmp_path, store, "LAST > 1.5"), threading.Event()
+    monkeypatch.setattr(stand.pipeline, "_on_rest", rested.set)
+    await stand.pipeline.recover()
+    running = asyncio.create_task(stand.pipeline.run())
+    batch = with_book(1.0)
+    stand.feed.queue.put_nowait(batch)
+    stand.feed.queue.put_nowait(Heartbeat(batch.span_ms[1] + 1000))
+    assert await asyncio.to_thread(rested.wait, 10), "no batch came, and the quiet was not used"
+    await stand.feed.close()
+    await running
+    await stand.pipeline.close()
 
 
 @pytest.mark.parametrize("early", [1, 1000])

@@ -13,21 +13,22 @@ from rules import logic
 from rules.language.tree import Kind
 from rules.lifecycle import EdgeBits
 from rules.logic import Circuit
-from rules.node import ALL, Node, Selection, Truth
+from rules.node import ALL, Bits, Node, Selection, Truth
 
 pytestmark = pytest.mark.skipif(logic.COMPILED is None, reason="there was no compiler at installation")
 
 
 class Leaf(Node):
-    """A truth that is drawn anew at each pass."""
+    """A truth that is drawn anew at each pass, as masks or as bits."""
 
     def __init__(self, key: str, rng: np.random.Generator, n: int) -> None:
         super().__init__(key, period="tick", kind=Kind.TRUTH)
         self._rng, self._n = rng, n
 
     def peek(self, at: Selection) -> None:
-        drawn = self._rng.integers(-1, 2, self._n)
-        self.value = Truth(drawn == 1, drawn == 0)
+        drawn = self._rng.integers(-1, 2, self._n if isinstance(at, slice) else at.size)
+        truth = Truth(drawn == 1, drawn == 0)
+        self.value = truth if self._rng.random() < 0.5 else Bits.packed(truth)
 
 
 class Gate(Node):
@@ -58,9 +59,10 @@ def lived(seed: int, n: int, slots: int, *, samples: int) -> list[Any]:
     on_start = np.where(rng.random((slots, 1)) < 0.5, 255, 0).astype(np.uint8)
     seen: list[Any] = []
     for _ in range(samples):
+        at: Selection = ALL if rng.random() < 0.5 else rng.permutation(n)[: int(rng.integers(1, n + 1))]
         for leaf in circuit.leaves:
-            leaf.peek(ALL)
-        circuit.run(ALL, n_symbols=n)
+            leaf.peek(at)
+        circuit.run(at, n_symbols=n)
         enabled = np.packbits(rng.random((slots, n)) < 0.8, axis=1)
         fires = edges.take(circuit, rearm_rows=rearm_rows, enabled=enabled, fire_on_start=on_start)
         seen.append((fires, edges.armed.tobytes(), edges.started.tobytes(), circuit.both.tobytes()))
@@ -88,6 +90,18 @@ def test_a_gate_of_other_rows_is_refused(gates: list[list[int]]) -> None:
     assert logic.COMPILED is not None
     with pytest.raises(ValueError, match="gate 0 is none of these rows"):
         logic.COMPILED.gates(np.array(gates, np.int32), BOTH.copy())
+
+
+@pytest.mark.parametrize(
+    ("true", "false", "at"),
+    [([ONE[0]], [], [[0]]), ([ONE[0, :1]] * 3, [ONE[0, :1]] * 3, [[0]]), ([ONE[0]], [ONE[0]], [[0]]),
+     ([ONE[0, :1]], [ONE[0, :1]], [[24]]), ([ONE[0, :1]], [ONE[0, :1]], [[-1]])],
+)  # fmt: skip
+def test_bits_of_other_symbols_or_rows_are_refused(true: list[Any], false: list[Any], at: list[list[int]]) -> None:
+    assert logic.COMPILED is not None
+    logic.COMPILED.scatter([ONE[0, :1]] * 2, [ONE[0, :1]] * 2, np.array([[23]]), BOTH.copy())
+    with pytest.raises(ValueError, match=r"are not in both|is not 1 bytes"):
+        logic.COMPILED.scatter(true, false, np.array(at), BOTH.copy())
 
 
 @pytest.mark.parametrize(
