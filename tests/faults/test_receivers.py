@@ -18,7 +18,9 @@ import orjson
 import pytest
 from aiohttp import web
 
+from monitord.deliveries import DeliveryFilter
 from notifiers.notifier import Verdict, build_notifier
+from notifiers.recorded import DeliveryState
 from tests.faults.counts import count
 from tests.faults.histories import Posted
 from tests.faults.receivers import HOUR_MS, MINUTE_MS, Desk, alert
@@ -280,6 +282,9 @@ async def go_through_clock_steps(folder: Path, chance: random.Random) -> None:
     desk.add([alert(number) for number in range(STEPS_AT_ONCE)])
     for _ in range(20):  # a step forth over the horizon ends a run; the next one goes on
         await desk.deliver(notifier, 5 * HOUR_MS)
+        deliveries = (await desk.store.deliveries.listing(DeliveryFilter())).rows
+        if len(deliveries) == STEPS_AT_ONCE and all(one.state is not DeliveryState.PENDING for one in deliveries):
+            break
     await runner.cleanup()
     histories = await desk.histories({"hook": posts})
     judged(histories)
