@@ -93,7 +93,7 @@ class Health:
         reasons += [
             f"receiver {delivery.name} is switched off: {delivery.state.disabled}"
             for delivery in self._deliveries
-            if delivery.state.disabled
+            if delivery.state.disabled and not delivery.state.by_hand
         ]
         return reasons
 

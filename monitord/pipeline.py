@@ -661,7 +661,9 @@ class Pipeline:
         """Journal a control record behind the last input, sync it, and let it take effect."""
         with self._remembering():
             alerts = await self.in_engine(lambda: self._take_control(control, packed))
-            await self._commit(alerts, self._engine.offset)
+            stamps = _stamps(control)
+            records = [alert.to_json(**stamps) for alert in alerts]
+            await self._commit(alerts, self._engine.offset, records=records)
         if self._record is not None:
             await self._record_queued()
             own = self._feed.has_offsets

@@ -5,7 +5,7 @@ is placed; the report, the note that it is done with, and the acknowledgement of
 Where Redis fails in the middle, the entry is taken up again, and what this process knows of it is told then; where the
 process dies between claim and report, nobody knows whether there is an order, and that is what the next one reports. A
 dry run, an intent that has expired or is older than this process, and one beyond this side's own limits are reported
-and go no further. Reports, fills among them, are entries of the stream `mon:orders:reports`.
+and go no further. Reports, fills among them, are entries of the stream `mon:orders:reports` (notifiers/reports.py).
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final, Protocol
 
-import orjson
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
 from feeds.connection import Client, heeding_cancel
 from notifiers.consumer import CLAIM_AFTER_MS
 from notifiers.orders import KEEP_S, STREAM, Intent
+from notifiers.reports import REPORTS, Report, State
 
-REPORTS: Final = f"{STREAM}:reports"
 GROUP: Final = "trade"
 BLOCK_MS: Final = 2000
 """Below the socket's timeout: a longer read would never return."""
@@ -48,7 +47,10 @@ class TradeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """A part of an order that was dealt. intent_id: what the order bore as its remark; price: yuan a share."""
+    """A part of an order that was dealt. intent_id: what the order bore as its remark; price: yuan a share.
+
+    order, deal: their numbers; deal is that of this part alone.
+    """
 
     intent_id: str
     symbol: str
@@ -56,6 +58,16 @@ class Fill:
     quantity: int
     price: float
     order: str
+    deal: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedDown:
+    """An order that was placed, and that the counter or the exchange then refused."""
+
+    intent_id: str
+    order: str
+    why: str
 
 
 class Trader(Protocol):
@@ -64,8 +76,8 @@ class Trader(Protocol):
     async def order(self, intent: Intent) -> str:
         """Place an order and return its number; raises TradeError where it was not, TimeoutError if nobody knows."""
 
-    async def next_fill(self) -> Fill:
-        """Wait for the next fill."""
+    async def next_news(self) -> Fill | TurnedDown:
+        """Wait for what comes next of the orders that were placed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +98,7 @@ class _Entry:
 
 
 class OrderDesk:
-    """Runs in the process that has the trader. `run` and `run_fills` are tasks of their own; both go on for ever."""
+    """Runs in the process that has the trader. `run` and `run_news` are tasks of their own; both go on for ever."""
 
     def __init__(
         self,
@@ -106,9 +118,9 @@ class OrderDesk:
         self._has_place = False
         self._unsettled = True
         """Whether an entry may be in our hands that is not done with: one of an earlier life, or a lost answer's."""
-        self._results: dict[str, bytes] = {}
+        self._results: dict[str, Report] = {}
         """Reports of the newest intents that were handed to the trader."""
-        self._fills = 0
+        self._news = 0
 
     async def run(self) -> None:
         """Take intents until cancelled; while Redis is away, try again every second."""
@@ -121,10 +133,10 @@ class OrderDesk:
                 log.warning("orders_not_read", why=type(error).__name__)
                 await asyncio.sleep(PAUSE_S)
 
-    async def run_fills(self) -> None:
-        """Report each fill until cancelled; one that cannot be reported now is tried again before the next."""
+    async def run_news(self) -> None:
+        """Report each fill and each order turned down, until cancelled; one at a time, however long Redis is away."""
         while True:
-            await self._tell(await self._trader.next_fill())
+            await self._tell(self._reported(await self._trader.next_news()))
 
     async def open(self) -> None:
         """Take a place in the stream: behind what is there, unless an earlier life has left one.
@@ -186,16 +198,16 @@ class OrderDesk:
         elif not await self._report_once(_key(intent.id), report, done_with=entry.id):
             log.warning("order_known", intent=intent.id)
 
-    async def _carry_out(self, intent: Intent, entry: _Entry) -> bytes | None:
+    async def _carry_out(self, intent: Intent, entry: _Entry) -> Report | None:
         """Have an intent ordered unless something speaks against it; return the report, None if that is not ours."""
         holder: bytes | None = await self._client.get(_key(intent.id))
         if holder not in (None, self._life):
             if holder == DONE or not entry.again:  # whoever claimed it has an entry of his own
                 return None
-            return self._report(intent.id, "unknown", why=f"the bridge ended while it ordered; {_LOOK_THERE}")
+            return self._about(intent, "unknown", why=f"the bridge ended while it ordered; {_LOOK_THERE}")
         why = self._why_not(intent, entry)
         if why is not None:
-            return self._report(intent.id, "not_ordered", why=why)
+            return self._about(intent, "not_ordered", why=why)
         if holder is None and not await self._client.set(_key(intent.id), self._life, nx=True, ex=KEEP_S):
             return None
         return await self._order(intent)
@@ -214,51 +226,62 @@ class OrderDesk:
             return f"more than {self._limits.max_cny:g} yuan"
         return None
 
-    async def _order(self, intent: Intent) -> bytes:
+    async def _order(self, intent: Intent) -> Report:
         """Place the order, never twice in one life; return the report."""
-        self._remember(intent.id, self._report(intent.id, "unknown", why=f"cut off while it ordered; {_LOOK_THERE}"))
+        self._remember(self._about(intent, "unknown", why=f"cut off while it ordered; {_LOOK_THERE}"))
         try:
             number = await self._trader.order(intent)
         except TradeError as error:
-            report = self._report(intent.id, "refused", why=str(error))
+            report = self._about(intent, "refused", why=str(error))
         except TimeoutError:
-            report = self._report(intent.id, "unknown", why=f"the terminal did not answer; {_LOOK_THERE}")
+            report = self._about(intent, "unknown", why=f"the terminal did not answer; {_LOOK_THERE}")
         else:
             log.info("order_placed", intent=intent.id, symbol=intent.symbol, side=intent.side, order=number)
-            report = self._report(intent.id, "placed", order=number)
-        self._remember(intent.id, report)
+            report = self._about(intent, "placed", order=number)
+        self._remember(report)
         return report
 
-    def _remember(self, intent_id: str, report: bytes) -> None:
-        self._results[intent_id] = report
+    def _remember(self, report: Report) -> None:
+        self._results[report.id] = report
         if len(self._results) > MOST_RESULTS:
             del self._results[next(iter(self._results))]
 
-    async def _tell(self, fill: Fill) -> None:
-        """Report a fill, once, however long Redis is away."""
-        self._fills += 1
-        key = f"{STREAM}:told:{self._life.decode()}:{self._fills}"
-        report = self._report(
-            fill.intent_id, "filled", order=fill.order, symbol=fill.symbol, side=fill.side,
-            quantity=fill.quantity, price=fill.price,
+    def _about(self, intent: Intent, state: State, *, order: str = "", why: str = "") -> Report:
+        return Report(
+            id=intent.id, state=state, at_ms=self._clock_ms(), symbol=intent.symbol, side=intent.side,
+            quantity=intent.quantity, price=intent.price, dry_run=intent.dry_run is not False, order=order, why=why,
         )  # fmt: skip
+
+    def _reported(self, news: Fill | TurnedDown) -> Report:
+        """Return what is reported of an order that was placed; of one turned down the terminal names no terms."""
+        if isinstance(news, TurnedDown):
+            return Report(
+                id=news.intent_id, state="failed", at_ms=self._clock_ms(), symbol="", side="", quantity=0, price=0.0,
+                order=news.order, why=news.why,
+            )  # fmt: skip
+        return Report(
+            id=news.intent_id, state="filled", at_ms=self._clock_ms(), symbol=news.symbol, side=news.side,
+            quantity=news.quantity, price=news.price, order=news.order, deal=news.deal,
+        )  # fmt: skip
+
+    async def _tell(self, report: Report) -> None:
+        """Report, once, however long Redis is away."""
+        self._news += 1
+        key = f"{STREAM}:told:{self._life.decode()}:{self._news}"
         while True:
             try:
                 with heeding_cancel():
                     await self._report_once(key, report)
                 return
             except (RedisError, OSError, TimeoutError) as error:
-                log.warning("fill_not_reported", why=type(error).__name__)
+                log.warning("report_not_told", state=report.state, why=type(error).__name__)
             await asyncio.sleep(PAUSE_S)
 
-    async def _report_once(self, key: str, report: bytes, *, done_with: bytes = b"") -> bool:
+    async def _report_once(self, key: str, report: Report, *, done_with: bytes = b"") -> bool:
         """Report, and be done with an entry; return False where it was reported before."""
         return bool(
-            await self._client.eval(_SCRIPT, 3, STREAM, key, REPORTS, GROUP, done_with, report, KEEP_S)
+            await self._client.eval(_SCRIPT, 3, STREAM, key, REPORTS, GROUP, done_with, report.to_json(), KEEP_S)
         )  # fmt: skip
-
-    def _report(self, intent_id: str, state: str, **details: Any) -> bytes:
-        return orjson.dumps({"id": intent_id, "state": state, "at_ms": self._clock_ms(), **details})
 
 
 def _entry(entry_id: bytes, fields: dict[bytes, bytes] | None, *, again: bool) -> _Entry:

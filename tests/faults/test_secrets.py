@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from config.loading import load
-from config.settings import NotifySection
+from config.notify import NotifySection
 from notifiers.notifier import NOTIFIERS
 from tests.faults.counts import VARIABLE
 from tests.faults.lives import ForkedDaemon, ForkedProcess

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from structlog.testing import capture_logs
 
@@ -27,7 +29,7 @@ from monitord.errors import CheckpointError, EngineError, StoreError
 from monitord.pipeline import Pipeline
 from monitord.store import Store
 from rules import rulefile
-from rules.alert import Alert
+from rules.alert import Alert, Event
 from rules.errors import RuleError
 
 RULES = "version: 1\ngroups:\n- name: g\n  rules:\n  - {id: up, select: all, when: LAST > 0}\n"
@@ -640,4 +642,24 @@ async def test_without_batches_a_checkpoint_is_written_all_the_same(
     assert await asyncio.to_thread(stand.disk.entered.wait, 10)
     writing.cancel()
     await asyncio.gather(writing, return_exceptions=True)
+    await stand.pipeline.close()
+
+
+async def test_what_a_control_record_decides_bears_the_stamps_of_its_moment(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when instruments change and a rule's episode ends with a stock it covers no more."""
+    event = Alert(
+        id="al_1", episode_id="ep_1", event=Event.RESOLVE, rule="up", rev="r", trade_date="2025-01-02", episode=1,
+        ts_event_ms=1, period="tick",
+    )  # fmt: skip
+    monkeypatch.setattr(type(stand.pipeline.engine), "step", lambda self, value, **offset: [event])
+    now_ms = time.time_ns() // 1_000_000
+    stand.rules = TWO
+    await stand.pipeline.reload()
+    stored = await stand.store.alert("al_1")
+    assert stored is not None
+    stamps = orjson.loads(stored.record)["stamps"]
+    assert stamps["recv_ms"] == stamps["evaluated_ms"] >= now_ms
+    monkeypatch.undo()
     await stand.pipeline.close()
