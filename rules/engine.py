@@ -317,6 +317,8 @@ class Engine:
             self._flush()
             market.roll(second_ms)
         market.reach(second_ms)
+        if market.latest.newest_ms and market.latest.uses("FEED_AGE"):
+            self._breadth.changed = self._breadth.is_watching  # time alone changes it
         if self._graph.wants_seconds:
             self._graph.pass_time(before_ms, second_ms, halted=market.latest.halted())
         self._close_due(second_ms)

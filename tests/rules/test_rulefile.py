@@ -413,6 +413,12 @@ def test_fields_of_the_life_that_make_no_sense_are_refused(lines: tuple[str, ...
     assert bad("when: SEALUP", *lines) == [finding]
 
 
+def test_a_leg_of_a_state_has_no_rearm() -> None:
+    assert bad("mode: state", "legs: {a: {when: LAST > 1, rearm: LAST < 1}}") == [
+        "8:32+5 rearm does not go with mode: state"
+    ]
+
+
 FEED_TAKEN = "2:33+4 the id 'feed' is taken by the events of the feed's health"
 
 
@@ -563,6 +569,12 @@ def test_a_threshold_on_ticks_without_a_way_back_is_linted() -> None:
     for more in ("rearm: PCT < 4", "cooldown: 5m", "freq: once", "period: 1m\n    eval: bar_close"):
         assert warnings("when: PCT > 5", more) == []
     assert warnings("when: SEALUP") == []
+
+
+def test_warns_of_an_age_that_is_looked_at_when_it_ends() -> None:
+    said = ["7:11 a rule is looked at when its symbol ticks, and FEED_AGE is next to 0 then"]
+    assert warnings("when: FEED_AGE > 60", "cooldown: 1m") == said
+    assert warnings("when: FEED_AGE > 60", "cooldown: 1m", "period: 1m", "eval: bar_close") == []
 
 
 def test_lints_of_formulas_stand_in_the_file_and_name_the_rule() -> None:
