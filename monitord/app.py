@@ -44,6 +44,7 @@ from monitord.choice import build_feed
 from monitord.collector import Collector
 from monitord.console import Console
 from monitord.desk import Desk
+from monitord.engineroom import Outcome
 from monitord.errors import DaemonError, StartError
 from monitord.gateway.quotes import QuoteBoard
 from monitord.gateway.server import Gateway
@@ -51,7 +52,7 @@ from monitord.health import Health
 from monitord.log import Redaction
 from monitord.making import build_programs, build_reports, open_desks, open_rulebook
 from monitord.metrics import Metrics
-from monitord.pipeline import Outcome, Pipeline
+from monitord.pipeline import Pipeline
 from monitord.positions import PositionSources
 from monitord.pump import Pump
 from monitord.recordrun import finish, run_beside

@@ -194,7 +194,11 @@ class Pace:
     def let(self, rehearsal: Rehearsal) -> bool:
         """Let a rehearsal go on for a turn; return whether there is more to do."""
         began, lived = self._clock(), rehearsal.lived
-        more = rehearsal.go_on(self.rows)
+        try:
+            more = rehearsal.go_on(self.rows)
+        except Exception as error:  # the input fails in the same way, and there it is noted and passed over
+            log.warning("rehearsal_failed", why=f"{type(error).__name__}: {error}")
+            return False
         took_s = self._clock() - began
         if rehearsal.lived == lived:
             pass  # a part that is no bars tells nothing of how long they take
@@ -202,8 +206,6 @@ class Pace:
             self.rows = max(self.rows // 2, 1)
         elif took_s < TURN_S / 2:
             self.rows = min(self.rows * 2, MOST_ROWS)
-        if rehearsal.error is not None:
-            log.warning("rehearsal_failed", why=f"{type(rehearsal.error).__name__}: {rehearsal.error}")
         return more
 
 

@@ -82,8 +82,12 @@ class Past:
         found = [market.universe.row(symbol) for symbol in bars.symbols]
         rows = np.array([n + place if row is None else row for place, row in enumerate(found)], np.int64)
         price, shares = np.ones(len(rows)), np.ones(len(rows))
-        known = np.flatnonzero(rows < n)
-        price[known], shares[known] = market.exrights.factors_since(rows[known], bars.as_of[known])
+        known = np.flatnonzero((rows < n) & (bars.counts > 0))
+        price[known], shares[known] = market.exrights.factors_to_be(
+            rows[known], dates=bars.as_of[known], close=bars.close[np.cumsum(bars.counts)[known] - 1],
+            prev=market.latest.raw("prev_close")[rows[known]], symbols=market.universe.symbols,
+            instruments=market.instruments, date=market.date,
+        )  # fmt: skip
         past = _Columns.of(bars, rows, price, shares)
         midnight = max(market.midnight_ms, midnight_ms(bars.until_ms))
         return self._cut(layer, held, past, until_ms=bars.until_ms, midnight=midnight).course(past)

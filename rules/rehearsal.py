@@ -39,21 +39,21 @@ class Rehearsal:
         self._life: PastLife | None = None
         self.lived = 0
         """Bars of every symbol that have been lived through."""
-        self.error: Exception | None = None
-        """Why it was given up."""
         self.done = layer is None
         """Whether all has been lived through; what has become of it since only the input itself finds out."""
 
     def go_on(self, rows: int) -> bool:
         """Do the next part, at most so many bars of every symbol; return whether there is more to do.
 
-        Three parts are no bars: what an input brings is laid out, one input at a time, and then room is made.
+        Raises what a node raises, and is given up then: the inputs themselves will fail, or not, as without it.
+
+        Some parts are no bars: what an input brings is laid out, one input at a time, and then room is made.
         """
         try:
             return self._go_on(rows)
-        except Exception as error:  # the input itself fails in the same way: whoever steps the engine deals with it
-            self.error, self.done, self._life = error, True, None
-            return False
+        except Exception:  # half a bar may have been lived through
+            self.done, self._life = True, None
+            raise
 
     def _go_on(self, rows: int) -> bool:
         if self.done or self._layer is None:

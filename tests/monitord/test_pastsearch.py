@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from feeds.history import Bars
 from feeds.inputs import FeedInput, Input
@@ -175,7 +176,7 @@ async def test_a_tick_waits_for_one_turn_and_a_turn_is_as_long_as_it_may_be(
     assert daemon.events
 
 
-@pytest.mark.parametrize("moment", [9, 130, None])
+@pytest.mark.parametrize("moment", [40, None])
 async def test_killed_at_any_moment_the_journal_gives_the_same_state_bit_for_bit(
     play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int | None
 ) -> None:
@@ -253,3 +254,23 @@ def test_a_part_that_is_no_bars_does_not_change_the_pace() -> None:
     pace = Pace(lambda: 0.0)
     assert pace.let(Laying([], None, lambda bars: None))
     assert pace.rows == 1
+
+
+async def test_a_rehearsal_that_fails_leaves_the_work_to_the_inputs(
+    play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = Daemon(tmp_path, play, monkeypatch)
+
+    def fails(rehearsal: Rehearsal, rows: int) -> bool:
+        raise ZeroDivisionError("of a node")
+
+    async def use() -> None:
+        with monkeypatch.context() as patched, capture_logs() as logs:
+            patched.setattr(Rehearsal, "go_on", fails)
+            await daemon.search()
+        failed = [line["why"] for line in logs if line["event"] == "rehearsal_failed"]
+        assert failed == ["ZeroDivisionError: of a node"] * 3
+        await daemon.tick(1)
+        assert again(tmp_path / "s" / "journal", ahead=True)[1] == state_of(daemon.pipeline.engine)
+
+    await daemon.run(use)

@@ -398,7 +398,7 @@ async def test_a_heartbeat_soon_behind_a_batch_does_not_put_off_what_waits_for_t
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand, rested = LiveStand(tmp_path, store, "LAST > 1.5"), threading.Event()
-    monkeypatch.setattr(stand.pipeline, "_on_rest", rested.set)
+    monkeypatch.setattr(stand.pipeline._room, "on_rest", rested.set)
     await stand.pipeline.recover()
     running = asyncio.create_task(stand.pipeline.run())
     batch = with_book(1.0)
