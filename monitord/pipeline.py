@@ -205,14 +205,15 @@ class Pipeline:
         """
         rules = await self._today.rules()
         source = self._feed.source_id
-        await self.in_engine(self._restore)
+        await self.in_engine(lambda: self._restore(rules))
         stored = await self._store.offset(source_id=source)
         if self._feed.has_offsets:
             await self.in_engine(self._queue_controls)
             self._settled_at = max(stored, self._journal.newest_follows)
         else:
             while not await self._run_journal():
-                await self.in_engine(self._restore)  # the engine is somewhere in the middle of the input that failed
+                # The engine is somewhere in the middle of the input that failed.
+                await self.in_engine(lambda: self._restore(rules))
         await self._feed.open(after=self._engine.offset)
         if not self._feed.has_offsets:
             await self._record_again()
@@ -220,7 +221,8 @@ class Pipeline:
             await self._settle(rules)
         log.info("recovered", source=source, offset=self._engine.offset, run_again_to=self._settled_at)
 
-    def _restore(self) -> None:
+    def _restore(self, expected: RuleSet) -> None:
+        """Put the newest checkpoint back; most often its rules are today's, which were just read."""
         self._engine, self._journal_read, self._doubts_told = Engine(window=self._window), -1, 0
         kept = self._checkpoints.newest(self._feed.source_id, state_format=STATE_FORMAT)
         if kept is not None and kept.meta["journal"] > self._journal.end:
@@ -228,7 +230,7 @@ class Pipeline:
             log.warning("checkpoint_skipped", why="the journal it goes on from is gone", journal_end=self._journal.end)
             kept = None
         if kept is not None:
-            self._engine = Engine.restore(kept.arrays, kept.meta["engine"])
+            self._engine = Engine.restore(kept.arrays, kept.meta["engine"], expected=expected)
             self._journal_read = kept.meta["journal"]
             self._trim_before = self._journal_read + 1
         self._failures.read(self._journal.controls(after=self._journal_read))
