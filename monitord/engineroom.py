@@ -30,6 +30,7 @@ from rules.alert import Alert
 from rules.engine import CHECKPOINT_VERSION, Engine
 from rules.errors import RuleError
 from rules.rehearsal import foreseen
+from rules.rule import RuleSet
 
 log = structlog.get_logger(__name__)
 
