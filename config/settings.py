@@ -106,6 +106,11 @@ def _paths(setting: str, patterns: tuple[str, ...]) -> list[Path]:
 
 
 def _texts(paths: list[Path]) -> dict[str, str]:
+    for path in paths:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise OSError(f"the name of the file {str(path)!r} is no UTF-8 text; rename it") from None
     return {str(path): path.read_text(encoding="utf-8") for path in paths}
 
 

@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import orjson
 
+from feeds.characters import HALF_CHARACTER, whole
 from feeds.errors import FeedError
 from feeds.sessions import Calendar, sessions_since
 from feeds.tick import BoolArray, FloatArray, IntArray
@@ -70,6 +71,12 @@ class Instrument:
     list_date: int | None = None
     sectors: tuple[str, ...] = ()
     limits: Limits | None = None
+
+    def __post_init__(self) -> None:
+        """Replace half a character in a name or a sector: they are a foreign program's, and nothing can encode it."""
+        if HALF_CHARACTER.search("".join((self.name or "", *self.sectors))):
+            object.__setattr__(self, "name", self.name and whole(self.name))
+            object.__setattr__(self, "sectors", tuple(map(whole, self.sectors)))
 
 
 _FIELDS: Final = tuple(field.name for field in fields(Instrument))

@@ -198,6 +198,13 @@ class Journal:
             with _DiskErrors(f"read the journal {self.folder}"):
                 yield from _controls_of(segment, after=after)
 
+    def roll(self) -> None:
+        """Go on in a new segment, so that `trim` can free every record that is here; raises FeedError."""
+        self._check_usable()
+        self.append_rest()
+        if self._next > self._segments[-1].first:
+            self._roll()
+
     def trim(self, *, before: int) -> int:
         """Delete the segments all of whose records are older than offset `before`; return how many."""
         doomed = [old for old, newer in zip(self._segments, self._segments[1:], strict=False) if newer.first <= before]

@@ -30,6 +30,7 @@ from rules.alert import Alert
 from rules.engine import CHECKPOINT_VERSION, Engine
 from rules.errors import RuleError
 from rules.rehearsal import foreseen
+from rules.rule import RuleSet
 
 log = structlog.get_logger(__name__)
 
@@ -94,8 +95,8 @@ class EngineRoom:
 
     # ── recovery ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def restore(self) -> None:
-        """Put the newest checkpoint back that leads on to the journal there is."""
+    def restore(self, expected: RuleSet) -> None:
+        """Put the newest checkpoint back that leads on to the journal there is; most often its rules are today's."""
         self.engine, self.journal_read, self._doubts_told = Engine(window=self._window), -1, 0
         kept = self._checkpoints.newest(self._source_id, state_format=STATE_FORMAT)
         if kept is not None and kept.meta["journal"] > self.journal.end:
@@ -103,7 +104,7 @@ class EngineRoom:
             log.warning("checkpoint_skipped", why="the journal it goes on from is gone", journal_end=self.journal.end)
             kept = None
         if kept is not None:
-            self.engine = Engine.restore(kept.arrays, kept.meta["engine"])
+            self.engine = Engine.restore(kept.arrays, kept.meta["engine"], expected=expected)
             self.journal_read = kept.meta["journal"]
             self.trim_before = self.journal_read + 1
         self.failures.read(self.journal.controls(after=self.journal_read))

@@ -172,14 +172,15 @@ class Pipeline:
         """
         rules = await self._today.rules()
         source = self._feed.source_id
-        await self.in_engine(self._room.restore)
+        await self.in_engine(lambda: self._room.restore(rules))
         stored = await self._store.offset(source_id=source)
         if self._feed.has_offsets:
             await self.in_engine(self._room.queue_controls)
             self._settled_at = max(stored, self._room.journal.newest_follows)
         else:
             while not await self._run_journal():
-                await self.in_engine(self._room.restore)  # the engine is in the middle of the input that failed
+                # The engine is in the middle of the input that failed.
+                await self.in_engine(lambda: self._room.restore(rules))
         await self._feed.open(after=self.engine.offset)
         if not self._feed.has_offsets:
             await self._record_again()

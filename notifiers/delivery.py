@@ -453,7 +453,9 @@ class Delivery:
             )
 
     async def _judge_receiver(self, outcome: Outcome, now_ms: int) -> None:
-        """Update the receiver's health by one outcome."""
+        """Update the receiver's health by one outcome, unless that is our own and the receiver was not asked."""
+        if outcome.own:
+            return
 
         def judged(state: ReceiverState) -> ReceiverState:
             if outcome.verdict is Verdict.OK:

@@ -58,9 +58,18 @@ class Intent:
     def from_json(cls, text: bytes) -> Intent:
         """Decode; raises ValueError for what is no intent."""
         try:
-            return cls(**orjson.loads(text))
+            intent = cls(**orjson.loads(text))
         except TypeError as error:
             raise ValueError(f"no order intent: {error}") from None
+        texts = (intent.id, intent.alert_id, intent.rule, intent.symbol, intent.side)
+        whole = (intent.quantity, intent.created_ms, intent.expires_ms)
+        if not (
+            all(isinstance(one, str) for one in texts)
+            and all(isinstance(one, int) for one in whole)
+            and isinstance(intent.price, int | float)
+        ):
+            raise ValueError("no order intent: a field of it is of another type")
+        return intent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,4 +193,4 @@ def _known_since_ms(alert: Alert, *, live: bool) -> int:
 
 
 def _refused(why: str) -> Outcome:
-    return Outcome(verdict=Verdict.PERMANENT, text=f"no order: {why}")
+    return Outcome(verdict=Verdict.PERMANENT, text=f"no order: {why}", own=True)

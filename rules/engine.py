@@ -317,6 +317,8 @@ class Engine:
             self._flush()
             market.roll(second_ms)
         market.reach(second_ms)
+        if market.latest.newest_ms and market.latest.uses("FEED_AGE"):
+            self._breadth.changed = self._breadth.is_watching  # time alone changes it
         if self._graph.wants_seconds:
             self._graph.pass_time(before_ms, second_ms, halted=market.latest.halted())
         self._close_due(second_ms)
@@ -523,8 +525,10 @@ class Engine:
         return arrays, header
 
     @classmethod
-    def restore(cls, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> Engine:
-        """Make the engine that `checkpoint` was taken of.
+    def restore(
+        cls, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any], *, expected: RuleSet | None = None
+    ) -> Engine:
+        """Make the engine that `checkpoint` was taken of; its rules are read no more if they are those expected.
 
         Raises RuleError for another version, or arrays that do not fit the rule set of the header.
         """
@@ -533,6 +537,8 @@ class Engine:
         engine = cls(window=header["window"])
         engine.market.prepare(header["market"])
         engine._breadth.prepare(header["breadth"])
+        if expected is not None:
+            engine.expect(expected)
         engine.step(Control(ControlKind.RULES, header["rules"]))
         engine.market.state.load(arrays)
         engine.market.put_back(header["market"])

@@ -58,7 +58,7 @@ class Latest:
         self.has_halts = False
         """Whether some symbol's latest status is a halt."""
         self.clock_ms = 0
-        """The market clock, for FEED_AGE; set by the engine."""
+        """The market clock, for FEED_AGE; `reach` sets it."""
         self._raw: dict[str, Column] = {name: state.claim(f"now/{name}") for name in CORE}
         self._words: dict[str, Column] = {word: self._raw[name] for word, name in _RAW.items()}
         self._derived: list[tuple[Column, Callable[[Selection], FloatArray]]] = []
@@ -87,6 +87,17 @@ class Latest:
     def follow(self, column: Column, derive: Callable[[Selection], FloatArray]) -> None:
         """Keep a column of someone else current from now on: `derive` gives its values after each tick."""
         self._derived.append((column, derive))
+
+    def leave(self, column: Column) -> None:
+        """Let go of a column of someone else."""
+        self._derived = [one for one in self._derived if one[0] is not column]
+
+    def reach(self, clock_ms: int) -> None:
+        """Let the market clock come to this second: what does not tick grows old."""
+        self.clock_ms = clock_ms
+        age = self._words.get("FEED_AGE")
+        if age is not None:
+            age.array[...] = self._age(slice(None))
 
     def uses(self, word: str) -> bool:
         """Tell whether somebody has asked for this word."""
@@ -219,10 +230,12 @@ class Latest:
                 self.ts_ms.array[at] == 0, np.nan, trading_clock_ms(self.ts_ms.array[at]) // 60_000
             )
         if word == "FEED_AGE":
-            return lambda at: np.where(
-                self.ts_ms.array[at] == 0, np.nan, np.maximum(self.clock_ms - self.ts_ms.array[at], 0) / 1000.0
-            )
+            return self._age
         raise KeyError(word)
+
+    def _age(self, at: Selection) -> FloatArray:
+        ts_ms = self.ts_ms.array[at]
+        return np.where(ts_ms == 0, np.nan, np.maximum(self.clock_ms - ts_ms, 0) / 1000.0)
 
     def _auction_price(self) -> Callable[[Selection], FloatArray]:
         bid, ask = self._rest("bid_price_1"), self._rest("ask_price_1")

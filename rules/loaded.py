@@ -89,6 +89,7 @@ class Loaded:
         self._adjuster.follow(of_symbols)
         self._reporter.absolute = self._adjuster.absolute
         self._graph.remove_unused([*(node for slot in of_symbols for node in slot.nodes), *self._breadth.nodes])
+        self._market.books.keep({rule.select.book for rule in rules.rules if rule.select.book is not None})
         for period in self._market.bars:
             self._graph.warm(period)
         self._reporter.ledger.forget({slot.key for slot in slots})

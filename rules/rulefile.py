@@ -46,6 +46,8 @@ _OF_THE_CATALOG: Final = ("period", "eval", "mode", "confirm")
 _USE_FIELDS: Final = (
     "id", "use", "params", "select", "labels", "message", *(key for key in LIFE if key not in _OF_THE_CATALOG),
 )  # fmt: skip
+_NO_AGE: Final = "a rule is looked at when its symbol ticks, and FEED_AGE is next to 0 then"
+_AGE: Final = "make a rule over groups: over: all, agg: {k: count(FEED_AGE > 60)}, when: k > 0"
 _RULE_FIELDS: Final = (
     "id", "use", "params", "select", "over", "agg", "min_valid", "when", "rearm", "legs", "labels", "message",
     *LIFE,
@@ -408,6 +410,8 @@ class _FileReader:
         except RuleFileError as error:
             raise RuleFileError([_cut_short(document, value, finding) for finding in error.findings]) from None
         document.warnings += [document.place(finding, value) for finding in checked.warnings]
+        if self._over is None and period == "tick" and "FEED_AGE" in checked.words:
+            document.warnings.append(document.finding(value.start, value.end, _NO_AGE, hint=_AGE, severity="warning"))
         return checked.formula
 
     def _put_in(self, formula: Formula) -> Formula:

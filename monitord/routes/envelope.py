@@ -57,7 +57,7 @@ async def checked_body(ask: Ask, model: type[Model], *, besides: Collection[str]
     try:
         given = orjson.loads(await ask.request.read() or b"{}")
     except ValueError:  # orjson may quote what it read
-        raise ApiError(422, "bad_body", "the body is not JSON, or nested too deep") from None
+        raise ApiError(422, "bad_body", "the body is not JSON, nested too deep, or holds half a character") from None
     if isinstance(given, dict):
         given = {key: value for key, value in given.items() if key not in besides}
     try:

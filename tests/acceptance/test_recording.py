@@ -129,9 +129,15 @@ async def test_a_recording_replays_to_the_events_of_the_live_daemon(tmp_path: Pa
 async def test_a_daemon_killed_again_and_again_records_every_input_once(tmp_path: Path) -> None:
     rules = rule_file(tmp_path)
     daemon = Daemon(tmp_path / "d", {**FEED, "rules.files": rules, "record.folder": tmp_path / "beside"})
-    for seconds in (0.5, 1.0, 1.5):
+    daemon.log.touch()
+    for seconds in (0.1, 0.3, 0.5):
+        told_before = len(daemon.events("alert_fired"))
+
+        async def works(before: int = told_before) -> bool:
+            return len(daemon.events("alert_fired")) > before
+
         await daemon.start()
-        await daemon.listening()
+        await daemon.until("it told something", works)
         assert await daemon.killed_after(seconds), "it had told everything before it was killed"
     await daemon.start()
     assert await daemon.end(300) == 0, daemon.tail()

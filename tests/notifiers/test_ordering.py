@@ -6,6 +6,7 @@ import ast
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,7 +57,18 @@ class Side:
     async def given(self, intent: Intent | bytes) -> None:
         text = intent if isinstance(intent, bytes) else intent.to_json()
         await self.redis.xadd(STREAM, {"intent": text})
-        await self.desk.step(block_ms=0)
+        await self.work()
+
+    async def work(self) -> None:
+        """Take all there is, as `run` does: after a failure the place is taken again."""
+        while True:
+            try:
+                await self.desk.open()
+                while await self.desk.step(block_ms=0):
+                    pass
+                return
+            except ConnectionError:
+                pass
 
     async def reports(self) -> list[Report]:
         return [Report.from_json(fields[b"report"]) for _, fields in await self.redis.xrange(REPORTS)]
@@ -75,7 +87,6 @@ async def test_a_live_intent_is_ordered_once_whoever_reads_it_again(side: Side) 
     await side.given(INTENT)
     await side.given(INTENT)
     other = Side(side.redis, "spare")
-    await other.desk.open()
     await other.given(INTENT)
     assert (side.trader.orders, other.trader.orders) == ([INTENT], [])
     assert await side.reports() == [replace(PLACED, order="1")]
@@ -105,28 +116,133 @@ async def test_what_is_dry_late_or_beyond_this_sides_limits_is_not_ordered(
 
 
 async def test_what_is_no_intent_stops_nobody(side: Side) -> None:
-    for text in (b"", b"{", b"[]", b'{"id":"or_2"}'):
+    odd = (replace(INTENT, expires_ms="soon"), replace(INTENT, id=7), replace(INTENT, quantity="100"))  # type: ignore[arg-type]
+    for text in (b"", b"{", b"[]", b'{"id":"or_2"}', *odd):
         await side.given(text)
     await side.given(INTENT)
     assert side.trader.orders == [INTENT]
 
 
-async def test_intents_of_before_the_start_are_nobodys() -> None:
+async def test_intents_of_before_the_start_are_reported_and_not_ordered() -> None:
     redis = FakeAsyncRedis()
-    await redis.xadd(STREAM, {"intent": INTENT.to_json()})
+    first, second, third = (replace(INTENT, id=f"or_{number}") for number in (1, 2, 3))
+    await redis.xadd(STREAM, {"intent": first.to_json()})
     side = Side(redis)
-    await side.desk.open()
-    await side.desk.step(block_ms=0)
-    await redis.xadd(STREAM, {"intent": INTENT.to_json()})
+    await side.work()
+    assert (side.trader.orders, await side.reports()) == ([], [])  # before the group it was nobody's
+    await redis.xadd(STREAM, {"intent": second.to_json()})
     again = Side(redis)  # the group is there already, and has not seen this one
-    await again.desk.open()
-    await again.desk.step(block_ms=0)
-    assert (side.trader.orders, again.trader.orders) == ([], [])
-    await redis.xadd(STREAM, {"intent": INTENT.to_json()})
-    await again.desk.open()  # Redis was away: what came meanwhile is not lost
-    await again.desk.step(block_ms=0)
-    assert again.trader.orders == [INTENT]
+    await again.work()
+    assert [(one.id, one.state, one.why[:22]) for one in await again.reports()] == [
+        ("or_2", "not_ordered", "older than the bridge,")
+    ]
+    await redis.xadd(STREAM, {"intent": third.to_json()})
+    await again.work()  # opens again: Redis was away, and what came meanwhile is not lost
+    assert (side.trader.orders, again.trader.orders) == ([], [third])
     await redis.aclose()
+
+
+class Failing:
+    """A Redis in memory whose n-th command fails, before it is carried out or with its answer lost."""
+
+    def __init__(self, redis: Any, fails_at: int, *, answer_lost: bool, error: type[Exception]) -> None:
+        self._redis, self.left, self._answer_lost, self._error = redis, fails_at, answer_lost, error
+
+    def __getattr__(self, name: str) -> Any:
+        command = getattr(self._redis, name)
+
+        async def sent(*arguments: Any, **options: Any) -> Any:
+            self.left -= 1
+            if self.left == 0 and not self._answer_lost:
+                raise self._error
+            answer = await command(*arguments, **options)
+            if self.left == 0:
+                raise self._error
+            return answer
+
+        return sent
+
+
+class Killed(Exception):
+    """Here the process dies."""
+
+
+TWO = [replace(INTENT, id=f"or_{number}") for number in (1, 2)]
+
+
+@pytest.mark.parametrize("answer_lost", [False, True])
+async def test_wherever_redis_fails_each_intent_is_ordered_and_reported_once(answer_lost: bool) -> None:
+    for fails_at in range(1, 100):
+        redis = FakeAsyncRedis()
+        await Side(redis).desk.open()
+        side = Side(Failing(redis, fails_at, answer_lost=answer_lost, error=ConnectionError))
+        side.desk._newest_before = b"0-0"
+        for one in [*TWO, TWO[0]]:
+            await redis.xadd(STREAM, {"intent": one.to_json()})
+        await side.work()
+        assert side.trader.orders == TWO, fails_at
+        assert [(one.id, one.state) for one in await Side(redis).reports()] == [(one.id, "placed") for one in TWO]
+        assert (await redis.xpending(STREAM, "trade"))["pending"] == 0
+        await redis.aclose()
+        if side.redis.left > 0:
+            break
+    assert fails_at > 15
+
+
+@pytest.mark.parametrize("dies", ["before the command", "after the command", "in the order"])
+async def test_wherever_the_process_dies_each_intent_is_ordered_once_at_most_and_reported_once(dies: str) -> None:
+    """The one in hand may be ordered with nobody to tell: then that is the report; those behind it are too old."""
+    for fails_at in range(1, 100):
+        redis = FakeAsyncRedis()
+        await Side(redis).desk.open()
+        side = Side(Failing(redis, fails_at, answer_lost=dies == "after the command", error=Killed))
+        if dies == "in the order":
+            side.desk._client, side.trader.failure = redis, Killed()
+        side.desk._newest_before = b"0-0"
+        for one in TWO:
+            await redis.xadd(STREAM, {"intent": one.to_json()})
+        with suppress(Killed):
+            await side.work()
+        next_life = Side(redis)
+        await next_life.work()
+        ordered = [one.id for one in side.trader.orders]
+        reports = {one.id: one.state for one in await next_life.reports()}
+        assert next_life.trader.orders == []
+        assert len(ordered) == len(set(ordered))
+        assert sorted(reports) == [one.id for one in TWO]
+        assert len(await next_life.reports()) == 2
+        for intent_id, state in reports.items():
+            assert state in (("placed", "unknown") if intent_id in ordered else ("not_ordered", "unknown"))
+        assert list(reports.values()).count("unknown") <= 1
+        assert (await redis.xpending(STREAM, "trade"))["pending"] == 0
+        await redis.aclose()
+        if side.desk._client is redis or side.redis.left > 0:
+            break
+
+
+async def test_what_a_dead_consumer_left_is_reported_by_another_after_a_minute(
+    side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = Side(side.redis, "gone")
+    await gone.desk.open()
+    gone.trader.failure = Killed()
+    with pytest.raises(Killed):
+        await gone.given(INTENT)
+    await side.work()
+    assert await side.reports() == []
+    monkeypatch.setattr("notifiers.ordering.CLAIM_AFTER_MS", 0)
+    await side.work()
+    assert [one.state for one in await side.reports()] == ["unknown"]
+    assert side.trader.orders == []
+
+
+async def test_a_fill_whose_answer_was_lost_is_reported_once(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("notifiers.ordering.PAUSE_S", 0)
+    lossy = Side(Failing(side.redis, 1, answer_lost=True, error=ConnectionError))
+    for number in range(2):
+        fill = Fill("or_1", "600519.SH", "buy", 100, 18.49, str(number), f"d{number}")
+        await lossy.desk._tell(lossy.desk._reported(fill))
+    assert [one.order for one in await side.reports()] == ["0", "1"]
 
 
 @pytest.mark.parametrize(("failure", "state"), [(TradeError("no money"), "refused"), (TimeoutError(), "unknown")])

@@ -80,7 +80,7 @@ async def test_what_must_not_be_ordered_is_refused_for_good(
 ) -> None:
     desk = Desk(redis, **options)
     outcome = await desk.offer(**changes)
-    assert outcome.verdict is Verdict.PERMANENT
+    assert (outcome.verdict, outcome.own) == (Verdict.PERMANENT, True)
     assert why in outcome.text
     assert await desk.intents() == []
 

@@ -186,6 +186,7 @@ async def test_a_running_task_runs_on_after_a_restart(store: Store) -> None:
 
 REFUSED: list[tuple[str, str, Any, int, str | None]] = [
     ("POST", "/monitor/tasks", b"{", 422, None),
+    ("POST", "/monitor/tasks", rb'{"stock_code":"600519.SH","stock_name":"x\ud800"}', 422, None),
     ("POST", "/monitor/tasks", b"[]", 422, None),
     ("POST", "/monitor/tasks", b"\xff", 422, None),
     ("POST", "/monitor/tasks", {}, 422, "stock_code"),
