@@ -34,7 +34,6 @@ from feeds.tickstream import (
     Outcome,
     Spooled,
     StreamDown,
-    StreamRefused,
     TickStreamWriter,
     encode,
     newest_ts_ms,
@@ -216,7 +215,7 @@ class Bridge:
                     if self._orders is None
                     else [
                         tasks.create_task(self._keep("orders", self._orders.run), name="orders"),
-                        tasks.create_task(self._keep("fills", self._orders.run_fills), name="fills"),
+                        tasks.create_task(self._keep("order_news", self._orders.run_news), name="order_news"),
                     ]
                 )
                 await asyncio.wait([taker, stop], return_when=asyncio.FIRST_COMPLETED)

@@ -141,7 +141,11 @@ class Compiler:
         varying = self._varying(function, values)
         if varying is not None and function.vary is not None:
             return function.vary(self._layer, series, varying, self._reading.cap)
-        return function.build(self._layer, series, tuple(self._constants(function, values, args)))
+        constants = tuple(self._constants(function, values, args))
+        fault = function.fault(constants)
+        if fault is not None:
+            raise RuleError(f"{function.signature()}: {fault}")
+        return function.build(self._layer, series, constants)
 
     def _varying(self, function: Function, values: Args) -> NumberNode | None:
         """Return the node of a window that is no constant, where the function takes one."""

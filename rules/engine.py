@@ -8,7 +8,7 @@ reads a clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -40,6 +40,7 @@ from rules.node import is_tick
 from rules.past import Past
 from rules.plan import Plan
 from rules.program import EdgeGroup, Sample, Slot, StateGroup, layer_name, ticks_in_session
+from rules.rehearsal import Rehearsal, together
 from rules.reported import Reported
 from rules.reporter import AT_TICK, BEFORE_TICK, Reporter
 from rules.rule import Evaluation, RuleSet
@@ -142,6 +143,20 @@ class Engine:
     def expect(self, rules: RuleSet) -> None:
         """Take note of a rule set whose source comes next: reading 200 tasks again would hold up the ticks by 2 s."""
         self._checked = rules.source, rules
+
+    def rehearse(self, bars: Sequence[Bars]) -> Rehearsal:
+        """Take note of bars of the past, all of one period, that come next: see there how they are prepared for.
+
+        The rehearsal before is given up. The engine's thread alone.
+        """
+        return self._past.rehearse(bars)
+
+    def foresee(self, bars: Bars, following: Iterable[object]) -> None:
+        """Prepare for bars, if nobody has, and for those of their period that are near among the inputs behind them."""
+        if not self._past.has_rehearsed(bars):
+            rehearsal = self.rehearse(together(bars, following))
+            while rehearsal.go_on(1000):
+                pass
 
     def _read(self, source: str) -> RuleSet:
         known = self._checked
@@ -302,6 +317,8 @@ class Engine:
             self._flush()
             market.roll(second_ms)
         market.reach(second_ms)
+        if market.latest.newest_ms and market.latest.uses("FEED_AGE"):
+            self._breadth.changed = self._breadth.is_watching  # time alone changes it
         if self._graph.wants_seconds:
             self._graph.pass_time(before_ms, second_ms, halted=market.latest.halted())
         self._close_due(second_ms)
@@ -508,8 +525,10 @@ class Engine:
         return arrays, header
 
     @classmethod
-    def restore(cls, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> Engine:
-        """Make the engine that `checkpoint` was taken of.
+    def restore(
+        cls, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any], *, expected: RuleSet | None = None
+    ) -> Engine:
+        """Make the engine that `checkpoint` was taken of; its rules are read no more if they are those expected.
 
         Raises RuleError for another version, or arrays that do not fit the rule set of the header.
         """
@@ -518,6 +537,8 @@ class Engine:
         engine = cls(window=header["window"])
         engine.market.prepare(header["market"])
         engine._breadth.prepare(header["breadth"])
+        if expected is not None:
+            engine.expect(expected)
         engine.step(Control(ControlKind.RULES, header["rules"]))
         engine.market.state.load(arrays)
         engine.market.put_back(header["market"])

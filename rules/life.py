@@ -61,10 +61,13 @@ def arguments(lifecycle: Mapping[str, Any]) -> dict[str, Any]:
 def refuse_contradictions(reading: Reading, found: Table, lifecycle: Mapping[str, Any]) -> None:
     """Refuse fields that do not go together; `lifecycle` holds what they say, and what defaults do."""
     state = lifecycle.get("mode") is Mode.STATE
-    for key in ("rearm",) if state else ("for", "keep_firing"):
-        if found.get(key) is not None:
-            hint = "a state ends when its condition is false" if state else "write mode: state"
-            reading.error(found.key(key), f"{key} does not go with mode: {'state' if state else 'edge'}", hint=hint)
+    legs = found.get("legs")
+    homes = [found, *(leg for _, leg in legs.pairs if isinstance(leg, Table))] if isinstance(legs, Table) else [found]
+    for home in homes if state else (found,):
+        for key in ("rearm",) if state else ("for", "keep_firing"):
+            if home.get(key) is not None:
+                hint = "a state ends when its condition is false" if state else "write mode: state"
+                reading.error(home.key(key), f"{key} does not go with mode: {'state' if state else 'edge'}", hint=hint)
     if lifecycle.get("confirm") and (state or lifecycle.get("eval") == Evaluation.BAR_CLOSE):
         hint = "leave it out: there is nothing provisional"
         reading.error(found.get("confirm") or found, "confirm goes with eval: tick and mode: edge", hint=hint)

@@ -320,7 +320,8 @@ class Market:
 
     def reach(self, second_ms: int) -> None:
         """Set the clock."""
-        self.clock_ms = self.latest.clock_ms = second_ms
+        self.clock_ms = second_ms
+        self.latest.reach(second_ms)
         if not 0 <= second_ms - self.midnight_ms < DAY_MS:
             self.midnight_ms = midnight_ms(second_ms)
 

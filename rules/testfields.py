@@ -33,6 +33,8 @@ from rules.testcase import (
 )
 
 MAX_SAMPLES: Final = 200_000
+YEARS: Final = range(1990, 2100)
+"""What a day of a test may be in: the exchanges opened in 1990."""
 _SAMPLE = re.compile(r"(?P<value>_|nan|[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)(?:\*(?P<times>\d+))?", re.IGNORECASE)
 _CLOCK = re.compile(r"(?:(\d{4})-(\d\d)-(\d\d) )?([01]?\d|2[0-3]):([0-5]\d):([0-5]\d)(?:\.(\d{1,3}))?")
 _DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)")
@@ -90,6 +92,9 @@ def _day_of(document: Document, value: Value, parts: tuple[str, str, str]) -> in
         day = date(*map(int, parts))
     except ValueError:
         raise document.refuse(value, f"there is no day {'-'.join(parts)}", hint="write 2025-01-02") from None
+    if day.year not in YEARS:
+        message = f"a day from {YEARS.start} to {YEARS.stop - 1} is needed here, not {day}"
+        raise document.refuse(value, message, hint="write 2025-01-02")
     return day.year * 10_000 + day.month * 100 + day.day
 
 

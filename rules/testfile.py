@@ -27,6 +27,7 @@ from rules.testcase import (
     TickSegment,
 )
 from rules.testfields import (
+    YEARS,
     Setting,
     read_date,
     read_expected,
@@ -52,6 +53,7 @@ _TICK_KEYS: Final = ("start", "step", "date", "symbol", "symbols")
 _BAR_KEYS: Final = ("bars", "start", "date", "symbol", "symbols")
 _FILE_KEYS: Final = ("file", "period", "symbol", "symbols")
 _SESSION_KEYS: Final = ("session", "from", "to", "date", "symbol", "symbols")
+_STATUS_CODES: Final = range(1 << 15)
 _CANONICAL: Final = {"CLOSE": "C", "OPEN": "O", "HIGH": "H", "LOW": "L", "VOL": "V", "AMOUNT": "AMO"}
 
 
@@ -149,8 +151,10 @@ class _SuiteReader:
         start_ms = read_moment(document, self._needed(found, "start"), setting)
         step = found.get("step")
         step_ms = 3000 if step is None else fields.duration_ms(document, step)
-        lengths = {len(series) for series in words.values()}
-        return TickSegment(setting.symbols, start_ms, step_ms, max(lengths), words)
+        n = max(len(series) for series in words.values())
+        if start_ms + n * step_ms >= unix_ms(YEARS.stop * 10_000 + 101, 0):
+            raise document.refuse(found, f"this goes on until {YEARS.stop} and longer", hint="use a shorter step")
+        return TickSegment(setting.symbols, start_ms, step_ms, n, words)
 
     def _bars(self, found: Table, setting: Setting) -> BarSegment:
         document = self._document
@@ -197,6 +201,8 @@ class _SuiteReader:
                 hint = did_you_mean(key.text, (*keys, *known)) or f"a feed sets {', '.join(known[:7])} …"
                 raise document.refuse(key, f"no tick or bar has {key.text!r}", hint=hint)
             words[word] = read_series(document, value)
+            if word == STATUS and not all(one is None or one in _STATUS_CODES for one in words[word]):
+                raise document.refuse(value, "a status is a whole number from 0 to 32767", hint="write 14, or 17")
         if not words:
             raise document.refuse(found, "there are no samples", hint=f"write {example}")
         n = max(map(len, words.values()))

@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 
 from feeds.tick import FloatArray, IntArray
-from rules.errors import RuleError
 from rules.functions import columns
 from rules.functions.function import (
     Args,
@@ -158,9 +157,12 @@ def _build_ema(builder: Builder, args: Args, constants: Constants) -> Value:
 
 def _build_sma(builder: Builder, args: Args, constants: Constants) -> Value:
     n, m = constants
-    if not 0 < m <= n:
-        raise RuleError(f"SMA(X,N,M): M must be above 0 and at most N = {n:g}, not {m:g}")
     return smoothed(builder, args[0], m / n)
+
+
+def _sma_fault(constants: Constants) -> str | None:
+    n, m = constants
+    return None if 0 < m <= n else f"M must be above 0 and at most N = {n:g}, not {m:g}"
 
 
 def _build_dma(builder: Builder, args: Args, constants: Constants) -> Value:
@@ -196,7 +198,8 @@ AVERAGES: Final = (
     ),
     Function(
         name="SMA", params=(Param("X"), window(), Param("M", ParamKind.CONSTANT, 0)), result=Kind.NUMBER,
-        build=_build_sma, oracle="MyTT", history=lambda constants: forgetting(constants[1] / constants[0]),
+        build=_build_sma, fault=_sma_fault, oracle="MyTT",
+        history=lambda constants: forgetting(constants[1] / constants[0]),
         meaning="exponential average with weight M/N, started by the first value",
     ),
     Function(

@@ -11,7 +11,6 @@ from typing import Final
 import numpy as np
 
 from feeds.tick import BoolArray, FloatArray, IntArray
-from rules.errors import RuleError
 from rules.functions.function import (
     Args,
     Builder,
@@ -363,9 +362,12 @@ def _vary_every(builder: Builder, args: Args, n: NumberNode, cap: int) -> Value:
 
 def _build_last(builder: Builder, args: Args, constants: Constants) -> Value:
     far, near = int(constants[0]), int(constants[1])
-    if far < near:
-        raise RuleError(f"LAST(COND,A,B): A is the bar further back, and must be at least B = {near}, not {far}")
     return earlier(builder, every(builder, args[0], far - near + 1), near)
+
+
+def _last_fault(constants: Constants) -> str | None:
+    far, near = constants
+    return None if far >= near else f"A is the bar further back, and must be at least B = {near:g}, not {far:g}"
 
 
 def _build_filter(builder: Builder, args: Args, constants: Constants) -> Value:
@@ -392,8 +394,9 @@ COUNTING: Final = (
         oracle="MyTT", first=_n_bars, meaning="COND is true on each of the last N bars",
     ),
     Function(
-        name="LAST", params=(COND, window("A", 0), window("B", 0)), result=Kind.TRUTH, build=_build_last, oracle="MyTT",
-        first=lambda constants: int(constants[0]) + 1, meaning="COND was true on each bar from A to B bars ago",
+        name="LAST", params=(COND, window("A", 0), window("B", 0)), result=Kind.TRUTH, build=_build_last,
+        fault=_last_fault, oracle="MyTT", first=lambda constants: int(constants[0]) + 1,
+        meaning="COND was true on each bar from A to B bars ago",
     ),
     Function(
         name="BARSLAST", params=(COND,), result=Kind.NUMBER, build=_build_barslast, oracle="MyTT", on_tick=True,

@@ -126,6 +126,7 @@ class Function:
     first    bars until the first value, as a function of the constants: MA(X,5) → 5, EMA → 1
     history  bars until the value is within 1e-9 of one with endless history; None = `first`
     vary     (builder, series arguments, N, cap in bars) → node for an N that is no constant; None = N must be one
+    fault    what is wrong with constants, each good by itself, taken together, None = nothing; not beside `vary`
     oracle   who else computes it: the source named by one of its oracles in tests/rules/functions/oracles.py
     on_tick  may be used on period `tick`, where windows of bars mean nothing
     clock    what a bar is to it
@@ -139,6 +140,7 @@ class Function:
     first: Callable[[Constants], int] = lambda constants: 1
     history: Callable[[Constants], int] | None = None
     vary: Callable[[Builder, Args, NumberNode, int], Value] | None = None
+    fault: Callable[[Constants], str | None] = lambda constants: None
     oracle: str
     meaning: str
     on_tick: bool = False

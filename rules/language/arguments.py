@@ -37,13 +37,18 @@ def constant_fault(function: Function, value: float | None, index: int, *, perio
     return None
 
 
+def constants_of(function: Function, facts: Sequence[Fact]) -> tuple[float, ...]:
+    """Return the constant arguments of a call; fewer than the function takes where a window is a series."""
+    given = [fact.constant for fact, param in zip(facts, function.params, strict=True) if param.is_constant]
+    return tuple(value for value in given if value is not None)
+
+
 def result(function: Function, facts: Sequence[Fact], *, period: str, cap: int) -> Fact:
     """Return the fact of a call with sound arguments, with the bars it needs: those of its arguments and its own."""
     kind = function.kind(tuple(fact.kind or Kind.NUMBER for fact in facts))
     exact = _WHOLE.fullmatch(function.name) is not None
     exact = exact or (function.name in _EXACT and all(fact.exact for fact in facts))
-    given = [fact.constant for fact, param in zip(facts, function.params, strict=True) if param.is_constant]
-    constants = tuple(value for value in given if value is not None)
-    varies = len(constants) < len(given)
+    constants = constants_of(function, facts)
+    varies = len(constants) < sum(param.is_constant for param in function.params)
     bars = cap + 1 if varies else (function.history or function.first)(constants)
     return looking_back(joined(kind, *facts, exact=exact), _CLOCKS.get(function.clock, period), bars)

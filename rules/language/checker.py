@@ -16,7 +16,7 @@ from rules.functions.function import Clock, Function, ParamKind
 from rules.functions.registry import FUNCTIONS
 from rules.functions.varying import DEFAULT_CAP
 from rules.language import refusals
-from rules.language.arguments import constant_fault, result
+from rules.language.arguments import constant_fault, constants_of, result
 from rules.language.complaints import Complaints
 from rules.language.dynainfo import dynainfo
 from rules.language.facts import BROKEN, Checked, Fact, Found, calculate, divides, joined, most, truth
@@ -49,6 +49,8 @@ from rules.language.words import MARKET, PERIODS, SPELLINGS, Scope, Word
 
 MAX_HEIGHT: Final = 150
 """How deep an expression may be with the names it uses put in."""
+MAX_REPEATS: Final = 4
+"""How deep UPNDAY and its like may stand in each other: each doubles what is inside, and 14 took a minute."""
 _OF_THE_DAY: Final = {"O": "DAYOPEN", "H": "DAYHIGH", "L": "DAYLOW", "V": "VOLDAY", "AMO": "AMTDAY"}
 _NO_BARS: Final = "write ON(MIN1,…) around it, or set period: to 1m … 1mon"
 
@@ -75,7 +77,7 @@ def check(
     lowered = checker.formula(formula)
     if checker.complaints.errors:
         raise RuleFileError(sorted(checker.complaints.errors, key=_place))
-    warnings = sorted([*checker.complaints.warnings, *shape_lints(formula, source)], key=_place)
+    warnings = sorted(dict.fromkeys([*checker.complaints.warnings, *shape_lints(formula, source)]), key=_place)
     return Checked(
         lowered, period, frozenset(checker.words), tuple(warnings), checker.needs, frozenset(checker.symbols)
     )
@@ -110,6 +112,8 @@ class _Checker:
         self._known: dict[str, Fact] = {}
         self._assigned = {statement.name for statement in formula.statements if statement.name}
         self._current = ""
+        self._repeats = 0
+        """How many calls the expression at hand stands in that write an argument out twice."""
 
     @property
     def needs(self) -> dict[str, int]:
@@ -388,6 +392,10 @@ class _Checker:
         self.words.update(function.reads)
         if any(fact.kind is None for fact in facts):
             return lowered_call, BROKEN
+        fault = function.fault(constants_of(function, facts))
+        if fault is not None:
+            message = f"{function.signature()}: {fault}"
+            return self._refused(expr, message, hint=function.meaning, lowered=lowered_call)
         return lowered_call, result(function, facts, period=self.period, cap=self.cap)
 
     def _constant(self, arg: Expr, function: Function, index: int, *, found: Found) -> Found:
@@ -420,7 +428,15 @@ class _Checker:
         if len(expr.args) != shorthand.count:
             message = f"{expr.name} takes {shorthand.count} arguments, not {len(expr.args)}"
             return self._refused(expr, message, hint=f"{shorthand.written} is {shorthand.meant}")
-        return self.expr(shorthand.expand(expr))
+        if not shorthand.repeats:
+            return self.expr(shorthand.expand(expr))
+        if self._repeats == MAX_REPEATS:
+            message = f"{expr.name} stands {MAX_REPEATS + 1} deep in calls that write their X out twice"
+            return self._refused_call(expr, message, hint="give the inner one a name with :=")
+        self._repeats += 1
+        found = self.expr(shorthand.expand(expr))
+        self._repeats -= 1
+        return found
 
     def _dynainfo(self, expr: Call) -> Found:
         value = self.expr(expr.args[0])[1].constant if len(expr.args) == 1 else None

@@ -27,9 +27,11 @@ class Complaints:
         return did_you_mean(word, known) if len(self.errors) < 10 else None
 
     def error(self, place: Expr, message: str, *, hint: str) -> None:
-        """Complain of an expression."""
+        """Complain of an expression, once: UPNDAY(X,N) and its like have their X looked at twice."""
         if len(self.errors) < MAX_ERRORS:
-            self.errors.append(self._source.finding(place.span, message, hint=hint))
+            found = self._source.finding(place.span, message, hint=hint)
+            if found not in self.errors:
+                self.errors.append(found)
 
     def warning(self, place: Expr, message: str, *, hint: str) -> None:
         """Warn of an expression."""

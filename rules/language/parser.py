@@ -70,7 +70,7 @@ def parse(text: str, *, file: str = "formula", first_line: int = 1) -> Formula:
         raise source.refuse(0, 1, f"the formula has {len(text)} characters, more than {MAX_CHARACTERS}", hint=_SPLIT)
     try:
         statements = _statements(source, prepare(source))
-        shown = tuple(statement for statement in statements if statement is not None)
+        shown = _shown([statement for statement in statements if statement is not None])
         _refuse_deep(source, shown)
         return Formula(text, shown, _condition(source, shown))
     except _Refusal as refusal:
@@ -115,6 +115,16 @@ def _statements(source: Source, text: str) -> list[Statement | None]:
             0, 1, f"the formula has {len(statements)} statements, more than {MAX_STATEMENTS}", hint=_SPLIT
         )
     return statements
+
+
+def _shown(statements: list[Statement]) -> tuple[Statement, ...]:
+    """Leave out drawing styles that stand alone; what the formula gives a value is no style, whatever its name."""
+    named = {statement.name for statement in statements}
+    return tuple(
+        one
+        for one in statements
+        if one.name or not isinstance(one.expr, Name) or one.expr.name in named or not _STYLE.fullmatch(one.expr.name)
+    )
 
 
 def _condition(source: Source, statements: tuple[Statement, ...]) -> int:
@@ -236,8 +246,7 @@ def _statement(binding: Binding, expr: Expr, name: Token | None = None) -> State
     if isinstance(expr, Call) and _DRAWING.fullmatch(expr.name):
         return None
     if name is None:
-        drawn = isinstance(expr, Name) and _STYLE.fullmatch(expr.name)
-        return None if drawn else Statement(binding, "", "", expr, expr.span)
+        return Statement(binding, "", "", expr, expr.span)
     return Statement(binding, upper(name), str(name), expr, _join(_span(name), expr.span))
 
 

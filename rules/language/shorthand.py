@@ -11,12 +11,16 @@ from rules.language.tree import Call, Compare, Expr, Number
 
 @dataclass(frozen=True, slots=True)
 class Shorthand:
-    """written: how it is called; meant: what that stands for; count: arguments; expand: makes one of the other."""
+    """written: how it is called; meant: what that stands for; count: arguments; expand: makes one of the other.
+
+    repeats: an argument is written out twice.
+    """
 
     written: str
     meant: str
     count: int
     expand: Callable[[Call], Expr]
+    repeats: bool = False
 
 
 def _call(name: str, call: Call, *args: Expr) -> Call:
@@ -63,7 +67,7 @@ SHORTHANDS: Final[dict[str, Shorthand]] = {
     "MEMA": Shorthand("MEMA(X,N)", "SMA(X,N,1)", 2, _wilder),
     "REFV": Shorthand("REFV(X,N)", "REF(X,N)", 2, _renamed("REF")),
     "SGN": Shorthand("SGN(X)", "SIGN(X)", 1, _renamed("SIGN")),
-    "UPNDAY": Shorthand("UPNDAY(X,N)", "EVERY(X>REF(X,1),N)", 2, _run(">")),
-    "DOWNNDAY": Shorthand("DOWNNDAY(X,N)", "EVERY(X<REF(X,1),N)", 2, _run("<")),
+    "UPNDAY": Shorthand("UPNDAY(X,N)", "EVERY(X>REF(X,1),N)", 2, _run(">"), True),
+    "DOWNNDAY": Shorthand("DOWNNDAY(X,N)", "EVERY(X<REF(X,1),N)", 2, _run("<"), True),
     "NDAY": Shorthand("NDAY(X,Y,N)", "EVERY(X>Y,N)", 3, _always_above),
 }

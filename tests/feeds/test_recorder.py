@@ -415,7 +415,8 @@ def test_the_rest_of_a_date_whose_file_was_moved_away_has_a_name_of_its_own(tmp_
     record(tmp_path, [batch(30)])
     record(tmp_path, [batch(60)])
     (rest,) = tmp_path.glob("*.parquet")
-    assert rest.name.startswith(f"{DAY}-") and same(read(rest), [batch(30), batch(60)])
+    assert rest.name.startswith(f"{DAY}-")
+    assert same(read(rest), [batch(30), batch(60)])
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:

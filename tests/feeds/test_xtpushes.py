@@ -71,7 +71,9 @@ def test_a_clock_ahead_of_the_exchange_is_no_silence(ahead_s: float) -> None:
     async def work() -> None:
         machine = Machine(ahead_s)
         await machine.seconds(400)
-        assert machine.told == [] and machine.longest_silence_s < 10 and machine.beats > 100
+        assert machine.told == []
+        assert machine.longest_silence_s < 10
+        assert machine.beats > 100
         await machine.seconds(20, pushing=False)
         assert machine.told == [MarkKind.SILENT]  # and a real one is found all the same
         await machine.seconds(30)
@@ -86,7 +88,8 @@ def test_a_clock_that_is_set_ahead_while_ticks_flow_is_no_silence() -> None:
         await machine.seconds(60)
         machine.ahead_s = 3600.0
         await machine.seconds(60)
-        assert machine.told == [] and machine.longest_silence_s < 10
+        assert machine.told == []
+        assert machine.longest_silence_s < 10
 
     run(work)
 
@@ -100,7 +103,8 @@ def test_a_clock_behind_the_exchange_is_said_and_mended_by_setting_it(from_the_s
         await machine.seconds(120)
         silent = next(value for value in machine.got if isinstance(value, Mark))
         assert machine.told == [MarkKind.SILENT]
-        assert "clock is 12 s behind" in silent.reason and silent.ts_ms < TEN + 60_000
+        assert "clock is 12 s behind" in silent.reason
+        assert silent.ts_ms < TEN + 60_000
         assert machine.longest_silence_s < 60  # the terminal is not asked for a new connection again and again
         machine.ahead_s = 0.0
         await machine.seconds(6)

@@ -91,6 +91,19 @@ def test_a_group_is_sampled_when_the_second_after_a_change_begins() -> None:
     assert said(watch.events) == ["fire all 1000 2.0", "fire all 10000 3.0"]
 
 
+def test_what_does_not_tick_grows_old_with_the_clock() -> None:
+    watch = Watch(
+        "id: r, over: all, agg: {n: count(FEED_AGE > 10), old: max(FEED_AGE)}, freq: always, when: n > 0, rearm: n < 1"
+    )
+    watch.take(ticks("10:00:00", 10.0, 10.0))
+    watch.take(*(heartbeat(f"10:00:{second:02}") for second in range(1, 12)))
+    assert [(one.event, one.ts_event_ms, one.values) for one in watch.events] == [
+        ("fire", ms("10:00:11"), {"N": 2.0, "OLD": 11.0})
+    ]
+    watch.take(ticks("10:00:12", 10.0, 10.0), *(heartbeat(f"10:00:{second}") for second in range(13, 30)))
+    assert [one.ts_event_ms for one in watch.events[1:]] == [ms("10:00:23")]
+
+
 def test_edges_over_groups_rearm_and_obey_freq_cooldown_and_session() -> None:
     watch = Watch(
         "id: r, over: all, agg: {n: count(LAST > 10)}, freq: always, cooldown: 10s, when: n >= 2, rearm: n < 1"

@@ -416,6 +416,10 @@ def test_what_is_wrong_is_said_with_its_place_and_a_hint(
         ("[{file: x.csv}]", "a file of bars needs its period"),
         ("[{session: x.csv, period: 5m}]", "a file of a feed has no key 'period'"),
         ("[3]", "a segment of a feed is a table"),
+        ("[{start: '10:00:00', LAST: '1', STATUS: '99999'}]", "a status is a whole number from 0 to 32767"),
+        ("[{start: '10:00:00', LAST: '1', STATUS: 'nan'}]", "a status is a whole number from 0 to 32767"),
+        ("[{start: '10:00:00', date: 9999-12-31, LAST: '1'}]", "a day from 1990 to 2099 is needed here"),
+        ("[{start: '10:00:00', step: 31d, LAST: '1*200000'}]", "this goes on until 2100 and longer"),
     ],
 )
 def test_a_segment_that_is_none_is_refused(feed: str, complaint: str) -> None:

@@ -102,6 +102,7 @@ def test_text_parses_to_its_tree(text: str, tree: Expr) -> None:
         ("C>O;DRAWTEXT(C>O,L,'买；{入}'),COLORRED;DRAWICON(C>O,L,1)", "C>O", 0),
         ("SEL:C>O;D:DRAWTEXT(SEL,L,'x')", "SEL:C>O", 0),
         ("C>O;NODRAW", "C>O", 0),
+        ("STICK:=C>O;A:1;STICK", "STICK:=C>O;A:1;STICK", 2),
         ("C>O,STICKTYPE(1)", "C>O", 0),
         ("{comment; with ; and '}C>{inner}O", "C>O", 0),
         ("C> // rest > ( \n O /* more \n * / ** */", "C>O", 0),
