@@ -75,7 +75,7 @@ class Recorder:
         self._controls: dict[ControlKind, Control] = {}
         self._written: dict[ControlKind, Control] = {}
         """What of them the current file holds."""
-        self._early: list[Heartbeat | Mark | Bars] = []
+        self._early: list[TickBatch | Heartbeat | Mark | Bars] = []
         """What came before anything that tells the date it belongs to."""
         self._finished = 0
         """The newest date that was made whole."""
