@@ -36,7 +36,7 @@ def connect(url: str, *, timeout_s: float = TIMEOUT_S) -> Client:
 
 
 def _check_options(client: Client) -> None:
-    """Raise ValueError for an unknown option behind the ? of a url, which redis-py refuses at the first command only."""
+    """Raise ValueError for an unknown option behind the ? of a url: redis-py would at the first command only."""
     pool = client.connection_pool
     try:
         pool.connection_class(**pool.connection_kwargs)
