@@ -35,8 +35,9 @@ WORKDIR /etc/monitord
 VOLUME /var/lib/monitord
 EXPOSE 8710
 # Ready: the journal is run through, the broker takes alerts, the loop is in time. Its port is 8710 unless this is changed.
+# Without a proxy: http_proxy is for receivers, and the proxy would be asked for its own 127.0.0.1.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --retries=3 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8710/readyz', timeout=4)"]
+    CMD ["python", "-c", "import urllib.request as u; u.build_opener(u.ProxyHandler({})).open('http://127.0.0.1:8710/readyz', timeout=4)"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["monitord"]
 CMD ["run"]

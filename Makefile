@@ -44,6 +44,9 @@ setup: $(VENV)/dev.stamp
 run: $(VENV)/run.stamp
 	exec $(BIN)/monitord run --state-dir $(STATE) --set gateway.allow_loopback_without_token=true $(ARGS)
 
+# A run of the tests is hundreds of processes, and each would compile every module again: 0.7 s of its processor time.
+test bench soak faults: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest $(ALONE)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ALONE:%=--deselect=%) $(ARGS)

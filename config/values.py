@@ -90,3 +90,13 @@ class Section(BaseModel):
     """A frozen group of settings; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def stream_name(text: str) -> str:
+    """Return what can be a key's part; raises ValueError."""
+    if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", text):
+        return text
+    raise ValueError(f"{text!r} is no name: letters, digits, - _ . and at most 64 of them")
+
+
+StreamName: TypeAlias = Annotated[str, AfterValidator(stream_name)]

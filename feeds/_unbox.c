@@ -236,9 +236,18 @@ unbox(PyObject *module, PyObject *args)
     return result;
 }
 
+/* Tell whether two objects are one, or the same text: of a push decoded anew the keys are other objects each time. */
+static inline int
+is_same(PyObject *a, PyObject *b)
+{
+    return a == b || (PyUnicode_CheckExact(a) && PyUnicode_CheckExact(b) && PyUnicode_GET_LENGTH(a) == PyUnicode_GET_LENGTH(b) &&
+                      PyUnicode_KIND(a) == PyUnicode_KIND(b) &&
+                      !memcmp(PyUnicode_DATA(a), PyUnicode_DATA(b), (size_t)PyUnicode_GET_LENGTH(a) * (size_t)PyUnicode_KIND(a)));
+}
+
 PyDoc_STRVAR(same_keys_doc,
 "same_keys(payload, symbols) -> bool\n\n"
-"Tell whether the keys of a dict are the very objects of a tuple, in order; looks into none of them.");
+"Tell whether the keys of a dict are those of a tuple, in order. What is no text must be the very object.");
 
 static PyObject *
 same_keys(PyObject *module, PyObject *const *args, Py_ssize_t given)
@@ -253,7 +262,7 @@ same_keys(PyObject *module, PyObject *const *args, Py_ssize_t given)
     if (PyDict_Size(args[0]) != PyTuple_GET_SIZE(args[1]))
         Py_RETURN_FALSE;
     while (PyDict_Next(args[0], &next, &key, &value))
-        if (key != PyTuple_GET_ITEM(args[1], n++))
+        if (!is_same(key, PyTuple_GET_ITEM(args[1], n++)))
             Py_RETURN_FALSE;
     Py_RETURN_TRUE;
 }

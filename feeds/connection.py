@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 TIMEOUT_S: Final = 2.0
 
@@ -21,7 +22,7 @@ def connect(url: str, *, timeout_s: float = TIMEOUT_S) -> Client:
 
     Nothing is connected yet. Raises ValueError for a url that is none; never show its text, it may hold a password.
     """
-    return Redis.from_url(
+    client = Redis.from_url(
         url,
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
@@ -30,6 +31,17 @@ def connect(url: str, *, timeout_s: float = TIMEOUT_S) -> Client:
         health_check_interval=0,
         protocol=2,
     )
+    _check_options(client)
+    return client
+
+
+def _check_options(client: Client) -> None:
+    """Raise ValueError for what behind the ? of a url is no option: redis-py would at the first command, as TypeError."""
+    pool = client.connection_pool
+    try:
+        pool.connection_class(**pool.connection_kwargs)
+    except (TypeError, RedisError) as error:
+        raise ValueError(str(error)) from None
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from functools import lru_cache
 from itertools import pairwise
@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import orjson
 
+from feeds.characters import HALF_CHARACTER, whole
 from feeds.errors import FeedError
 from feeds.sessions import Calendar, sessions_since
 from feeds.tick import BoolArray, FloatArray, IntArray
@@ -70,6 +71,15 @@ class Instrument:
     list_date: int | None = None
     sectors: tuple[str, ...] = ()
     limits: Limits | None = None
+
+    def __post_init__(self) -> None:
+        """Replace half a character in a name or a sector: they are a foreign program's, and nothing can encode it."""
+        if HALF_CHARACTER.search("".join((self.name or "", *self.sectors))):
+            object.__setattr__(self, "name", self.name and whole(self.name))
+            object.__setattr__(self, "sectors", tuple(map(whole, self.sectors)))
+
+
+_FIELDS: Final = tuple(field.name for field in fields(Instrument))
 
 
 # ── what a code tells ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -170,6 +180,8 @@ _TEN: Final = (100, 100)
 _TWENTY: Final = (200, 200)
 _THIRTY: Final = (300, 300)
 _BOND_FIRST_DAY: Final = (573, 433)
+_A_YEAR: Final = 240
+"""Trading days; no first days are left then."""
 _TOO_LARGE: Final = 1e9
 """A previous close from here on is no price."""
 
@@ -280,6 +292,8 @@ def price_limits_of(
 def _sessions_listed(one: Instrument, date: int, calendar: Calendar | None) -> int | None:
     if one.list_date is None or calendar is None:
         return None
+    if date - one.list_date > 10_000:  # over a year: how many days exactly is nobody's question
+        return _A_YEAR
     return sessions_since(one.list_date, date, calendar=calendar)
 
 
@@ -314,9 +328,15 @@ def encode_table(instruments: Iterable[Instrument]) -> str:
     for one, after in pairwise(ordered):
         if one.symbol == after.symbol:
             raise FeedError(f"{one.symbol} stands twice in the table of instruments")
-    return orjson.dumps([asdict(one) for one in ordered], option=orjson.OPT_SORT_KEYS).decode()
+    return orjson.dumps([_record(one) for one in ordered], option=orjson.OPT_SORT_KEYS).decode()
 
 
+def _record(one: Instrument) -> dict[str, Any]:
+    """Return its fields by name; `asdict`, which copies every value, takes 0.1 s for a whole market."""
+    return {name: getattr(one, name) for name in _FIELDS} | {"limits": one.limits and asdict(one.limits)}
+
+
+@lru_cache(maxsize=1)  # a table is checked before it takes effect, and takes 35 ms to read
 def decode_table(text: str) -> tuple[Instrument, ...]:
     """Return the instruments of a table made by `encode_table`; FeedError says which entry cannot be read."""
     try:

@@ -7,7 +7,8 @@ file is written anew with the old rows first.
 Layout of the folder:
 
     20250102.parquet            a trade date, as `replay` reads it; each begins with the control records in force
-    20250102-1a2b3c4d.parquet   the same date of another source, where the first name was taken
+    20250102-1a2b3c4d.parquet   the same date of another source, where the first name was taken, or the rest of a date
+                                whose file was moved away: it may be in an archive under that name
     spool/1a2b3c4d/             the journal of a source (feeds/journal.py), kept until its days are whole
 """
 
@@ -17,7 +18,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import numpy as np
 import structlog
@@ -37,6 +38,8 @@ except ImportError:  # Windows
 
 SPOOL_SEGMENT_BYTES: Final = 16 << 20
 _FUTURE_MS: Final = 10_000
+_KEPT: Final = "the clock of what was recorded"
+"""Of the mark that carries the market clock over to a next recorder, behind a finished day; no file has it."""
 
 log = structlog.get_logger(__name__)
 
@@ -72,8 +75,10 @@ class Recorder:
         self._controls: dict[ControlKind, Control] = {}
         self._written: dict[ControlKind, Control] = {}
         """What of them the current file holds."""
-        self._early: list[Bars] = []
-        """Bars that came before anything that tells the date they belong to."""
+        self._early: list[Heartbeat | Mark | Bars] = []
+        """What came before anything that tells the date it belongs to."""
+        self._finished = 0
+        """The newest date that was made whole."""
         self._bars: set[bytes] = set()
         """Digests of those recorded: what a start runs again may be told twice."""
         self._missing = ""
@@ -173,13 +178,16 @@ class Recorder:
 
     def _write(self, value: Input, offset: int) -> None:
         """Write a journaled input to its date's file, behind every control record in force that is not in it."""
+        before_ms = self._clock_ms
         self._pass(value, offset)
-        if isinstance(value, Control) and value.kind is ControlKind.FAILED:
+        if _is_kept(value) or (isinstance(value, Control) and value.kind is ControlKind.FAILED):
             return
-        if self._clock_ms is None:
-            # Before there was any time to date it: the first input that has one brings it along.
-            self._early += [value] if isinstance(value, Bars) else []
+        if self._day is None and not _tells_date(value, before_ms):
+            # The first input that does brings it along. It may be of the next day: yesterday's file is whole, and
+            # perhaps not there any more.
+            self._early += [] if isinstance(value, Control) else [value]
             return
+        assert self._clock_ms is not None
         if self._day is None:
             self._date, self._written = trade_date(self._clock_ms), {}
             self._day = DayFile(self._path(self._date))
@@ -189,8 +197,8 @@ class Recorder:
                 self._day.write(control, at_ms=first_ms)
                 self._written[kind] = control
         early, self._early = self._early, []
-        for bars in early:
-            self._day.write(bars, at_ms=first_ms)
+        for said in early:
+            self._day.write(said, at_ms=first_ms)
         if not isinstance(value, Control):
             self._day.write(value, at_ms=self._clock_ms)
 
@@ -203,6 +211,9 @@ class Recorder:
                 self._controls[value.kind] = value
         elif isinstance(value, Bars):
             self._bars.add(_digest(value))
+        elif _is_kept(value):
+            self._clock_ms = max(value.ts_ms, self._clock_ms or 0)
+            self._finished = trade_date(value.ts_ms)
         else:
             self._clock_ms = self._clock_after(value)
 
@@ -223,9 +234,10 @@ class Recorder:
         return trade_date(self._clock_after(value)) != self._date
 
     def _keep_state(self) -> int:
-        """Journal again what a next recorder must know, so that older records can go; return the first offset."""
+        """Journal again what a next recorder must know, so that all older records can go; return the first offset."""
         assert self._clock_ms is not None
-        first = self._journal.append(Heartbeat(self._clock_ms), follows=self.last_offset)
+        self._journal.roll()
+        first = self._journal.append(Mark(MarkKind.ALIVE, self._clock_ms, _KEPT), follows=self.last_offset)
         for control in self._controls.values():
             self._journal.append(control, follows=self.last_offset)
         self._journal.sync()
@@ -234,7 +246,7 @@ class Recorder:
     def _finish_day(self, through: int) -> Path:
         """Make the file whole that holds all inputs up to this offset of the journal."""
         assert self._day is not None
-        day, self._day = self._day, None
+        day, self._day, self._finished = self._day, None, self._date
         day.finish({"source_id": self._source_id, "through": through})
         self._counts["recorded_days"] += 1
         log.info("recording_finished", file=str(day.path))
@@ -255,18 +267,22 @@ class Recorder:
             log.info("recording_taken_up", folder=str(self._folder), inputs=written)
 
     def _recorded_through(self) -> int:
-        """Return the offset of the journal up to which this source's newest finished file goes, -1 without one."""
+        """Return the offset of the journal up to which this source's files of its newest date go, -1 without one."""
+        date, through = "", -1
         for path in sorted(self._folder.glob("*.parquet"), reverse=True):
+            if through >= 0 and not path.name.startswith(date):
+                break
             note = self._readable_note(path)
             if note.get("source_id") == self._source_id:
-                return int(note["through"])
-        return -1
+                date, through = path.stem.partition("-")[0], max(through, int(note["through"]))
+        return through
 
     def _path(self, date: int) -> Path:
         path = self._folder / f"{date}.parquet"
-        if path.exists() and self._readable_note(path).get("source_id") != self._source_id:
-            return self._folder / f"{date}-{self._short}.parquet"
-        return path
+        there = path.exists()
+        is_anothers = there and self._readable_note(path).get("source_id") != self._source_id
+        was_moved = not there and date == self._finished
+        return self._folder / f"{date}-{self._short}.parquet" if is_anothers or was_moved else path
 
     def _readable_note(self, path: Path) -> Mapping[str, Any]:
         """Return a file's note, empty for one that is broken: it is left alone, and the days to come are recorded."""
@@ -276,6 +292,17 @@ class Recorder:
             self._counts["recordings_damaged"] += 1
             log.error("recording_damaged", why=str(error))
             return {}
+
+
+def _is_kept(value: Input) -> TypeGuard[Mark]:
+    return isinstance(value, Mark) and value.reason == _KEPT
+
+
+def _tells_date(value: Input, clock_ms: int | None) -> bool:
+    """Tell whether an input has a time of its own that is later than the clock was; ticks always begin a day's file."""
+    if isinstance(value, Heartbeat):
+        return clock_ms is None or value.ts_ms > clock_ms
+    return isinstance(value, TickBatch)
 
 
 def _digest(bars: Bars) -> bytes:

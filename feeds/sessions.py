@@ -18,6 +18,7 @@ import numpy as np
 
 from feeds.errors import FeedError
 from feeds.tick import BoolArray, IntArray
+from feeds.tradingdays import trading_dates
 
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
@@ -268,7 +269,7 @@ class Calendar:
 
     @classmethod
     def xshg(cls) -> Calendar:
-        """Return the calendar of `exchange_calendars` (XSHG), read once per process; it takes about 1 s."""
+        """Return the calendar of `exchange_calendars` (XSHG), made once per process."""
         return _xshg()
 
     def overridden(self, dates: Iterable[int]) -> Calendar:
@@ -371,8 +372,4 @@ _WEEKDAYS: Final = Calendar(())
 
 @cache
 def _xshg() -> Calendar:
-    # Imported here: it brings pandas along, and a daemon whose feed knows its trading days never needs it.
-    from exchange_calendars import get_calendar
-
-    calendar = get_calendar("XSHG", start="1990-12-19")  # the exchange's first day; the default is 20 years back
-    return Calendar(int(day) for day in calendar.sessions.strftime("%Y%m%d"))
+    return Calendar(trading_dates())

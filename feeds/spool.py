@@ -39,6 +39,7 @@ CREATE TABLE state (
 PRAGMA user_version = 1;
 COMMIT;
 """
+VERSION: Final = 1
 
 log = structlog.get_logger(__name__)
 
@@ -82,8 +83,14 @@ class Spool:
         db.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
         db.execute("PRAGMA journal_mode = WAL").fetchall()
         db.execute("PRAGMA synchronous = NORMAL").fetchall()
-        if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
             db.executescript(_SCHEMA)
+        elif version != VERSION:
+            raise FeedError(
+                f"the spool {self._path} has version {version}, this program reads {VERSION}; go back to the newer "
+                "release, or move the file away to begin a new one"
+            )
         db.execute("BEGIN IMMEDIATE")
         if db.execute("SELECT 1 FROM state").fetchone() is None:
             db.execute("INSERT INTO state VALUES (?, ?, -1, 0, 0, 0, 0, 0, 0)", (secrets.token_hex(8), source))

@@ -238,7 +238,10 @@ def open_client(url: str, *, timeout_s: float) -> Client:
     try:
         return connect(url, timeout_s=timeout_s)
     except ValueError:
-        raise FeedError("the address of Redis is not usable: write redis://, rediss:// or unix://") from None
+        raise FeedError(
+            "the address of Redis is not usable: write redis://, rediss:// or unix://, and behind a ? only options of "
+            "redis-py such as ssl_ca_certs"
+        ) from None
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 from math import exp, sqrt
 from typing import Final
@@ -59,36 +59,46 @@ def make_timetable(interval_ms: int) -> tuple[Moment, ...]:
     belong to. Two walks share the day: the opening auction's, and that of continuous trading and the closing auction.
     """
     moments = list(_moments(interval_ms))
-    opening = [place for place, moment in enumerate(moments) if moment.phase is Phase.CALL]
+    opening = [place for place, (phase, _) in enumerate(moments) if phase is Phase.CALL]
     walking = (Phase.TRADE, Phase.TRAIL, Phase.CLOSE_CALL)
-    trading = [place for place, moment in enumerate(moments) if moment.phase in walking]
-    average = sum(_liveliness(moments[place].clock_ms) for place in trading) / len(trading)
-    _spread_out(moments, opening, [1.0] * len(opening), volume=None)
-    liveliness = [_liveliness(moments[place].clock_ms) / average for place in trading]
-    _spread_out(moments, trading, liveliness, volume=liveliness)
-    return tuple(_with_running_time(moments, interval_ms))
+    trading = [place for place, (phase, _) in enumerate(moments) if phase in walking]
+    lively = [_liveliness(moments[place][1]) for place in trading]
+    average = sum(lively) / len(trading)
+    variances = [one / average for one in lively]
+    steps = dict(zip(opening, _steps([1.0] * len(opening)), strict=True))
+    steps |= zip(trading, _steps(variances), strict=True)
+    volumes = {
+        place: one for place, one in zip(trading, variances, strict=True) if moments[place][0] is not Phase.CLOSE_CALL
+    }
+    run_ms, last_ms, timetable = 0, moments[0][1], []
+    for place, (phase, clock_ms) in enumerate(moments):
+        run_ms += min(clock_ms - last_ms, interval_ms)
+        last_ms = clock_ms
+        timetable.append(Moment(phase, clock_ms, run_ms, volumes.get(place, 0.0), *steps.get(place, ())))
+    return tuple(timetable)
 
 
-def _moments(interval_ms: int) -> Iterator[Moment]:
+def _moments(interval_ms: int) -> Iterator[tuple[Phase, int]]:
+    """Yield what happens, and when (ms since Shanghai midnight), in order."""
     yield from _stretch(Phase.CALL, _clock(9, 15), _clock(9, 25), interval_ms)
-    yield Moment(Phase.OPEN, _clock(9, 25) + interval_ms)
+    yield Phase.OPEN, _clock(9, 25) + interval_ms
     yield from _stretch(Phase.QUIET, _clock(9, 25) + interval_ms, _clock(9, 30), interval_ms)
     yield from _stretch(Phase.TRADE, _clock(9, 30), _clock(11, 30), interval_ms)
-    yield Moment(Phase.TRAIL, _clock(11, 30) + interval_ms)
-    yield Moment(Phase.QUIET, _clock(11, 30) + interval_ms + max(15_000, interval_ms))  # the morning's bars close
+    yield Phase.TRAIL, _clock(11, 30) + interval_ms
+    yield Phase.QUIET, _clock(11, 30) + interval_ms + max(15_000, interval_ms)  # the morning's bars close
     yield from _stretch(Phase.TRADE, _clock(13, 0), _clock(14, 57), interval_ms)
     yield from _stretch(Phase.CLOSE_CALL, _clock(14, 57), _clock(15, 0), interval_ms)
-    yield Moment(Phase.CLOSE, _clock(15, 0) + interval_ms)
-    yield Moment(Phase.QUIET, _clock(15, 1) + 5_000 + interval_ms)  # and the day's
+    yield Phase.CLOSE, _clock(15, 0) + interval_ms
+    yield Phase.QUIET, _clock(15, 1) + 5_000 + interval_ms  # and the day's
 
 
 def _clock(hour: int, minute: int) -> int:
     return (hour * 60 + minute) * 60_000
 
 
-def _stretch(phase: Phase, start_ms: int, end_ms: int, interval_ms: int) -> Iterator[Moment]:
+def _stretch(phase: Phase, start_ms: int, end_ms: int, interval_ms: int) -> Iterator[tuple[Phase, int]]:
     """Yield moments in (start, end]; a last interval that does not fit is left out."""
-    return (Moment(phase, clock_ms) for clock_ms in range(start_ms + interval_ms, end_ms + 1, interval_ms))
+    return ((phase, clock_ms) for clock_ms in range(start_ms + interval_ms, end_ms + 1, interval_ms))
 
 
 def _liveliness(clock_ms: int) -> float:
@@ -98,27 +108,10 @@ def _liveliness(clock_ms: int) -> float:
     return 0.65 + 2.2 * exp(-traded / 12) + 0.7 * exp((traded - 240) / 10)
 
 
-def _spread_out(
-    moments: list[Moment], places: list[int], variances: list[float], *, volume: list[float] | None
-) -> None:
-    """Give the moments at these places their parts of one walk, in which each adds its share of the variance."""
+def _steps(variances: list[float]) -> Iterator[tuple[float, float, float]]:
+    """Yield (weight, spread, progress) of a walk's moments, each of which adds its share of the variance."""
     total, left = sum(variances), sum(variances)
-    for order, (place, variance) in enumerate(zip(places, variances, strict=True)):
+    for variance in variances:
         weight = min(1.0, variance / left)
-        trades = volume is not None and moments[place].phase is not Phase.CLOSE_CALL
-        moments[place] = replace(
-            moments[place],
-            volume=volume[order] if volume is not None and trades else 0.0,
-            weight=weight,
-            spread=sqrt(variance / total * (1 - weight)),
-            progress=1 - (left - variance) / total,
-        )
+        yield weight, sqrt(variance / total * (1 - weight)), 1 - (left - variance) / total
         left -= variance
-
-
-def _with_running_time(moments: list[Moment], interval_ms: int) -> Iterator[Moment]:
-    run_ms, last_ms = 0, moments[0].clock_ms
-    for moment in moments:
-        run_ms += min(moment.clock_ms - last_ms, interval_ms)
-        last_ms = moment.clock_ms
-        yield replace(moment, run_ms=run_ms)

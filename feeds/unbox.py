@@ -50,7 +50,7 @@ def unbox(ticks: list[Any], fields: tuple[Field, ...]) -> FloatArray | None:
 
 
 def same_keys(payload: Mapping[str, Any], symbols: tuple[str, ...]) -> bool:
-    """Tell whether these are the payload's keys, in order; may say no where they are equal but other objects."""
+    """Tell whether these are the payload's keys, in order; may say no where they are equal and no text."""
     if _compiled_same_keys is not None and type(payload) is dict:
         return _compiled_same_keys(payload, symbols)
     return len(payload) == len(symbols) and tuple(payload) == symbols

@@ -28,6 +28,11 @@ FUTURE_MS: Final = 10_000
 """A tick further ahead of our clock than this says nothing about the time."""
 FRESH_MS: Final = 120_000
 """A push whose newest tick is no older than this tells the market's time better than our own clock does."""
+STEP_MS: Final = 6_000
+"""So do ticks whose newest time has gone on for so long in step with a clock that cannot be set, whatever ours says."""
+OUT_OF_STEP_MS: Final = 4_000
+AHEAD_S: Final = 5.0
+"""If every push for so long is ahead of our clock, it is not the ticks that are wrong."""
 _LOG_EVERY: Final = 1_000
 
 log = structlog.get_logger(__name__)
@@ -69,6 +74,10 @@ class Pulse:
         self._since_ms = newest_ms
         return True
 
+    def set_back(self, market_ms: int) -> None:
+        """Count silence from this time, also where it is before the one it was counted from: a clock was wrong."""
+        self._since_ms = min(self._since_ms, market_ms)
+
     def silent_ms(self, market_ms: int) -> int:
         """Return how much continuous trading has passed since the last sign of life; 0 without symbols to watch."""
         if not self.symbols:
@@ -106,6 +115,11 @@ class Pushes:
         self._clock_ms: int | None = None
         self._frame_ms, self._frame_at = 0, 0.0
         self._newest_ms, self._newest_at, self._newest_is_fresh = 0, 0.0, False
+        self._walk_ms, self._walk_at = 0, 0.0
+        """Since when, by the ticks and by `monotonic`, the newest time has gone on in step."""
+        self._ahead_since: float | None = None
+        """Since when, by `monotonic`, every push has been ahead of our clock."""
+        self._told_behind = False
         self.epochs: frozenset[int] = frozenset()
         self.failure: FeedError | None = None
         """Why the feed has to end: its units are proven wrong."""
@@ -185,15 +199,47 @@ class Pushes:
         """Let the clock follow the ticks' times; True if they bring a newer one than all before."""
         sane = batch.ts_event_ms[batch.ts_event_ms <= batch.recv_ms + FUTURE_MS]
         if not len(sane):
+            self._see_ahead(batch)
             return False
+        self._ahead_since, self._told_behind = None, False
         newest_ms = int(sane.max())
         self._frame_ms, self._frame_at = newest_ms, self._monotonic()
         self._clock_ms = max(newest_ms - HEARTBEAT_LAG_MS, self._clock_ms or 0)
         if newest_ms <= self._newest_ms:
             return False
         self._newest_ms, self._newest_at = newest_ms, self._frame_at
-        self._newest_is_fresh = int(batch.recv_ms[0]) - newest_ms <= FRESH_MS
+        self._newest_is_fresh = self._in_step() or int(batch.recv_ms[0]) - newest_ms <= FRESH_MS
         return True
+
+    def _in_step(self) -> bool:
+        """Tell whether ticks have gone on as time does: where our clock is far ahead of them, it is the wrong one."""
+        went_ms, passed_ms = self._newest_ms - self._walk_ms, int((self._newest_at - self._walk_at) * 1000)
+        if abs(went_ms - passed_ms) > OUT_OF_STEP_MS:
+            self._walk_ms, self._walk_at = self._newest_ms, self._newest_at
+            return False
+        if passed_ms < STEP_MS:
+            return False
+        self._pulse.set_back(self._newest_ms)
+        return True
+
+    def _see_ahead(self, batch: TickBatch) -> None:
+        """Take note of a push that is wholly ahead of our clock, and call ourselves silent if all are: the engine uses
+        none of them, as a tick cannot come before it is made. That ends by itself when the clock was set."""
+        now_s = self._monotonic()
+        if self._ahead_since is None:
+            self._ahead_since = now_s
+        if now_s - self._ahead_since < AHEAD_S:
+            return
+        self.signs_of_life += 1  # no new connection would help
+        self._pulse.begin(self.market_ms())
+        behind_s = round((int(np.median(batch.ts_event_ms)) - int(batch.recv_ms[0])) / 1000)
+        if not self._told_behind:
+            self._told_behind = True
+            log.error("xt_clock_behind", behind_s=behind_s, hint="no tick is used until it is right: set it by NTP")
+        self._fall_silent(
+            f"this machine's clock is {behind_s} s behind the exchange's; set it by NTP",
+            is_pulse=False, at_ms=int(batch.recv_ms[0]),
+        )  # fmt: skip
 
     def _units_hold(self, batch: TickBatch) -> bool:
         """Prove each board's units on its first ticks; False, and the feed ends with FeedError, if they are wrong."""
@@ -224,13 +270,15 @@ class Pushes:
         with self._lock:
             return self._fall_silent(reason, is_pulse=False)
 
-    def _fall_silent(self, reason: str, *, is_pulse: bool) -> bool:
+    def _fall_silent(self, reason: str, *, is_pulse: bool, at_ms: int | None = None) -> bool:
+        """Say so, once until ticks flow; at_ms: when, where no tick has told the time."""
         if self._silence is not None:
             return False
         self._silence, self._silence_is_pulse = reason, is_pulse
         self.counts["silences"] += 1
-        if self._clock_ms is not None:  # before the first tick there is no time to say it at, and nothing to freeze
-            self._inbox.push_mark(Mark(MarkKind.SILENT, self._clock_ms, reason))
+        at_ms = at_ms if self._clock_ms is None else self._clock_ms
+        if at_ms is not None:  # before the first tick there is no time to say it at, and nothing to freeze
+            self._inbox.push_mark(Mark(MarkKind.SILENT, at_ms, reason))
         return True
 
     # ── on the loop ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from io import TextIOWrapper
 
 from monitord.commands import COMMANDS, UNUSABLE, CommandError
 
@@ -16,6 +17,7 @@ DESCRIPTION = "Headless real-time monitor for China's A-share market: tick feeds
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 good, 1 findings, 2 unusable input or usage."""
+    _write_every_letter()
     args = parser().parse_args(argv)
     try:
         return int(args.run(args))
@@ -28,6 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (head, less) has gone; nothing may be written to stdout again, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _write_every_letter() -> None:
+    """Let what the encoding of stdout lacks come out as \\u…, not as an error: redirected on Windows it is no UTF-8."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -44,17 +44,18 @@ from monitord.choice import build_feed
 from monitord.collector import Collector
 from monitord.console import Console
 from monitord.desk import Desk
+from monitord.engineroom import Outcome
 from monitord.errors import DaemonError, StartError
 from monitord.gateway.quotes import QuoteBoard
 from monitord.gateway.server import Gateway
 from monitord.health import Health
 from monitord.log import Redaction
-from monitord.making import build_programs, open_desks, open_rulebook
+from monitord.making import build_programs, build_reports, open_desks, open_rulebook
 from monitord.metrics import Metrics
-from monitord.pipeline import Outcome, Pipeline
+from monitord.pipeline import Pipeline
 from monitord.positions import PositionSources
 from monitord.pump import Pump
-from monitord.recording import Recording
+from monitord.recordrun import finish, run_beside
 from monitord.reference import Reference
 from monitord.retention import Retention
 from monitord.routing import build_routing
@@ -67,11 +68,15 @@ from notifiers.delivery import Delivery
 from notifiers.errors import DeliveryError
 from notifiers.group import AlertConsumer, consumer_client
 from notifiers.notifier import Notifier, build_notifier
+from notifiers.reports import ReportDesk
 from notifiers.routing import Router, Routing
 from notifiers.silences import Silences
 from rules import exrightfile, positions
 from rules.alert import Alert
 from rules.errors import RuleError
+
+if TYPE_CHECKING:
+    from monitord.recording import Recording
 
 log = structlog.get_logger(__name__)
 
@@ -119,6 +124,7 @@ class Parts:
     gateway: Gateway
     health: Health
     recording: Recording | None
+    reports: ReportDesk | None
 
 
 class App:
@@ -183,6 +189,10 @@ class App:
         for program in build_programs(settings, store, broker_url=broker.url):
             router = Router(program.options.name, of_people=False)
             deliveries += (self._delivering(program, broker, store, router),)
+        reports = await build_reports(settings, store, broker_url=broker.url)
+        if reports is not None:
+            cleanup.push_async_callback(reports.close)
+            self._metrics.watch_orders(reports.counters)
         made = await open_desks(
             book, store, quotes=quotes, channels=lambda: gateway.hub,
             known=lambda symbol: pipeline.engine.market.instruments.get(symbol),
@@ -212,14 +222,17 @@ class App:
         cleanup.push_async_callback(gateway.stop)
         cleanup.callback(self._console.stop)
         return Parts(
-            store, broker, channel, feed, reference, pipeline, pump, retention, deliveries, gateway, health, recording
-        )
+            store, broker, channel, feed, reference, pipeline, pump, retention, deliveries, gateway, health, recording,
+            reports,
+        )  # fmt: skip
 
     async def _recording(self, feed: Feed, cleanup: AsyncExitStack) -> Recording | None:
         """Open what is recorded beside, if anything is; a folder that cannot be used is logged, and alerts go on."""
         folder = self._settings.record.folder
         if folder is None:
             return None
+        from monitord.recording import Recording  # here, for it brings Arrow along
+
         recording = Recording(folder, source_id=feed.source_id, patient=not feed.paced, counted=counts_by_one(feed))
         cleanup.push_async_callback(recording.abandon)
         try:
@@ -324,8 +337,9 @@ class App:
                 keep("retention", parts.retention.run),
                 keep("history", parts.pipeline.run_history),
                 keep("keeping", parts.pipeline.run_keeping),
-                *([tasks.create_task(_record(parts.recording), name="recording")] if parts.recording else []),
+                *([tasks.create_task(run_beside(parts.recording), name="recording")] if parts.recording else []),
                 keep("reference", lambda: parts.reference.run(lambda: self._renew(parts.pipeline))),
+                *([keep("reports", parts.reports.run)] if parts.reports else []),
                 keep("reload", lambda: self._reload_on_signal(parts.pipeline)),
                 keep("vital_signs", lambda: self._take_vital_signs(parts)),
             ]
@@ -354,7 +368,7 @@ class App:
         await parts.feed.close()
         await asyncio.wait([evaluating])
         await parts.pipeline.close()
-        await _finish(parts.recording)
+        await finish(parts.recording)
         waiting = await parts.pump.drain(DRAIN_S)
         pumping.cancel()
         for delivery in parts.deliveries:
@@ -466,38 +480,6 @@ async def _once(name: str, run: Callable[[], Awaitable[None]]) -> None:
     except Exception:
         log.exception("task_failed", task=name)
         raise
-
-
-async def _record(recording: Recording) -> None:
-    """Record until it is stopped; whatever fails ends the recording, and alerts go on."""
-    try:
-        await recording.run()
-    except FeedError as error:
-        log.error("recording_failed", why=str(error))
-        await _abandon(recording)
-    except Exception:
-        log.exception("recording_failed")
-        await _abandon(recording)
-
-
-async def _abandon(recording: Recording) -> None:
-    """Close what failed; its last words can fail as it did."""
-    try:
-        await recording.abandon()
-    except Exception:
-        log.exception("recording_failed")
-
-
-async def _finish(recording: Recording | None) -> None:
-    """Make the recording's last file whole; what fails is completed by the next run."""
-    if recording is None:
-        return
-    try:
-        await recording.stop()
-    except FeedError as error:
-        log.error("recording_failed", why=str(error))
-    except Exception:
-        log.exception("recording_failed")
 
 
 def _make(state_dir: Path) -> None:

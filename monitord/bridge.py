@@ -21,7 +21,7 @@ from config.settings import Settings
 from feeds.connection import connect
 from feeds.errors import FeedError
 from feeds.feed import Feed
-from feeds.inputs import FeedInput, Mark, MarkKind
+from feeds.inputs import FeedInput, Heartbeat, Mark, MarkKind
 from feeds.known import Known
 from feeds.sessions import day_number
 from feeds.spool import Spool
@@ -34,7 +34,6 @@ from feeds.tickstream import (
     Outcome,
     Spooled,
     StreamDown,
-    StreamRefused,
     TickStreamWriter,
     encode,
     newest_ts_ms,
@@ -177,6 +176,8 @@ class Bridge:
         self._stopping = asyncio.Event()
         self._draining = False
         self._silent = False
+        self._doubts_silence = False
+        """Whether a gap was the last thing the feed said of itself."""
         self._hole = False
         self._told: Known | None = None
         """The instruments and trading days spooled last, as input `_told_at`; None = nothing yet."""
@@ -214,7 +215,7 @@ class Bridge:
                     if self._orders is None
                     else [
                         tasks.create_task(self._keep("orders", self._orders.run), name="orders"),
-                        tasks.create_task(self._keep("fills", self._orders.run_fills), name="fills"),
+                        tasks.create_task(self._keep("order_news", self._orders.run_news), name="order_news"),
                     ]
                 )
                 await asyncio.wait([taker, stop], return_when=asyncio.FIRST_COMPLETED)
@@ -232,7 +233,7 @@ class Bridge:
         spool, feed = self._spool, self._feed
         await feed.open(after=spool.feed_offset if feed.has_offsets else -1)
         if not feed.has_offsets and spool.newest:
-            await self._put_gap("the bridge was started again")
+            self._hole = not await self._put_gap("the bridge was started again")
         await self._reference.start()
         await self._tell()
         notify("READY=1")
@@ -328,14 +329,25 @@ class Bridge:
                 log.error("spool_refused", why=str(error))
             self._hole = True
             self._counts["lost_ticks"] += ticks
-        if isinstance(value, Mark) and value.kind is not MarkKind.GAP:
-            self._silent = value.kind is MarkKind.SILENT
-        elif ticks:
+        self._follow_silence(value)
+
+    def _follow_silence(self, value: TickBatch | Heartbeat | Mark) -> None:
+        """Note what the feed says of itself; behind a gap, where the word of the end may be missing, ticks say it."""
+        if isinstance(value, Mark):
+            self._doubts_silence = value.kind is MarkKind.GAP
+            self._silent = self._silent if self._doubts_silence else value.kind is MarkKind.SILENT
+        elif isinstance(value, TickBatch) and self._doubts_silence:
             self._silent = False
 
-    async def _put_gap(self, reason: str) -> None:
+    async def _put_gap(self, reason: str) -> bool:
+        """Spool a gap mark; False where the disk refuses."""
         kind, value = encode(Mark(MarkKind.GAP, self._spool.ts_ms, reason))
-        await self._in_thread(lambda: self._spool.append(kind, value, ts_ms=None))
+        try:
+            await self._in_thread(lambda: self._spool.append(kind, value, ts_ms=None))
+        except FeedError as error:
+            log.error("spool_refused", why=str(error))
+            return False
+        return True
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -357,7 +369,7 @@ class Bridge:
         except StreamDown as error:
             await self._back_off(error, self._pause_s)
             self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
-        except StreamRefused as error:
+        except FeedError as error:  # Redis refuses us, or the disk the spool: only a person can change that
             await self._back_off(error, REFUSED_PAUSE_S)
         return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from config.settings import Settings
@@ -129,5 +130,10 @@ def load_rules(settings: Settings) -> RuleSet:
 
 def parse_rules(settings: Settings, texts: Mapping[str, str]) -> RuleSet:
     """Check rule files given as path → text, keep our share; raises RuleFileError with all findings."""
-    share = Share.parse(settings.engine.share) if settings.engine.share else None
-    return rulefile.load(texts, language=settings.rules.language, share=share)
+    return _parsed(tuple(texts.items()), settings.rules.language, settings.engine.share)
+
+
+@lru_cache(maxsize=1)
+def _parsed(texts: tuple[tuple[str, str], ...], language: str, share: str) -> RuleSet:
+    """Read rules, but not the same ones twice in a row, as at every start: a thousand take seconds."""
+    return rulefile.load(dict(texts), language=language, share=Share.parse(share) if share else None)

@@ -44,9 +44,14 @@ T = TypeVar("T")
 
 
 class Run(Protocol):
-    """Run work in one transaction on the store's thread."""
+    """Run work in one transaction on the store's thread.
 
-    def __call__(self, work: Callable[[sqlite3.Connection], T], /) -> Awaitable[T]: ...
+    on_done is given its result on the loop, even where the caller was cancelled meanwhile.
+    """
+
+    def __call__(
+        self, work: Callable[[sqlite3.Connection], T], on_done: Callable[[T], None] | None = None, /
+    ) -> Awaitable[T]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,9 +315,7 @@ class Deliveries:
             db.execute("INSERT OR REPLACE INTO receivers VALUES (?,?,?,?,?,?,?,?)", values)
             return 0 if alarm is None else self._tell(db, alarm)
 
-        new = await self._run(keep)
-        if new:
-            self._on_told(new)
+        await self._run(keep, self._on_told)
 
     async def listing(self, wanted: DeliveryFilter, *, page: int = 1, page_size: int = 100) -> Page[StoredDelivery]:
         """Return a page of the deliveries that pass, newest first; page_size is at most 1000."""

@@ -7,6 +7,10 @@ class DaemonError(Exception):
     """The daemon cannot do what was asked; the text says what, where and what to do, never a secret."""
 
 
+class NoneSuchError(DaemonError):
+    """There is none of this id; the text says of what."""
+
+
 class StoreError(DaemonError):
     """The store cannot be opened, read or written."""
 

@@ -6,16 +6,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from feeds.feed import Feed, complaint_of
 from feeds.sessions import day_ms
 from monitord.pipeline import Pipeline
 from monitord.pump import Pump
-from monitord.recording import Recording
 from monitord.reference import Reference
 from monitord.store import Store
 from notifiers.delivery import Delivery
+
+if TYPE_CHECKING:
+    from monitord.recording import Recording
 
 LONGEST_LAG_S: Final = 2.0
 """A loop that wakes this late serves nobody."""
@@ -91,7 +93,7 @@ class Health:
         reasons += [
             f"receiver {delivery.name} is switched off: {delivery.state.disabled}"
             for delivery in self._deliveries
-            if delivery.state.disabled
+            if delivery.state.disabled and not delivery.state.by_hand
         ]
         return reasons
 

@@ -54,16 +54,16 @@ class InputLog:
         if not self._wait():
             self._journal.sync()
 
-    def append_control(self, control: Control | Bars, *, follows: int | None) -> int:
+    def append_control(self, control: Control | Bars, *, follows: int | None, packed: bytes | None = None) -> int:
         """Journal a control record or bars of the past, on the disk when this returns, and return its offset.
 
-        follows: the feed's own offset it comes behind; None where the feed has none.
+        follows: the feed's own offset it comes behind; None where the feed has none. packed: bars, encoded already.
         """
         self._wait()
         if follows is None:
-            offset = self._journal.append(control)
+            offset = self._journal.append(control, packed=packed)
         else:
-            offset = self._journal.append_control(control, follows=follows)
+            offset = self._journal.append_control(control, follows=follows, packed=packed)
         self._journal.sync()
         return offset
 

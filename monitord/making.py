@@ -17,6 +17,7 @@ from notifiers.errors import DeliveryError
 from notifiers.matching import Known, nothing_known
 from notifiers.notifier import Notifier
 from notifiers.orders import OrderNotifier, OrderOptions
+from notifiers.reports import TIMEOUT_S, ReportDesk
 from rules.alert import Event
 
 ADVISER, ORDERS = "adviser", "orders"
@@ -67,3 +68,17 @@ def build_programs(settings: Settings, store: Store, *, broker_url: str) -> list
         if program.options.name in settings.notify.receiver_names:
             raise DeliveryError(f"a receiver is named {program.options.name!r}, which is taken; give it another name")
     return programs
+
+
+async def build_reports(settings: Settings, store: Store, *, broker_url: str) -> ReportDesk | None:
+    """Make what reads what became of order intents, None where there are none."""
+    if not settings.orders.enabled:
+        return None
+
+    async def record_of(alert_id: str) -> bytes | None:
+        stored = await store.alert(alert_id)
+        return None if stored is None else stored.record
+
+    client = connect_to(broker_url, timeout_s=TIMEOUT_S)
+    name = f"orders:{await store.deliveries.origin()}"
+    return ReportDesk(client, name=name, find=record_of, tell=store.tell, language=settings.rules.language)

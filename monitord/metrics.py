@@ -85,6 +85,10 @@ class Metrics:
         """Show what is known of instruments, and where feed and tables disagree, as monitord_reference{what=…}."""
         self.registry.register(_ReferenceCounts(counters))
 
+    def watch_orders(self, counters: Callable[[], Mapping[str, int]]) -> None:
+        """Show what became of order intents as monitord_order_reports_total{state=…}."""
+        self.registry.register(_Counts("monitord_order_reports", "Reports about order intents", "state", counters))
+
     def watch_daemon(
         self,
         levels: Callable[[], Mapping[str, float]],

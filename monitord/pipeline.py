@@ -1,21 +1,17 @@
 """`Pipeline`: feed → journal → engine → store, with recovery at the start and checkpoints on the way.
 
-All engine state belongs to one dedicated thread; the loop only hands inputs over and commits what comes back. For every
-input the order is: journal (synced where events follow), engine, one store transaction, and only then the pump is told.
-What no event waits for comes after that: the quotes, and the book of a batch that no rule has read.
+All engine state belongs to one dedicated thread (engineroom.py); the loop only hands inputs over and commits what comes
+back. For every input the order is: journal (synced where events follow), engine, one store transaction, and only then
+the pump is told. What no event waits for comes after that: the quotes, and the book of a batch that no rule has read.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Final, Protocol, TypeVar
+from contextlib import suppress
+from typing import Final, Protocol, TypeVar
 
 import structlog
 
@@ -23,23 +19,21 @@ from feeds.errors import FeedError
 from feeds.exrights import NO_EXRIGHTS
 from feeds.feed import Feed
 from feeds.history import Bars
-from feeds.history import check as check_bars
-from feeds.inputs import Control, ControlKind, FeedInput, Heartbeat, Input, Mark, MarkKind
+from feeds.inputs import Control, ControlKind, FeedInput, Input, Mark, MarkKind
 from feeds.journal import Journal
 from feeds.known import Known
 from feeds.sessions import date_text
-from feeds.tick import CORE, TickBatch
+from feeds.tick import TickBatch
 from monitord.checkpoint import Checkpoint, CheckpointFolder
+from monitord.engineroom import STATE_FORMAT, EngineRoom, Outcome, stamps_of
 from monitord.errors import CheckpointError, EngineError, StoreError
-from monitord.failures import Failures, Place
-from monitord.inputlog import InputLog
 from monitord.keeping import Keeping
 from monitord.pastsearch import PastSearch
 from monitord.positions import Listed, PositionSources
 from monitord.today import InstrumentSource, Today
 from monitord.warmup import Progress, Warmup
 from rules.alert import Alert
-from rules.engine import CHECKPOINT_VERSION, Engine
+from rules.engine import Engine
 from rules.errors import RuleError
 from rules.explain import Explanation, explain
 from rules.needs import Readiness
@@ -49,7 +43,6 @@ from rules.rule import RuleSet
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-STATE_FORMAT: Final = CHECKPOINT_VERSION
 OFFSET_EVERY_S: Final = 1.0
 """How often the input offset is committed when there are no events."""
 QUIET_AFTER_S: Final = 0.05
@@ -58,8 +51,6 @@ journaled, whose decoding holds up the loop as well, for 20 ms a market."""
 QUIET_WITHIN_S: Final = 5.0
 """How long a checkpoint waits for the moment behind a batch at which everyone is told: begun just before the next one,
 it would hold that one's events up for as long as the state takes to copy."""
-DOUBTS_AT_ONCE: Final = 20
-"""Ex-rights days not believed that are logged of one input."""
 
 
 class StartingSource(InstrumentSource, Protocol):
@@ -97,17 +88,6 @@ class Outbox(Protocol):
         """Return (rule, leg or "", symbol or "", trade date) → greatest episode, of dates from `since_date` on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one turn of the engine thread gave; records: the alerts' JSON, stamped with our own clock."""
-
-    alerts: list[Alert]
-    records: list[bytes]
-    ticks: int
-    offset: int
-    seconds: float
-
-
 class Pipeline:
     """Runs one feed through one engine. `recover` once, then `run`; the other methods may be called from other tasks.
 
@@ -139,7 +119,6 @@ class Pipeline:
         keeping: Keeping | None = None,
     ) -> None:
         self._feed = feed
-        self._journal, self._log = journal, InputLog(journal)
         self._store = store
         self._checkpoints = checkpoints
         self._reference = reference
@@ -150,12 +129,14 @@ class Pipeline:
         self._on_alerts = on_alerts
         self._on_ticks = on_ticks
         self._on_step = on_step
-        self._on_rest = on_rest
         self._record = record
-        self._window = window
         self._checkpoint_s = checkpoint_s
         self._keeping = keeping
         self._past = None if history is None else PastSearch(self, history, keep_today=self._keep_today)
+        self._room = EngineRoom(
+            journal, source_id=feed.source_id, has_offsets=feed.has_offsets, checkpoints=checkpoints, window=window,
+            keeping=keeping, records=record is not None, on_rest=on_rest,
+        )  # fmt: skip
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._quiet_timer: asyncio.TimerHandle | None = None
         self._quiet = asyncio.Event()
@@ -165,36 +146,22 @@ class Pipeline:
         self._writing = asyncio.Lock()
         """Held while a checkpoint is written: a stop may come while the periodic one is under way."""
         self._closed = False
-        self._ahead = False
-        """The engine has stepped and its events are not committed: only a restart decides them again. Set on the engine
-        thread before it steps, taken back by the commit; whatever comes between leaves it set."""
-        self._broken_off = "cancelled before its commit"
-        self._engine = Engine(window=window)
-        self._controls: deque[tuple[int, Control | Bars]] = deque()
         self._settled_at = -1
         self._settled = False
-        self._journal_read = -1
         self._offset_due = 0.0
-        self._trim_before = -1
-        self._doubts_told = 0
-        self._to_record: deque[tuple[int, Control | Bars]] = deque()
-        """Journaled records that recovery has run again, with what they follow."""
-        self._taken_instead: dict[int, Input] = {}
-        """What the engine took for inputs that were passed over in this recovery, by offset."""
-        self._failures = Failures(journal.folder.parent / "failed", source_id=feed.source_id)
         self.caught_up = asyncio.Event()
         """Set once recovery is over and today's rules are in force."""
 
     @property
     def engine(self) -> Engine:
         """The engine, for counters that are safe to read from any thread (numbers only)."""
-        return self._engine
+        return self._room.engine
 
     def counters(self) -> Mapping[str, int]:
         """Return counts since the start: inputs passed over because the engine fails at them, days of ex-rights that
         were told and are not believed; any thread."""
-        doubts = len(self._engine.market.exrights.unbelieved)
-        return {"passed_over": self._failures.passed_over, "exrights_not_believed": doubts}
+        doubts = len(self.engine.market.exrights.unbelieved)
+        return {"passed_over": self._room.failures.passed_over, "exrights_not_believed": doubts}
 
     # ── recovery ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -205,38 +172,21 @@ class Pipeline:
         """
         rules = await self._today.rules()
         source = self._feed.source_id
-        await self.in_engine(self._restore)
+        await self.in_engine(lambda: self._room.restore(rules))
         stored = await self._store.offset(source_id=source)
         if self._feed.has_offsets:
-            await self.in_engine(self._queue_controls)
-            self._settled_at = max(stored, self._journal.newest_follows)
+            await self.in_engine(self._room.queue_controls)
+            self._settled_at = max(stored, self._room.journal.newest_follows)
         else:
             while not await self._run_journal():
-                await self.in_engine(self._restore)  # the engine is somewhere in the middle of the input that failed
-        await self._feed.open(after=self._engine.offset)
+                # The engine is in the middle of the input that failed.
+                await self.in_engine(lambda: self._room.restore(rules))
+        await self._feed.open(after=self.engine.offset)
         if not self._feed.has_offsets:
             await self._record_again()
-        if not self._feed.has_offsets or self._engine.offset >= self._settled_at:
+        if not self._feed.has_offsets or self.engine.offset >= self._settled_at:
             await self._settle(rules)
-        log.info("recovered", source=source, offset=self._engine.offset, run_again_to=self._settled_at)
-
-    def _restore(self) -> None:
-        self._engine, self._journal_read, self._doubts_told = Engine(window=self._window), -1, 0
-        kept = self._checkpoints.newest(self._feed.source_id, state_format=STATE_FORMAT)
-        if kept is not None and kept.meta["journal"] > self._journal.end:
-            # Somebody took the journal away: its offsets begin anew, and the checkpoint's mean nothing in it.
-            log.warning("checkpoint_skipped", why="the journal it goes on from is gone", journal_end=self._journal.end)
-            kept = None
-        if kept is not None:
-            self._engine = Engine.restore(kept.arrays, kept.meta["engine"])
-            self._journal_read = kept.meta["journal"]
-            self._trim_before = self._journal_read + 1
-        self._failures.read(self._journal.controls(after=self._journal_read))
-
-    def _queue_controls(self) -> None:
-        for record in self._journal.records(after=self._journal_read):
-            assert isinstance(record.value, Control | Bars)
-            self._controls.append((record.follows, record.value))
+        log.info("recovered", source=source, offset=self.engine.offset, run_again_to=self._settled_at)
 
     async def _run_journal(self) -> bool:
         """Run every journaled input again; events that come out again have the ids the store already holds.
@@ -244,39 +194,31 @@ class Pipeline:
         Returns False where the engine failed at one, which is noted.
         """
 
-        def run_some(records: Any) -> tuple[list[Alert], bool]:
-            alerts: list[Alert] = []
-            for offset, value in records:
-                alerts += self._step(value, Place(False, offset), offset=offset)
-                if len(alerts) >= 1000:
-                    return alerts, True
-            return alerts, False
-
-        records = self._journal.read(after=self._engine.offset)
+        records = self._room.to_run_again()
         more = True
         while more:
             try:
-                alerts, more = await self.in_engine(lambda: run_some(records))
+                alerts, more = await self.in_engine(lambda: self._room.run_some(records))
             except EngineError as error:
                 if error.__cause__ is None:
                     raise
                 return False
-            await self._commit(alerts, self._engine.offset)
-        self._journal_read = self._journal.end
+            await self._commit(alerts, self.engine.offset)
+        self._room.journal_read = self._room.journal.end
         return True
 
     async def _record_again(self) -> None:
         """Hand on what the journal holds, as the engine took it: the recording lags behind by what a kill costs it."""
         if self._record is None:
             return
-        for offset, value in self._journal.read(after=-1):
-            await self._record(self._taken_instead.get(offset, value), offset)
-        self._taken_instead.clear()
+        for offset, value in self._room.journal.read(after=-1):
+            await self._record(self._room.taken_instead.get(offset, value), offset)
+        self._room.taken_instead.clear()
 
     async def _record_queued(self) -> None:
         """Hand on the records that were run again before this input."""
-        while self._to_record and self._record is not None:
-            follows, control = self._to_record.popleft()
+        while self._room.to_record and self._record is not None:
+            follows, control = self._room.to_record.popleft()
             await self._record(control, behind=follows)
 
     async def _settle(self, rules: RuleSet) -> None:
@@ -284,22 +226,23 @@ class Pipeline:
 
         First the control records that come behind the last input there is to run again: today's go on from them.
         """
-        if self._controls:
-            with self._remembering():
-                alerts = await self.in_engine(self._take_queued)
-                await self._commit(alerts, self._engine.offset)
-        date_ms = self._engine.market.clock_ms
+        if self._room.controls:
+            with self._room.remembering():
+                alerts = await self.in_engine(self._room.take_queued)
+                await self._commit(alerts, self.engine.offset)
+        date_ms = self.engine.market.clock_ms
         counts = await self._store.episodes(since_date=date_text(date_ms) if date_ms else "")
-        await self.in_engine(lambda: self._engine.raise_episodes(counts))
+        await self.in_engine(lambda: self.engine.raise_episodes(counts))
         if self._reference is not None:
             await self._reference.start()
         await self._today.learn()
         await self._take_over(*await self._today.market(), await self._today.held())
-        if rules.source != self._engine.rules.source:
+        if rules.source != self.engine.rules.source:
+            self.engine.expect(rules)  # it was just read
             await self._control(Control(ControlKind.RULES, rules.source))
-        if not self._feed.has_offsets and self._engine.market.clock_ms:
+        if not self._feed.has_offsets and self.engine.market.clock_ms:
             # What the vendor sent while we were away is missing, and every rule that spans the hole should know.
-            await self._take(FeedInput(-1, Mark(MarkKind.GAP, self._engine.market.clock_ms, "restart")))
+            await self._take(FeedInput(-1, Mark(MarkKind.GAP, self.engine.market.clock_ms, "restart")))
         self._settled = True
         self.caught_up.set()
 
@@ -358,8 +301,8 @@ class Pipeline:
             if self._closed:
                 return
             async with self.turn:
-                state = await self.in_engine(self._snapshot)
-                journal_end = self._journal_read
+                state = await self.in_engine(self._room.snapshot)
+                journal_end = self._room.journal_read
             if state is None:
                 return
             arrays, header = state
@@ -367,19 +310,8 @@ class Pipeline:
             checkpoint = Checkpoint(self._feed.source_id, header["offset"], STATE_FORMAT, meta, arrays)
             await asyncio.to_thread(self._checkpoints.write, checkpoint)
             # The older of the two checkpoints kept still needs its journal.
-            trim_before, self._trim_before = self._trim_before, journal_end + 1
-            await self.in_engine(lambda: self._journal.trim(before=trim_before))
-
-    def _snapshot(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """Return the engine's state, None where it is ahead of the store.
-
-        The journal that leads to it is on the disk, so that it never ends before it. Race: a cancelled turn is over
-        while the engine still takes its input, so only here, behind it, `_ahead` tells.
-        """
-        if self._ahead:
-            return None
-        self._log.sync()
-        return self._engine.checkpoint()
+            trim_before, self._room.trim_before = self._room.trim_before, journal_end + 1
+            await self.in_engine(lambda: self._room.journal.trim(before=trim_before))
 
     async def reload(self) -> None:
         """Read the files of rules, positions, sectors and ex-rights again and swap atomically.
@@ -403,8 +335,8 @@ class Pipeline:
 
     async def _take_rules(self, rules: RuleSet) -> None:
         """Let rules take effect where they are others than those in force; the turn is the caller's."""
-        if rules.source != self._engine.rules.source:
-            self._engine.expect(rules)  # it was read in a thread of its own, beside the ticks
+        if rules.source != self.engine.rules.source:
+            self.engine.expect(rules)  # it was read in a thread of its own, beside the ticks
             await self._control(Control(ControlKind.RULES, rules.source))
         if self._past is not None:
             self._past.look_again()
@@ -435,7 +367,7 @@ class Pipeline:
 
     async def _take_over(self, *controls: Control) -> None:
         """Journal each control record that says something new, and let it take effect."""
-        market = self._engine.market
+        market = self.engine.market
         for control in controls:
             known = {
                 ControlKind.INSTRUMENTS: market.instruments_source,
@@ -447,7 +379,7 @@ class Pipeline:
 
     def rules(self) -> RuleSet:
         """Return the rules in force."""
-        return self._engine.rules
+        return self.engine.rules
 
     async def indicators(self, symbol: str) -> Mapping[str, Mapping[str, float | None]]:
         """Return, per rule that watches the symbol, what it would report now; None = unknown."""
@@ -460,7 +392,7 @@ class Pipeline:
     async def ask(self, question: Callable[[Engine], T]) -> T:
         """Answer a question about the engine's state between two inputs."""
         async with self.turn:
-            return await self.in_engine(lambda: question(self._engine))
+            return await self.in_engine(lambda: question(self.engine))
 
     async def close(self) -> None:
         """Write a last checkpoint, commit its offset and end the engine thread; call it after `run` has ended."""
@@ -473,19 +405,19 @@ class Pipeline:
                 log.error("checkpoint_failed", why=str(error))
         async with self._writing:
             self._closed = True
-        if self._engine.market.date:
+        if self.engine.market.date:
             await self._keep_today()
         if self._quiet_timer is not None:
             self._quiet_timer.cancel()
-        await self.in_engine(self._log.close)
+        await self.in_engine(self._room.log.close)
         self._thread.shutdown()
 
     async def _commit_last(self) -> None:
         """Commit the offset of the last input, unless its events are missing in the store."""
         async with self.turn:
-            offset = await self.in_engine(lambda: None if self._ahead else self._engine.offset)
+            offset = await self.in_engine(lambda: None if self._room.is_ahead else self.engine.offset)
             if offset is None:
-                log.warning("checkpoint_withheld", why=self._broken_off)
+                log.warning("checkpoint_withheld", why=self._room.broken_off)
             else:
                 await self._store.commit((), offset=offset, source_id=self._feed.source_id)
 
@@ -505,14 +437,9 @@ class Pipeline:
         if self._past is not None:
             await self._past.run()
 
-    async def take_bars(self, bars: Bars) -> None:
-        """Journal bars of the past and let them take effect; the turn is the caller's."""
-        try:
-            check_bars(bars)
-        except FeedError as error:  # before it is in the journal, which would say it at every start
-            log.error("history_refused", why=str(error))
-            return
-        await self._control(bars)
+    async def take_bars(self, bars: Bars, packed: bytes) -> None:
+        """Journal sound bars of the past and let them take effect; packed: encoded. The turn is the caller's."""
+        await self._control(bars, packed)
 
     async def run_keeping(self) -> None:
         """Write our own bars of each day into the cache."""
@@ -525,16 +452,16 @@ class Pipeline:
         if keeping is None:
             return
         async with self.turn:
-            await self.in_engine(lambda: keeping.read_today(self._engine))
+            await self.in_engine(lambda: keeping.read_today(self.engine))
         await keeping.write()
 
     # ── one input ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _take(self, given: FeedInput) -> None:
-        if self._quiet_timer is not None:
-            self._quiet_timer.cancel()
-        with self._remembering():
-            outcome = await self.in_engine(lambda: self._evaluate(given))
+        if self._quiet_timer is not None and isinstance(given.value, TickBatch):
+            self._quiet_timer.cancel()  # a heartbeat's turn is short, and no other quiet may come before the next batch
+        with self._room.remembering():
+            outcome = await self.in_engine(lambda: self._room.evaluate(given))
             self._on_step(outcome)
             await self._commit(outcome.alerts, outcome.offset, records=outcome.records)
         if isinstance(given.value, TickBatch):
@@ -543,171 +470,36 @@ class Pipeline:
             self._quiet_timer = asyncio.get_running_loop().call_later(QUIET_AFTER_S, self._on_quiet)
         if self._record is not None:
             await self._record_queued()
-            await self._record(self._taken_instead.pop(outcome.offset, given.value), outcome.offset)
-
-    def _evaluate(self, given: FeedInput) -> Outcome:
-        """Take one input on the engine thread; events are on disk as journaled inputs before anyone hears of them."""
-        started = time.perf_counter()
-        alerts: list[Alert] = []
-        self._check_stored()
-        offset = given.offset if self._feed.has_offsets else self._append(given.value)
-        if self._keeping is not None:
-            self._keeping.look(self._engine, given.value)
-        alerts += self._take_queued(before=given.offset)
-        self._ahead = True
-        alerts += self._step(given.value, Place(False, offset), offset=offset)
-        stamps = _stamps(given.value)
-        # On the thread that made them, whose core has them at hand, and while the disk has the input to write.
-        records = [alert.to_json(**stamps) for alert in alerts]
-        if alerts and not self._feed.has_offsets:
-            self._log.secure()
-        self._tell_doubts()
-        ticks = len(given.value) if isinstance(given.value, TickBatch) else 0
-        return Outcome(alerts, records, ticks, offset, time.perf_counter() - started)
-
-    def _take_queued(self, *, before: int | None = None) -> list[Alert]:
-        """Take the journaled control records that follow an input older than `before`; None: all there are."""
-        alerts: list[Alert] = []
-        self._ahead = True
-        while self._controls and (before is None or self._controls[0][0] < before):
-            follows, control = self._controls.popleft()
-            self._journal_read += 1
-            alerts += self._step(control, Place(True, self._journal_read))
-            if self._record is not None:
-                self._to_record.append((follows, control))
-        return alerts
-
-    def _step(self, value: Input, place: Place, *, offset: int = -1) -> list[Alert]:
-        """Let the engine take an input of feed or journal; where it has failed at it too often, a gap instead.
-
-        Raises EngineError where the engine fails, with the error as its cause, after noting it in the journal.
-        """
-        if self._failures.passes_over(place):
-            value = self._failures.instead(place, value, clock_ms=self._engine.market.clock_ms)
-            if not place.record:
-                self._taken_instead[place.offset] = value
-        try:
-            return self._engine.step(value, offset=offset)
-        except MemoryError:
-            raise  # nothing the input is to blame for
-        except Exception as error:
-            if isinstance(value, Control) and isinstance(error, FeedError | RuleError):
-                # A program that read it has journaled it: the state is as before, and today's files come behind it.
-                log.error("control_refused", kind=value.kind, record=place.offset, why=str(error))
-                return self._engine.step(Heartbeat(self._engine.market.clock_ms), offset=offset)
-            self._note_failure(value, place, error)
-            raise EngineError(f"the engine failed at {place}: {type(error).__name__}: {error}") from error
-
-    def _tell_doubts(self) -> None:
-        """Log each ex-rights day that is not believed, once; of many at once, as a broken feed brings them, some."""
-        doubts, told = self._engine.market.exrights.unbelieved, self._doubts_told
-        if len(doubts) == told:
-            return
-        self._doubts_told = len(doubts)
-        for (symbol, date), why in islice(doubts.items(), told, told + DOUBTS_AT_ONCE):
-            hint = "if it is one, tell by how much: instruments.exrights in the settings"
-            log.warning("exright_not_believed", symbol=symbol, date=date, why=why, hint=hint)
-        if len(doubts) > told + DOUBTS_AT_ONCE:
-            log.warning("exrights_not_believed", more=len(doubts) - told - DOUBTS_AT_ONCE)
-
-    def _note_failure(self, value: Input, place: Place, error: Exception) -> None:
-        """Keep the input aside, and journal that the engine failed at it."""
-        record = self._failures.note(place, value, error, rules=self._engine.rules.source)
-        behind = max(self._engine.offset, self._journal.newest_follows)
-        try:
-            self._log.append_control(record, follows=behind if self._feed.has_offsets else None)
-        except FeedError as refused:
-            log.error("failure_not_journaled", input=str(place), why=str(refused))
-
-    def _check_stored(self) -> None:
-        if self._ahead:
-            raise StoreError(
-                f"events of an earlier input are not stored ({self._broken_off}); a restart decides them anew"
-            )
-
-    @contextmanager
-    def _remembering(self) -> Iterator[None]:
-        """Keep the first error that leaves the engine ahead of the store, for whoever is refused because of it."""
-        known = self._ahead
-        try:
-            yield
-        except Exception as error:
-            if self._ahead and not known:
-                self._broken_off = str(error) or type(error).__name__
-            raise
-
-    # ── the journal, on the engine thread ─────────────────────────────────────────────────────────────────────────
-
-    def _append(self, value: Input) -> int:
-        """Journal an input of a live feed and return its offset.
-
-        Its book may only wait while no rule reads it: killed between the two records, recovery would decide without it.
-        """
-        unread = set(self._engine.market.latest.columns) <= set(CORE)
-        self._journal_read = self._log.append(value, rest_later=unread)
-        return self._journal_read
+            await self._record(self._room.taken_instead.pop(outcome.offset, given.value), outcome.offset)
 
     def _on_quiet(self) -> None:
         """Let the engine thread complete the newest batch, and a checkpoint begin; on the loop."""
         self._quiet_timer = None
         if not self._closed:
-            self._thread.submit(self._rest)
+            self._thread.submit(self._room.rest)
             self._quiet.set()
 
-    def _rest(self) -> None:
-        """Do what can wait until everyone is told; on the engine's thread, which no one waits for now."""
-        self._log.finish()
-        self._on_rest()
-
-    async def _control(self, control: Control | Bars) -> None:
+    async def _control(self, control: Control | Bars, packed: bytes | None = None) -> None:
         """Journal a control record behind the last input, sync it, and let it take effect."""
-        with self._remembering():
-            alerts = await self.in_engine(lambda: self._take_control(control))
-            await self._commit(alerts, self._engine.offset)
+        with self._room.remembering():
+            alerts = await self.in_engine(lambda: self._room.take_control(control, packed))
+            stamps = stamps_of(control)
+            records = [alert.to_json(**stamps) for alert in alerts]
+            await self._commit(alerts, self.engine.offset, records=records)
         if self._record is not None:
             await self._record_queued()
-            own = self._feed.has_offsets
-            await self._record(control, -1 if own else self._journal_read, behind=self._engine.offset if own else -1)
-
-    def _take_control(self, control: Control | Bars) -> list[Alert]:
-        self._check_stored()
-        if isinstance(control, Control):
-            self._engine.check(control)  # what is refused is not journaled
-        # A trimmed stream may begin behind inputs that records here follow already.
-        newest = max(self._engine.offset, self._journal.newest_follows)
-        follows = newest if self._feed.has_offsets else None
-        self._journal_read = self._log.append_control(control, follows=follows)
-        offset = self._journal_read if follows is None else -1
-        self._ahead = True
-        try:
-            alerts = self._engine.step(control, offset=offset)
-        except (FeedError, RuleError):  # a bad record: the state is as before
-            self._ahead = False
-            raise
-        except Exception as error:
-            self._note_failure(control, Place(self._feed.has_offsets, self._journal_read), error)
-            what = control.kind if isinstance(control, Control) else f"bars of {control.period}"
-            raise EngineError(f"the engine failed at new {what}: {type(error).__name__}: {error}") from error
-        if alerts and not self._feed.has_offsets:
-            self._log.secure()
-        return alerts
+            own, offset, behind = self._feed.has_offsets, self._room.journal_read, self.engine.offset
+            await self._record(control, -1 if own else offset, behind=behind if own else -1)
 
     async def _commit(self, alerts: Sequence[Alert], offset: int, *, records: Sequence[bytes] | None = None) -> None:
         now = asyncio.get_running_loop().time()
         if alerts or now >= self._offset_due:
             self._offset_due = now + OFFSET_EVERY_S
             await self._store.commit(alerts, offset=offset, source_id=self._feed.source_id, records=records)
-        self._ahead = False
+        self._room.is_ahead = False
         if alerts:
             self._on_alerts(alerts)
 
     async def in_engine(self, work: Callable[[], T]) -> T:
         """Run this on the engine's thread; the turn is the caller's."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-
-def _stamps(value: Input) -> dict[str, int]:
-    """Return what our own clock says of an input: when it arrived, and when it was evaluated, which is now."""
-    now_ms = time.time_ns() // 1_000_000
-    recv_ms = int(value.recv_ms.max()) if isinstance(value, TickBatch) and len(value) else now_ms
-    return {"recv_ms": recv_ms, "evaluated_ms": now_ms}

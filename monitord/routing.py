@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-from config.settings import InhibitSection, Match, NotifySection, RouteSection
+from config.notify import InhibitSection, Match, NotifySection, RouteSection
 from feeds.instruments import Board
 from feeds.sessions import Calendar
 from notifiers.errors import DeliveryError

@@ -15,8 +15,8 @@ import structlog
 
 from monitord.errors import DaemonError
 from monitord.ruletext import RuleText
-from monitord.tasks import TASK_RULE
-from rules.errors import Finding, RuleFileError
+from monitord.taskids import reserved
+from rules.errors import RuleFileError
 from rules.rule import RuleSet
 
 log = structlog.get_logger(__name__)
@@ -161,13 +161,8 @@ class Rulebook:
 
     def _read(self, files: Mapping[str, str], made: Mapping[str, RuleText]) -> RuleSet:
         rules = self._parse({**files, **{name: text.text for name, text in made.items()}})
-        tasks = ((rule, TASK_RULE.fullmatch(rule.id)) for rule in rules.rules)
-        strange = [rule for rule, found in tasks if found is not None and rule.file != f"task/{found[1]}"]
-        if strange:
-            raise RuleFileError([
-                Finding(rule.file, rule.line, 1, f"the id {rule.id!r} is that of a task's rule", rule=rule.id,
-                        hint="choose another") for rule in strange
-            ])  # fmt: skip
+        if strange := reserved(rules.rules):
+            raise RuleFileError(strange)
         return rules
 
     def _refuse_share(self) -> None:

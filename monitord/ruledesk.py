@@ -9,15 +9,11 @@ from typing import Any
 
 import structlog
 
-from monitord.errors import DaemonError
+from monitord.errors import NoneSuchError
 from monitord.rulebook import Rulebook
 from monitord.storedrules import Monitor, StoredMonitors, StoredService
 
 log = structlog.get_logger(__name__)
-
-
-class NoMonitorError(DaemonError):
-    """There is no such rule by API."""
 
 
 class RuleDesk:
@@ -63,7 +59,7 @@ class RuleDesk:
     async def change(
         self, monitor_id: int, *, name: str | None, rule: Mapping[str, Any] | None, enabled: bool | None
     ) -> Monitor:
-        """Change what is not None; raises as `add` does, and NoMonitorError."""
+        """Change what is not None; raises as `add` does, and NoneSuchError."""
         async with self._turn:
             old = self._monitor(monitor_id)
             changed = replace(
@@ -73,7 +69,7 @@ class RuleDesk:
             return await self._keep(changed, "changed")
 
     async def delete(self, monitor_id: int) -> Monitor:
-        """Forget one; raises NoMonitorError or StoreError."""
+        """Forget one; raises NoneSuchError or StoreError."""
         async with self._turn:
             monitor = self._monitor(monitor_id)
             await self._book.drop(monitor.text().name, keep=lambda: self._stored.delete(monitor_id))
@@ -96,7 +92,7 @@ class RuleDesk:
 
     def _monitor(self, monitor_id: int) -> Monitor:
         if monitor_id not in self._monitors:
-            raise NoMonitorError(f"there is no monitor {monitor_id}")
+            raise NoneSuchError(f"there is no monitor {monitor_id}")
         return self._monitors[monitor_id]
 
     async def _keep(self, monitor: Monitor, what: str) -> Monitor:

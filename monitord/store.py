@@ -183,13 +183,11 @@ class Store:
         duplicate: it was decided before from the same inputs. The offset never goes back. Cancelled, it is counted and
         tells the pump as ever.
         """
-        if self._db is None:
-            raise StoreError(f"store {self.path} is closed")
-        working = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._transact, lambda db: self._commit(db, alerts, records, offset, source_id)
+        committed = await self._run(
+            lambda db: self._commit(db, alerts, records, offset, source_id),
+            lambda committed: self._count(committed, len(alerts)),
         )
-        working.add_done_callback(lambda done: self._count(done, len(alerts)))
-        return (await asyncio.shield(working)).added
+        return committed.added
 
     async def offset(self, *, source_id: str = "") -> int:
         """Return the newest committed input offset of the source, -1 if there is none."""
@@ -213,10 +211,7 @@ class Store:
 
     async def mark_sent(self, receipts: Sequence[tuple[int, int]], *, epoch: str) -> None:
         """Take (seq, stream offset) pairs out of the outbox and remember the greatest offset as acknowledged."""
-        marked = await self._run(lambda db: self._mark_sent(db, receipts, epoch))
-        self._waiting = None
-        self.lag_rows -= marked  # not in one statement: the old value would be read before the await
-        self._unchecked_rows += marked
+        await self._run(lambda db: self._mark_sent(db, receipts, epoch), self._count_sent)
         if self._unchecked_rows >= CHECKPOINT_ROWS and not self.lag_rows:
             # By itself SQLite would do it within a commit that events wait for: 12 ms in place of 4.
             self._unchecked_rows = 0
@@ -229,10 +224,7 @@ class Store:
 
     async def begin_epoch(self, epoch: str, *, base: int) -> int:
         """Put all events sent within the last 24 h back into the outbox for a new epoch; return how many wait there."""
-        waiting = await self._run(lambda db: self._begin_epoch(db, epoch, base))
-        self._waiting = None
-        self.lag_rows = waiting
-        return waiting
+        return await self._run(lambda db: self._begin_epoch(db, epoch, base), self._count_all)
 
     async def prune(self, *, before_ms: int) -> tuple[int, int]:
         """Delete events sent, deliveries recorded, silences ended before then; return how many of the first two.
@@ -350,11 +342,24 @@ class Store:
     async def _one(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
         return next(iter(await self._all(sql, *values)), None)
 
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` in a transaction on the store's thread."""
+    async def _run(self, work: Callable[[sqlite3.Connection], T], on_done: Callable[[T], None] | None = None) -> T:
+        """Run `work` in a transaction on the store's thread.
+
+        on_done is given its result on the loop whatever has become of the task that waits here: what is counted must
+        be what the file holds. Results come in the order of the transactions.
+        """
         if self._db is None:
             raise StoreError(f"store {self.path} is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
+        working = asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
+        if on_done is None:
+            return await working
+
+        def tell(done: asyncio.Future[T]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                on_done(done.result())
+
+        working.add_done_callback(tell)
+        return await asyncio.shield(working)
 
     async def _checkpoint(self) -> None:
         """Copy what the write-ahead log holds into the file."""
@@ -449,9 +454,7 @@ class Store:
 
     async def tell(self, alert: Alert) -> None:
         """Put an event that no input decided into the outbox; one whose id is here already is passed over."""
-        new = await self._run(lambda db: self._tell(db, alert))
-        if new:
-            self._on_told(new)
+        await self._run(lambda db: self._tell(db, alert), self._on_told)
 
     def _tell(self, db: sqlite3.Connection, alert: Alert) -> int:
         """Put an event that no input decided into the outbox."""
@@ -459,24 +462,32 @@ class Store:
 
     def _on_told(self, new: int) -> None:
         """Count such events and tell the pump. What a commit found before lacks them: the outbox is asked again."""
-        self._waiting = None
-        self.lag_rows += new
-        self.committed.set()
+        if new:
+            self._waiting = None
+            self.lag_rows += new
+            self.committed.set()
 
-    def _count(self, committed: asyncio.Future[_Committed], alerts: int) -> None:
-        """Count what a commit brought and tell the pump, whatever has become of the task that waited for it.
+    def _count(self, committed: _Committed, alerts: int) -> None:
+        """Count what a commit brought and tell the pump.
 
         Race: a batch may be marked sent while we commit, and what we found still holds it. Both calls ran one after the
-        other on the store's thread, and are told here in that order: whichever came last is right about `_waiting`.
+        other on the store's thread, and are told in that order: whichever came last is right about `_waiting`.
         """
-        if committed.cancelled() or committed.exception() is not None:
-            return
-        added, waiting = committed.result().added, committed.result().waiting
-        self.lag_rows += added
-        self.duplicates += alerts - added
-        if added:
-            self._waiting = waiting
+        self.lag_rows += committed.added
+        self.duplicates += alerts - committed.added
+        if committed.added:
+            self._waiting = committed.waiting
             self.committed.set()
+
+    def _count_sent(self, marked: int) -> None:
+        self._waiting = None
+        self.lag_rows -= marked
+        self._unchecked_rows += marked
+
+    def _count_all(self, waiting: int) -> None:
+        """Count a whole outbox anew."""
+        self._waiting = None
+        self.lag_rows = waiting
 
     def _mark_sent(self, db: sqlite3.Connection, receipts: Sequence[tuple[int, int]], epoch: str) -> int:
         now_ms = self._clock_ms()

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 import orjson
 import structlog
 
-from monitord.errors import DaemonError
+from monitord.errors import NoneSuchError
 from monitord.gateway.quotes import Quote, QuoteSource
 from monitord.rulebook import Rulebook
 from monitord.storedrules import StoredTasks, TakenError
@@ -19,10 +19,6 @@ from rules.alert import shanghai_iso
 
 log = structlog.get_logger(__name__)
 LEVELS: Final = ("entry_min", "entry_max", "take_profit", "stop_loss")
-
-
-class NoTaskError(DaemonError):
-    """There is no such task."""
 
 
 class Channels(Protocol):
@@ -65,9 +61,9 @@ class TaskDesk:
         return list(self._tasks.values())
 
     def task(self, task_id: int) -> MonitorTask:
-        """Return a task; raises NoTaskError."""
+        """Return a task; raises NoneSuchError."""
         if task_id not in self._tasks:
-            raise NoTaskError(f"there is no task {task_id}")
+            raise NoneSuchError(f"there is no task {task_id}")
         return self._tasks[task_id]
 
     def stock_name(self, task: MonitorTask) -> str:
@@ -104,7 +100,12 @@ class TaskDesk:
             return None
         if not self._book.running:
             return "the service is stopped"
-        return self._book.refused.get(task.text().name)
+        refused = self._book.refused.get(task.text().name)
+        if refused is None and self._known(task.symbol) is None and self._quotes.quote(task.symbol) is None:
+            return (
+                f"nothing is known of {task.symbol}: the feed neither lists it nor has told a price; is the code right?"
+            )
+        return refused
 
     # ── changing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -119,7 +120,7 @@ class TaskDesk:
     async def update(self, task_id: int, change: Mapping[str, Any]) -> MonitorTask:
         """Change these fields of a task, of a running one at once.
 
-        Raises as `create` does, NoTaskError, and ValidationError for what cannot be.
+        Raises as `create` does, NoneSuchError, and ValidationError for what cannot be.
         """
         async with self._turn:
             task = self.task(task_id)
@@ -143,7 +144,7 @@ class TaskDesk:
             return self._note(changed[0], "updated")
 
     async def delete(self, task_id: int) -> MonitorTask:
-        """Stop a task and forget it; its history stays. Raises NoTaskError or StoreError."""
+        """Stop a task and forget it; its history stays. Raises NoneSuchError or StoreError."""
         async with self._turn:
             task = self.task(task_id)
             await self._book.drop(task.text().name, keep=lambda: self._stored.delete(task_id))
@@ -155,7 +156,7 @@ class TaskDesk:
     async def start(self, task_id: int) -> tuple[MonitorTask, bool]:
         """Evaluate a task's rules from now on; return it, and whether it was not running before.
 
-        Raises NoTaskError, RefusedRules, NotHereError or StoreError.
+        Raises NoneSuchError, RefusedRules, NotHereError or StoreError.
         """
         async with self._turn:
             task = self.task(task_id)

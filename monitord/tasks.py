@@ -6,7 +6,6 @@ own. `check_interval` is the cooldown of all of them but the stop, which nothing
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
@@ -23,8 +22,6 @@ ENTRY, TAKE, STOP, CONDITION = "entry", "take_profit", "stop_loss", "condition"
 SIDES: Final = {ENTRY: "buy", TAKE: "sell", STOP: "sell"}
 """What is traded where, if auto_trade is on."""
 MOST_CONDITIONS: Final = 20
-TASK_RULE: Final = re.compile(r"task-([0-9]{1,18})\.(entry|take_profit|stop_loss|condition|advice)(?:-([0-9]{1,2}))?")
-"""Ids of rules of tasks: the task, what it is about, and the number of a condition."""
 
 
 def _symbol(value: Any) -> Any:
@@ -144,12 +141,6 @@ class MonitorTask:
         """Return its rules as a rule file."""
         rules = [fields for _, fields in _named_rules(self)]
         return rule_text(f"task/{self.id}", self.terms.task_name or f"task {self.id}", rules)
-
-
-def task_of(rule: str) -> tuple[int, str] | None:
-    """Return the task of a rule and what it is about, None for a rule of no task."""
-    found = TASK_RULE.fullmatch(rule)
-    return None if found is None else (int(found[1]), found[2])
 
 
 _TOLD: Final[Mapping[str, Mapping[str, str]]] = {

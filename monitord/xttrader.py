@@ -1,4 +1,4 @@
-"""`XtTrader`: places orders by the vendor's xttrader (miniQMT, Windows), and hears of their fills.
+"""`XtTrader`: places orders by the vendor's xttrader (miniQMT, Windows), and hears what becomes of them.
 
 The vendor calls back on threads of its own; what it tells is carried to the loop. Its calls may hang, so each has its
 time; one that ran out leaves it unknown whether there is an order.
@@ -11,12 +11,12 @@ from typing import Any, Final
 
 import structlog
 
-from notifiers.ordering import Fill, TradeError
-from notifiers.orders import Intent
+from notifiers.ordering import Fill, TradeError, TurnedDown
+from notifiers.orders import INTENT, Intent
 
 ORDER_S: Final = 10.0
 CONNECT_S: Final = 30.0
-MOST_FILLS: Final = 10_000
+MOST_NEWS: Final = 10_000
 STRATEGY: Final = "monitord"
 
 log = structlog.get_logger(__name__)
@@ -28,7 +28,7 @@ class XtTrader:
     def __init__(self, *, path: str, account: str, session: int) -> None:
         """path: of the terminal's userdata_mini; session: a number no other program on it has."""
         self._path, self._account_id, self._session = path, account, session
-        self._fills: asyncio.Queue[Fill] = asyncio.Queue(MOST_FILLS)  # full: the newest is logged and lost
+        self._news: asyncio.Queue[Fill | TurnedDown] = asyncio.Queue(MOST_NEWS)  # full: the newest is logged and lost
         self._trader: Any = None
         self._account: Any = None
         self._sides: dict[str, int] = {}
@@ -60,8 +60,8 @@ class XtTrader:
             raise TradeError("the terminal refuses the order")
         return str(number)
 
-    async def next_fill(self) -> Fill:
-        return await self._fills.get()
+    async def next_news(self) -> Fill | TurnedDown:
+        return await self._news.get()
 
     def _connect(self) -> None:
         from xtquant import xtconstant
@@ -77,7 +77,7 @@ class XtTrader:
                 hear.on_trade(trade)
 
             def on_order_error(self, order_error: Any) -> None:
-                log.error("order_failed", intent=order_error.order_remark, why=str(order_error.error_msg)[:200])
+                hear.on_error(order_error)
 
             def on_disconnected(self) -> None:
                 log.error("trader_disconnected", hint="start the bridge again")
@@ -107,12 +107,19 @@ class XtTrader:
         side = "buy" if trade.order_type == self._sides["buy"] else "sell"
         fill = Fill(
             trade.order_remark, trade.stock_code, side, int(trade.traded_volume), float(trade.traded_price),
-            str(trade.order_id),
+            str(trade.order_id), str(trade.traded_id),
         )  # fmt: skip
         self._loop.call_soon_threadsafe(self._keep, fill)
 
-    def _keep(self, fill: Fill) -> None:
+    def on_error(self, error: Any) -> None:
+        """Take an order turned down after it was placed, from a thread of the vendor's."""
+        log.error("order_failed", intent=error.order_remark, why=str(error.error_msg)[:200])
+        if str(error.order_remark).startswith(INTENT) and self._loop is not None:  # it may lack the strategy's name
+            news = TurnedDown(error.order_remark, str(error.order_id), str(error.error_msg)[:200])
+            self._loop.call_soon_threadsafe(self._keep, news)
+
+    def _keep(self, news: Fill | TurnedDown) -> None:
         try:
-            self._fills.put_nowait(fill)
+            self._news.put_nowait(news)
         except asyncio.QueueFull:
-            log.error("fill_lost", intent=fill.intent_id, quantity=fill.quantity, price=fill.price)
+            log.error("order_news_lost", intent=news.intent_id, order=news.order)

@@ -22,6 +22,7 @@ from notifiers.errors import DeliveryError
 from notifiers.filters import AlertFilter
 from notifiers.notifier import Bundle, Notification, NotifierOptions, Outcome, Verdict
 from notifiers.pacing import Pacing
+from notifiers.reports import is_report
 from notifiers.retry import RetrySchedule
 from notifiers.routing import DELIVER_LABEL
 from rules.alert import Alert, Event, identities, shanghai_iso
@@ -47,10 +48,10 @@ Tell = Callable[[Alert], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdvisedFilter(AlertFilter):
-    """What is asked about: never an answer of an adviser."""
+    """What is asked about: never an answer of an adviser, nor what became of an order."""
 
     def passes(self, alert: Alert) -> bool:
-        return not is_advice(alert.rule) and AlertFilter.passes(self, alert)
+        return not is_advice(alert.rule) and not is_report(alert.rule) and AlertFilter.passes(self, alert)
 
 
 def is_advice(rule: str) -> bool:

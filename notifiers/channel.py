@@ -495,7 +495,10 @@ def connect_to(url: str, *, timeout_s: float = TIMEOUT_S) -> Client:
     try:
         return connect(url, timeout_s=timeout_s)
     except ValueError:
-        raise DeliveryError("the broker's url is not usable: write redis://, rediss:// or unix://") from None
+        raise DeliveryError(
+            "the broker's url is not usable: write redis://, rediss:// or unix://, and behind a ? only options of "
+            "redis-py such as ssl_ca_certs"
+        ) from None
 
 
 async def _has_something(connection: Any) -> bool:

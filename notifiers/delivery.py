@@ -18,6 +18,7 @@ from notifiers.notifier import Bundle, Notification, Notifier, Outcome, Verdict
 from notifiers.pacing import by_themselves, next_slot_ms, recent, slots
 from notifiers.recorded import Arrival, Attempt, DeliveryState, DeliveryStore, PendingDelivery
 from notifiers.retry import (
+    BY_ITSELF,
     HEALTHY,
     MISCONFIGURED_REFUSALS,
     RETRY_AFTER_LIMIT_S,
@@ -452,7 +453,9 @@ class Delivery:
             )
 
     async def _judge_receiver(self, outcome: Outcome, now_ms: int) -> None:
-        """Update the receiver's health by one outcome."""
+        """Update the receiver's health by one outcome, unless that is our own and the receiver was not asked."""
+        if outcome.own:
+            return
 
         def judged(state: ReceiverState) -> ReceiverState:
             if outcome.verdict is Verdict.OK:
@@ -460,7 +463,7 @@ class Delivery:
             refused = outcome.verdict is Verdict.PERMANENT
             state = after_failure(state, now_ms=now_ms, pause_s=outcome.retry_after_s, refused=refused)
             if outcome.verdict is Verdict.DISABLE:
-                return replace(state, disabled=f"the receiver answered {outcome.code}: gone for good")
+                return replace(state, disabled=f"{BY_ITSELF}the receiver answered {outcome.code}: gone for good")
             return state
 
         await self._keep(judged, why=outcome.text)

@@ -38,6 +38,8 @@ class Outcome:
     text         why, for the operator: redacted and short, for it is stored and logged.
     retry_after_s  the pause the receiver asked for, None if it asked for none.
     unknown      it answered with a code that nobody knows, so RETRY is a guess: it may not like the message.
+    own          we refused it ourselves, by a limit that somebody set: nothing was asked of the receiver, so this says
+                 nothing of how it is.
     """
 
     verdict: Verdict
@@ -45,6 +47,7 @@ class Outcome:
     text: str = ""
     retry_after_s: float | None = None
     unknown: bool = False
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

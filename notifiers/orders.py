@@ -21,9 +21,11 @@ from notifiers.filters import AlertFilter
 from notifiers.notifier import Bundle, Notification, NotifierOptions, Outcome, Verdict
 from notifiers.pacing import NO_LIMIT
 from notifiers.retry import RetrySchedule
-from rules.alert import Alert, identity, shanghai_iso
+from rules.alert import Alert, shanghai_iso
 
 STREAM: Final = "mon:orders"
+INTENT: Final = "or_"
+"""What ids of intents begin with."""
 TRADE_LABEL: Final = "auto_trade"
 """Label of a task's rule whose fires become intents; its value is the side."""
 _TRADES: Final = re.compile(r"task-[0-9]{1,18}\.(entry|take_profit|stop_loss)")
@@ -56,9 +58,18 @@ class Intent:
     def from_json(cls, text: bytes) -> Intent:
         """Decode; raises ValueError for what is no intent."""
         try:
-            return cls(**orjson.loads(text))
+            intent = cls(**orjson.loads(text))
         except TypeError as error:
             raise ValueError(f"no order intent: {error}") from None
+        texts = (intent.id, intent.alert_id, intent.rule, intent.symbol, intent.side)
+        whole = (intent.quantity, intent.created_ms, intent.expires_ms)
+        if not (
+            all(isinstance(one, str) for one in texts)
+            and all(isinstance(one, int) for one in whole)
+            and isinstance(intent.price, int | float)
+        ):
+            raise ValueError("no order intent: a field of it is of another type")
+        return intent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +77,7 @@ class TradeFilter(AlertFilter):
     """Fires of tasks that say on which side they trade."""
 
     def passes(self, alert: Alert) -> bool:
-        trades = _TRADES.fullmatch(alert.rule) is not None and alert.labels.get(TRADE_LABEL) in SIDES
+        trades = may_trade(alert.rule) and alert.labels.get(TRADE_LABEL) in SIDES
         return trades and AlertFilter.passes(self, alert)
 
 
@@ -144,16 +155,31 @@ class OrderNotifier:
         return Outcome(verdict=Verdict.OK, text=f"{kind}: {intent.side} {intent.quantity} at {intent.price:g} ({said})")
 
 
+def may_trade(rule: str) -> bool:
+    """Tell whether fires of this rule may become orders."""
+    return _TRADES.fullmatch(rule) is not None
+
+
 def intent_of(alert: Alert, options: OrderOptions, *, now_ms: int) -> Intent | None:
     """Return the order that an alert asks for, None where it has no symbol or no price."""
     price = (alert.tick or {}).get("last")
     if alert.symbol is None or price is None or price <= 0:
         return None
     return Intent(
-        id=f"or_{identity('order', alert.id)}", alert_id=alert.id, rule=alert.rule, symbol=alert.symbol,
+        id=intent_id(alert.id), alert_id=alert.id, rule=alert.rule, symbol=alert.symbol,
         side=alert.labels[TRADE_LABEL], quantity=options.quantity, price=price, dry_run=options.dry_run,
         created_ms=now_ms, expires_ms=now_ms + round(options.valid_s * 1000),
     )  # fmt: skip
+
+
+def intent_id(alert_id: str) -> str:
+    """Return the id of the order that an alert asks for; the terminal keeps 24 characters of it, as a remark."""
+    return f"{INTENT}{alert_id.removeprefix('al_')}"
+
+
+def alert_of(intent: str) -> str:
+    """Return the id of the alert that asked for the order of this id."""
+    return f"al_{intent.removeprefix(INTENT)}"
 
 
 def _known_since_ms(alert: Alert, *, live: bool) -> int:
@@ -167,4 +193,4 @@ def _known_since_ms(alert: Alert, *, live: bool) -> int:
 
 
 def _refused(why: str) -> Outcome:
-    return Outcome(verdict=Verdict.PERMANENT, text=f"no order: {why}")
+    return Outcome(verdict=Verdict.PERMANENT, text=f"no order: {why}", own=True)

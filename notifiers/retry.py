@@ -109,11 +109,18 @@ class ReceiverState:
         )
 
     @property
+    def by_hand(self) -> bool:
+        """Whether a person has switched it off."""
+        return self.disabled is not None and not self.disabled.startswith(BY_ITSELF)
+
+    @property
     def tripped(self) -> bool:
         """Return whether the breaker is open (until `hold_until_ms`) or half open: the next attempt is a probe."""
         return self.failures >= BREAKER_FAILURES
 
 
+BY_ITSELF: Final = "off by itself: "
+"""What the reason begins with where nobody switched the receiver off."""
 HEALTHY: Final = ReceiverState()
 
 
@@ -142,7 +149,7 @@ def after_failure(
     hours = (now_ms - since_ms) // 3_600_000
     # Few failures in that time are no outage: there was next to nothing to tell.
     lost = failures >= BREAKER_FAILURES and now_ms - since_ms >= OFF_AFTER_MS
-    off = f"failing for {hours} h without one success" if lost else None
+    off = f"{BY_ITSELF}failing for {hours} h without one success" if lost else None
     return replace(
         state,
         failures=failures,

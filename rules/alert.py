@@ -11,6 +11,8 @@ from typing import Any, Final, cast
 
 import orjson
 
+from feeds.characters import whole
+
 SCHEMA_VERSION: Final = 1
 SHANGHAI: Final = timezone(timedelta(hours=8))
 
@@ -93,7 +95,10 @@ class Alert:
         record = self.record()
         if stamps:
             record["stamps"] = {**(self.stamps or {}), **stamps}
-        return orjson.dumps(record)
+        try:
+            return orjson.dumps(record)
+        except TypeError:  # half a character: every way in refuses it, and a crash here would come with each start
+            return orjson.dumps(_whole(record))
 
     @classmethod
     def from_json(cls, text: bytes | str) -> Alert:
@@ -136,6 +141,12 @@ def stamp_published(record: bytes, published_ms: int) -> bytes:
     if not record.endswith(b"}}") or b'"stamps":{' not in record:
         return record
     return b'%s,"published_ms":%d}}' % (record[:-2], published_ms)
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_whole(key): _whole(one) for key, one in value.items()}
+    return whole(value) if isinstance(value, str) else value
 
 
 @lru_cache(maxsize=256)  # events of one moment come together

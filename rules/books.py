@@ -6,7 +6,7 @@ change of LAST on ENTRY in %. All are NaN where the book holds nothing; PEAK and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -52,6 +52,11 @@ class _Book:
         self.columns["PEAK"].array[...] = self._peak(slice(None))
         self.columns["PNL"].array[...] = self._profit(slice(None))
 
+    def leave(self, latest: Latest) -> None:
+        """Let nothing follow LAST any more."""
+        for word in ("PEAK", "PNL"):
+            latest.leave(self.columns[word])
+
     def _peak(self, at: Selection) -> FloatArray:
         higher = np.fmax(self.columns["PEAK"].array[at], self.last.array[at])
         return np.where(np.isnan(self.columns["ENTRY"].array[at]), np.nan, higher)
@@ -71,6 +76,8 @@ class Books:
         self.held: Mapping[str, frozenset[str]] = {}
         self._state, self._latest = state, latest
         self._books: dict[str, _Book] = {}
+        self._named: Collection[str] = ()
+        """Books that rules name."""
         self._positions: dict[tuple[str, str], Position] = {}
 
     def column(self, word: str) -> Column:
@@ -93,9 +100,15 @@ class Books:
         for book, symbols in changed.items():
             self._book(book).columns["PEAK"].array[rows_of(symbols, row)] = np.nan
         self.lay(row)
+        self._tidy()
         for one in self._books.values():
             one.refresh()
         return changed
+
+    def keep(self, named: Collection[str]) -> None:
+        """Drop the columns of books that no rule names and that hold nothing: each costs every tick something."""
+        self._named = named
+        self._tidy()
 
     def lay(self, row: RowOf) -> None:
         """Write entries and quantities anew: positions or the universe have changed."""
@@ -115,8 +128,13 @@ class Books:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every book there ever was in this run, for a checkpoint."""
+        """Every book that has columns, for a checkpoint."""
         return tuple(self._books)
+
+    def _tidy(self) -> None:
+        for name in [one for one in self._books if one not in self._named and one not in self.held]:
+            self._books.pop(name).leave(self._latest)
+            self._state.release(f"book/{name}/")
 
     def _book(self, name: str) -> _Book:
         if name not in self._books:

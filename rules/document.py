@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
+from feeds.characters import HALF_CHARACTER, whole
 from rules.errors import Finding, RuleFileError
 
 MAX_CHARACTERS: Final = 512_000
@@ -94,6 +95,7 @@ class Document:
         start = min(max(start, 0), len(self.text))
         line = self.line(start)
         source = self.text[self._starts[line - 1] :].split("\n", 1)[0].rstrip("\r")
+        source = whole(source)  # what is said has to be told
         column = start - self._starts[line - 1] + 1
         width = max(1, min(end - start, len(source) - column + 1))
         return Finding(
@@ -185,6 +187,10 @@ class _Reading:
         if document.text[start : start + 1] == "!":
             raise RuleFileError([document.finding(start, end, "tags are not used in rule files", hint="leave it out")])
         if isinstance(node, ScalarNode):
+            if half := HALF_CHARACTER.search(node.value):
+                message = f"\\u{ord(half[0]):04x} alone is no character, but half of one"
+                hint = r"write the character itself, or both halves as one: \U0001F600"
+                raise RuleFileError([document.finding(start, end, message, hint=hint)])
             return Scalar(node.value, node.style or "", self._past_anchor(start), end)
         if isinstance(node, SequenceNode):
             return Listing(tuple(self.value(entry, depth + 1) for entry in node.value), start, end)

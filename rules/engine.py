@@ -8,7 +8,7 @@ reads a clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -40,12 +40,15 @@ from rules.node import is_tick
 from rules.past import Past
 from rules.plan import Plan
 from rules.program import EdgeGroup, Sample, Slot, StateGroup, layer_name, ticks_in_session
+from rules.rehearsal import Rehearsal, together
 from rules.reported import Reported
 from rules.reporter import AT_TICK, BEFORE_TICK, Reporter
 from rules.rule import Evaluation, RuleSet
 from rules.segment import Segment, places
 
 CHECKPOINT_VERSION: Final = 5
+TOLD_BY_TICKS: Final = "ticks go on behind a gap"
+"""Why a silence ended whose end nobody has said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,8 @@ class Engine:
         self._closing = Closing(
             self.market, self._graph, loaded=self._loaded, fires=self._fires, reporter=self._reporter
         )
+        self._doubts_silence = False
+        """Whether a gap stands behind the mark of the silence that lasts: then ticks that go on end it."""
         self._out: list[Alert] = []
         self._watches_seconds = False
         """Whether some rule looks at the market as of each second: then none may be passed over."""
@@ -139,6 +144,20 @@ class Engine:
         """Take note of a rule set whose source comes next: reading 200 tasks again would hold up the ticks by 2 s."""
         self._checked = rules.source, rules
 
+    def rehearse(self, bars: Sequence[Bars]) -> Rehearsal:
+        """Take note of bars of the past, all of one period, that come next: see there how they are prepared for.
+
+        The rehearsal before is given up. The engine's thread alone.
+        """
+        return self._past.rehearse(bars)
+
+    def foresee(self, bars: Bars, following: Iterable[object]) -> None:
+        """Prepare for bars, if nobody has, and for those of their period that are near among the inputs behind them."""
+        if not self._past.has_rehearsed(bars):
+            rehearsal = self.rehearse(together(bars, following))
+            while rehearsal.go_on(1000):
+                pass
+
     def _read(self, source: str) -> RuleSet:
         known = self._checked
         return known[1] if known is not None and known[0] == source else rulefile.from_source(source)
@@ -147,6 +166,21 @@ class Engine:
 
     def _take_ticks(self, batch: TickBatch) -> None:
         batch = self.market.admit(batch)
+        if self._doubts_silence:
+            batch = self._end_doubted_silence(batch)
+        self._take_admitted(batch)
+
+    def _end_doubted_silence(self, batch: TickBatch) -> TickBatch:
+        """End a silence that was doubted with the first tick that goes on behind it; return what is left to take."""
+        behind = np.flatnonzero(batch.ts_event_ms >= self.market.clock_ms + 1000)
+        if not len(behind):
+            return batch
+        first = int(behind[0])
+        self._take_admitted(batch.take(slice(0, first)))
+        self._take_mark(Mark(MarkKind.ALIVE, int(batch.ts_event_ms[first]), TOLD_BY_TICKS))
+        return batch.take(slice(first, len(batch)))
+
+    def _take_admitted(self, batch: TickBatch) -> None:
         if not len(batch):
             return
         rows, grown = self.market.rows(batch.symbols)
@@ -335,11 +369,14 @@ class Engine:
     def _take_mark(self, mark: Mark) -> None:
         """Note what the feed says of itself; a silence is an episode of the rule `feed`: nodata, then resolve."""
         if mark.kind is MarkKind.GAP:
+            # Behind a hole somebody else may speak (a restarted feed, a spare bridge), or the word of the end be lost.
+            self._doubts_silence = self._reporter.is_silent
             self.market.gaps.miss(away_since_ms=mark.ts_ms if mark.reason == RESTART else None)
             self.market.exrights.miss(mark.ts_ms)
             self._graph.break_off(mark.ts_ms)
             return
         self._enter(mark.ts_ms)
+        self._doubts_silence = False
         silent = self._reporter.silent_episode is not None
         if mark.kind is MarkKind.SILENT and not silent:
             self._ring(mark.ts_ms + 1)  # what has ended within this second, before the silence begins
@@ -482,13 +519,16 @@ class Engine:
             "version": CHECKPOINT_VERSION, "window": self.window, "offset": self.offset, "rules": self.rules.source,
             "market": self.market.header(), "ledger": self._reporter.ledger.dump(),
             "expired": sorted(self._loaded.expired), "silent_episode": self._reporter.silent_episode,
+            "doubts_silence": self._doubts_silence,
             "breadth": breadth, "episodes": self._episodes.dump(), "provisional": self._fires.dump(),
         }  # fmt: skip
         return arrays, header
 
     @classmethod
-    def restore(cls, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> Engine:
-        """Make the engine that `checkpoint` was taken of.
+    def restore(
+        cls, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any], *, expected: RuleSet | None = None
+    ) -> Engine:
+        """Make the engine that `checkpoint` was taken of; its rules are read no more if they are those expected.
 
         Raises RuleError for another version, or arrays that do not fit the rule set of the header.
         """
@@ -497,6 +537,8 @@ class Engine:
         engine = cls(window=header["window"])
         engine.market.prepare(header["market"])
         engine._breadth.prepare(header["breadth"])
+        if expected is not None:
+            engine.expect(expected)
         engine.step(Control(ControlKind.RULES, header["rules"]))
         engine.market.state.load(arrays)
         engine.market.put_back(header["market"])
@@ -508,6 +550,7 @@ class Engine:
         engine._reporter.ledger = Ledger.load(header["ledger"])
         episode = header["silent_episode"]
         engine._reporter.silent_episode = None if episode is None else (episode[0], episode[1])
+        engine._doubts_silence = header.get("doubts_silence", False)  # older ones lack it
         engine._loaded.put_back(header["expired"])
         engine._fires.load(header["provisional"])
         engine._episodes.load(header["episodes"])

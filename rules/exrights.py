@@ -134,7 +134,10 @@ class ExRights:
         priced = (clock[open_] >= _AUCTION_RESULT_MS) & ~np.isnan(batch.column("last")[open_])
         price, shares = np.ones(len(rows)), np.ones(len(rows))
         filed = self._read_table(rows, symbols, date=date, price=price, shares=shares)
-        told = ~filed & self._is_told(rows, prev, _ticks(symbols, instruments), symbols=symbols, date=date)
+        known = self._close.array[rows], self._close_date.array[rows]
+        told = ~filed & self._is_told(
+            rows, prev, *known, tick_of=_ticks(symbols, instruments), symbols=symbols, date=date
+        )
         self._hear(rows, prev, told, price=price, date=date)
         self.price.array[rows] *= price
         self.shares.array[rows] *= shares
@@ -218,15 +221,35 @@ class ExRights:
 
         Nothing of before is known of them, so there is nothing to adjust; `factors_since` tells it for what comes.
         """
-        late = (self._read_date.array[rows] == date) & np.isnan(self._close.array[rows]) & (dates < date)
+        late = self._is_late(rows, dates, date=date)
         if not late.any():
             return
-        rows, prev = rows[late], prev[late]
-        self._close.array[rows], self._close_date.array[rows] = close[late], dates[late]
+        rows, prev, close, dates = rows[late], prev[late], close[late], dates[late]
+        self._close.array[rows], self._close_date.array[rows] = close, dates
         price = np.ones(len(rows))
-        told = self._is_told(rows, prev, _ticks(symbols, instruments), symbols=symbols, date=date)
+        tick_of = _ticks(symbols, instruments)
+        told = self._is_told(rows, prev, close, dates, tick_of=tick_of, symbols=symbols, date=date)
         self._hear(rows, prev, told, price=price, date=date)
         self.price.array[rows] *= price
+
+    def factors_to_be(
+        self, rows: IntArray, *, dates: IntArray, close: FloatArray, prev: FloatArray, symbols: Sequence[str],
+        instruments: Mapping[str, Instrument], date: int,
+    ) -> tuple[FloatArray, FloatArray]:  # fmt: skip
+        """Return what `factors_since` will say once `hear_late` has been told the same."""
+        price, shares = self.factors_since(rows, dates)
+        late = np.flatnonzero(self._is_late(rows, dates, date=date))
+        if late.size:
+            known = rows[late], prev[late], close[late], dates[late]
+            told = self._is_told(*known, tick_of=_ticks(symbols, instruments), symbols=symbols, date=date)
+            those = late[told]
+            price[those] *= prev[those] / close[those]
+        return price, shares
+
+    def _is_late(self, rows: IntArray, dates: IntArray, *, date: int) -> BoolArray:
+        """Tell whose ticks of this date have come before any close was known; dates: those of the closes to come."""
+        unknown = (self._read_date.array[rows] == date) & np.isnan(self._close.array[rows])
+        return np.asarray(unknown & (dates < date))
 
     def begin(self, rows: IntArray, *, dates: IntArray, close: FloatArray) -> None:
         """Take these for the closes of those dates, of symbols never looked at: the next day is measured by them."""
@@ -240,16 +263,17 @@ class ExRights:
         self,
         rows: IntArray,
         prev: FloatArray,
-        tick_of: Callable[[int], float],
+        close: FloatArray,
+        close_dates: IntArray,
         *,
+        tick_of: Callable[[int], float],
         symbols: Sequence[str],
         date: int,
     ) -> BoolArray:
-        """Tell whose previous close is not the close that is surely yesterday's, by more than half a tick."""
-        close = self._close.array[rows]
+        """Tell whose previous close is not the close of a date that is surely yesterday's, by more than half a tick."""
         with np.errstate(all="ignore"):
             ratio = prev / close
-            told = (self._close_date.array[rows] == self.table.previous(date)) & (prev != close)
+            told = (close_dates == self.table.previous(date)) & (prev != close)
             product = self._told.array[rows] * ratio
             bounded = (ratio >= LEAST) & (ratio <= MOST) & (product >= LEAST) & (product <= MOST)
         for i in np.flatnonzero(told & ~bounded & ~np.isnan(ratio)):

@@ -19,13 +19,14 @@ from feeds.tick import BoolArray, FloatArray, IntArray
 from rules.compiler import Compiler, Reading, names_used
 from rules.errors import RuleError
 from rules.functions import arithmetic, comparing, truths
-from rules.functions.across import BarEnd, set_blind
+from rules.functions.across import BarEnd
 from rules.functions.function import Value, number_key
 from rules.functions.values import Constant, Field, NumberNode, TruthField, TruthNode
 from rules.functions.varying import DEFAULT_CAP
 from rules.language.tree import Binding, Expr, Formula, Kind
 from rules.language.words import PERIODS, SPELLINGS
 from rules.node import ALL, Node, Selection
+from rules.pastlife import PastLife
 from rules.plan import Plan
 from rules.rings import Ring, Rings
 from rules.sampler import Sampler
@@ -66,12 +67,15 @@ class Layer:
         self._state = state
         self._source = source
         self.broken_ms = state.claim(f"{period}/bars/broken_ms", dtype=np.int64, fill=0)
+        self.edition = 0
+        """Grows with each change of nodes and rings: what lived with others knows too little."""
+        self.alone = False
+        """While old bars run through (pastlife.py): what other periods were then is not known."""
         self._stateful: tuple[Node, ...] = ()
-        self._warming = False
         self.sealed = False
         """While a node is only looked for: nothing may be made."""
-        self._plan: Plan | None = None
-        self._carrying_plan: Plan = Plan((), state, results=())
+        self._plans: dict[bool, tuple[Plan, Plan]] = {}
+        """By `alone`: of all nodes and what they read of other periods, and of what the state here is made from."""
         self._late: set[str] = set()
         self.history: dict[str, Ring] = {}
         if period in _BAR_PERIODS:
@@ -90,7 +94,7 @@ class Layer:
             raise RuleError(f"{node.key} is not among the nodes")
         node.open(self._state)
         self.nodes[node.key] = node
-        self._plan = None
+        self._change()
         if self.rings.counts.array.any():
             self._late.update(self._state.columns(f"{self.period}/{node.key}/"))
         return node
@@ -109,8 +113,10 @@ class Layer:
             raise RuleError(f"{node.key} is not kept for {depth} bars")
         before = self.rings.names()
         ring = self.rings.of(node, depth)
-        if ring.name not in before and self.rings.counts.array.any():
-            self._late.add(ring.name)
+        if ring.name not in before:
+            self._change()
+            if self.rings.counts.array.any():
+                self._late.add(ring.name)
         return ring
 
     def source_column(self, word: str) -> Column:
@@ -145,7 +151,8 @@ class Layer:
 
         values: afterwards every node's value is that of the closed bar; without, only what carries state is evaluated.
         """
-        plan = self._settled() if values else self._carrying()
+        every, carrying = self._settled()
+        plan = every if values else carrying
         whole = at.size == self._state.n and bool((at == np.arange(at.size)).all())
         plan.peek(ALL if whole else at)
         self.rings.close(at, whole=whole)
@@ -179,70 +186,41 @@ class Layer:
 
     def live_again(self, bars: Mapping[str, FloatArray], *, made: Collection[str], at: Selection = ALL) -> None:
         """Make these state arrays anew for symbols `at` from bars (k, n) as `warm` has them; leave all else alone."""
-        if made:
-            self._relive({word: column[:, at] for word, column in bars.items()}, made=made, at=at)
+        if not made:
+            return
+        bars = {word: column[:, at] for word, column in bars.items()}
+        there = ~np.isnan(bars["C"])
+        life = PastLife(self, counts=self.rings.counts.array[at] - there.sum(axis=0), sees_ends=END in bars)
+        with life.shown():
+            for number in np.flatnonzero(there.any(axis=1)):
+                closing = np.flatnonzero(there[number])
+                life.close({word: column[number, closing] for word, column in bars.items()}, closing)
+        self.take_over(life, at, made=made)
 
-    def begin_anew(self, bars: Mapping[str, FloatArray], at: IntArray) -> None:
-        """Let symbols `at` have lived through these bars, and no others: (k, at.size), else as `warm` has them."""
-        counts = f"{self.period}/bars/count"
-        self.rings.counts.array[at] = (~np.isnan(bars["C"])).sum(axis=0)
-        self._relive(bars, made=self._state.columns(f"{self.period}/").keys() - {counts}, at=at)
+    def take_over(self, life: PastLife, at: Selection, *, made: Collection[str] | None = None) -> None:
+        """Let symbols `at` hold what came of a life; made: the state arrays, None = all."""
+        columns = self.columns()
+        for name, array in life.lived():
+            if made is None or name in made:
+                columns[name].array[..., at] = array
 
-    def _relive(self, bars: Mapping[str, FloatArray], *, made: Collection[str], at: Selection) -> None:
-        """Run bars (k, of the selection) through the whole period; only what is `made` keeps what comes of it.
+    @property
+    def state_table(self) -> StateTable:
+        """The table in which the state of all layers lies."""
+        return self._state
 
-        Meanwhile the columns are as long as the selection, in its order: a pass over all of them costs a third of one
-        that gathers, and what is not made stays where it is.
-        """
-        state, mine = self._state, self._state.columns(f"{self.period}/")
-        lent = {id(f.column): f.column for f in self.nodes.values() if isinstance(f, (Field, TruthField))}
-        end = self.nodes.get(END)
-        seeing = [end] if isinstance(end, BarEnd) and END in bars else []
-        lent |= {id(one.column): one.column for one in seeing}
-        counts = self.rings.counts.array[at]
-        columns = [*mine.values(), *lent.values()]
-        there, n, whole = ~np.isnan(bars["C"]), state.n, [column.array for column in columns]
-        state.n, state.lender = len(counts), None
-        for column in columns:
-            column.array = np.full((*column.array.shape[:-1], state.n), column.fill, column.array.dtype)
-        self.rings.counts.array[:] = counts - there.sum(axis=0)
-        self._see_only_this_period(True)
-        set_blind(list(seeing), blind=False)
-        for number in np.flatnonzero(there.any(axis=1)):
-            closing = np.flatnonzero(there[number])
-            self._lay({word: column[number, closing] for word, column in bars.items()}, closing)
-            self.commit(closing, values=False)
-        self._see_only_this_period(False)
-        lived = {name: column.array for name, column in mine.items() if name in made}
-        for column, array in zip(columns, whole, strict=True):
-            column.array = array
-        state.n, state.lender = n, None
-        for name, array in lived.items():
-            mine[name].array[..., at] = array
+    def columns(self) -> dict[str, Column]:
+        """Return every state array of this layer by name."""
+        return self._state.columns(f"{self.period}/")
 
     def state(self) -> dict[str, dict[str, Column]]:
         """Return the columns that nodes carry, rings among them, by the node's key and their own name."""
         found: dict[str, dict[str, Column]] = {}
-        for name, column in self._state.columns(f"{self.period}/").items():
+        for name, column in self.columns().items():
             key, _, own = name.removeprefix(f"{self.period}/").rpartition("/")
             if key in self.nodes:
                 found.setdefault(key, {})[own] = column
         return found
-
-    def _see_only_this_period(self, warming: bool) -> None:
-        """While old bars run through: what other periods were then is not known, so their nodes are left alone."""
-        self._warming = warming
-        self._plan = None
-        set_blind(list(self.nodes.values()), blind=warming)
-
-    def _lay(self, bar: Mapping[str, FloatArray], at: IntArray) -> None:
-        """Put a bar of these symbols into the market's columns; of the now words bars give LAST alone."""
-        for field in self.nodes.values():
-            word = "C" if field.key == "LAST" else field.key
-            sees = isinstance(field, Field) or (isinstance(field, BarEnd) and not field.blind)
-            if sees and word in bar:
-                assert isinstance(field, (Field, BarEnd))
-                field.column.array[at] = bar[word]
 
     def keep(self, nodes: set[Node]) -> None:
         """Drop every node but these, their state and their rings; the history of bar fields stays."""
@@ -253,24 +231,25 @@ class Layer:
         used = {ring for node in self.nodes.values() for ring in node.rings()}
         self.rings.keep(used | set(self.history.values()))
         self._late &= set(self._state.names())
-        self._plan = None
+        self._change()
 
-    def _settled(self) -> Plan:
-        """Return the plan of all nodes and what they read of other periods, made anew after nodes came or went."""
-        if self._plan is None:
+    def _change(self) -> None:
+        """Take note that nodes or rings have come or gone."""
+        self.edition += 1
+        self._plans.clear()
+
+    def _settled(self) -> tuple[Plan, Plan]:
+        """Return the plan of all nodes and what they read of other periods, and that of what the state here is made
+        from: of most rules' terms nothing is."""
+        if self.alone not in self._plans:
             nodes = tuple(self.nodes.values())
-            reached = nodes if self._warming else tuple(reach(nodes))
-            self._plan = Plan(reached, self._state, results=reached)
-            self._stateful = tuple(node for node in self.nodes.values() if type(node).commit is not Node.commit)
+            reached = nodes if self.alone else tuple(reach(nodes))
+            every = Plan(reached, self._state, results=reached)
+            self._stateful = tuple(node for node in nodes if type(node).commit is not Node.commit)
             carried = reach([*self._stateful, *(ring.node for ring in self.rings)])
-            needed = [node for node in self._plan.nodes if node in carried]
-            self._carrying_plan = Plan(needed, self._state, results=needed)
-        return self._plan
-
-    def _carrying(self) -> Plan:
-        """Return the plan of what the state of this period is made from: of most rules' terms nothing is."""
-        self._settled()
-        return self._carrying_plan
+            needed = [node for node in every.nodes if node in carried]
+            self._plans[self.alone] = every, Plan(needed, self._state, results=needed)
+        return self._plans[self.alone]
 
 
 class Graph:

@@ -7,12 +7,13 @@ there and only the auction's virtual price moves.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feeds.instruments import Instrument, board_of, plain_name, price_limits
+from feeds.instruments import Instrument, instrument_of, plain_name, price_limits_of
 from feeds.sessions import Calendar, day_ms, trade_date, trading_clock_ms
 from feeds.tick import CORE, BoolArray, FloatArray, IntArray, TickBatch
 from rules.node import ALL, Selection
@@ -86,6 +87,10 @@ class Latest:
     def follow(self, column: Column, derive: Callable[[Selection], FloatArray]) -> None:
         """Keep a column of someone else current from now on: `derive` gives its values after each tick."""
         self._derived.append((column, derive))
+
+    def leave(self, column: Column) -> None:
+        """Let go of a column of someone else."""
+        self._derived = [one for one in self._derived if one[0] is not column]
 
     def reach(self, clock_ms: int) -> None:
         """Let the market clock come to this second: what does not tick grows old."""
@@ -266,33 +271,35 @@ class Latest:
             self._limits_for = np.full(len(prev), np.nan)
         known = self._limits_for[rows]
         changed = rows[(prev[rows] != known) & ~(np.isnan(prev[rows]) & np.isnan(known))]
-        for row in changed:
-            limits = self._own_limits(self._symbols[row], float(prev[row]))
-            for word, limit in zip(("LIMITUP", "LIMITDOWN"), limits, strict=True):
-                if word in self._ours:
-                    self._ours[word].array[row] = limit
+        if not len(changed):
+            return
+        for word, limits in zip(("LIMITUP", "LIMITDOWN"), self._own_limits(changed), strict=True):
+            if word in self._ours:
+                self._ours[word].array[changed] = limits
         self._limits_for[changed] = prev[changed]
 
-    def _own_limits(self, symbol: str, prev_close: float) -> tuple[float, float]:
-        if np.isnan(prev_close) or self._date == 0:
-            return np.nan, np.nan
+    def _own_limits(self, rows: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Return (limit_up, limit_down), (n,) yuan, of these symbols today; what their source told, where it holds."""
+        prev = self._raw["prev_close"].array[rows]
+        if self._date == 0:
+            return np.full_like(prev, np.nan), np.full_like(prev, np.nan)
+        known = [self._as_limited(self._symbols[row]) for row in rows]
+        up, down = price_limits_of(known, prev, date=self._date, calendar=_WEEKDAYS)
+        for place, one in enumerate(known):
+            given = one.limits
+            if given is not None and given.hold(prev_close_cny=float(prev[place]), date=self._date):
+                # 0: none today, whatever the board has
+                up[place], down[place] = given.up_cny or np.nan, given.down_cny or np.nan
+        return up, down
+
+    def _as_limited(self, symbol: str) -> Instrument:
+        """Return what is known of an instrument, or what its code tells, as far as it goes for limits."""
         known = self._instruments.get(symbol)
         if known is None:
-            return price_limits(prev_close, board=board_of(symbol), date=self._date)
-        given = known.limits
-        if given is not None and given.hold(prev_close_cny=prev_close, date=self._date):
-            return given.up_cny or np.nan, given.down_cny or np.nan  # 0: none today, whatever the board has
+            return instrument_of(symbol)
         # An N or C in the name tells the first days surely; our count of days takes holidays for trading days.
         told = known.name is not None and plain_name(known.name)[:1] in ("N", "C")
-        return price_limits(
-            prev_close,
-            board=known.board,
-            date=self._date,
-            name=known.name,
-            list_date=None if told else known.list_date,
-            calendar=_WEEKDAYS,
-            tick=known.tick,
-        )
+        return replace(known, list_date=None) if told else known
 
     def _seal(self, word: str) -> Callable[[Selection], FloatArray]:
         if word == "SEALED":

@@ -20,6 +20,7 @@ from rules.program import EdgeGroup, GroupKey, Slot, StateGroup, compile_slots, 
 from rules.reported import Reported
 from rules.reporter import Reporter
 from rules.rule import Rule, RuleSet
+from rules.selector import Coverage
 
 NEVER_MS: Final = 1 << 60
 """A time that does not come."""
@@ -88,6 +89,7 @@ class Loaded:
         self._adjuster.follow(of_symbols)
         self._reporter.absolute = self._adjuster.absolute
         self._graph.remove_unused([*(node for slot in of_symbols for node in slot.nodes), *self._breadth.nodes])
+        self._market.books.keep({rule.select.book for rule in rules.rules if rule.select.book is not None})
         for period in self._market.bars:
             self._graph.warm(period)
         self._reporter.ledger.forget({slot.key for slot in slots})
@@ -101,11 +103,10 @@ class Loaded:
     def cover(self) -> None:
         """Let the scopes of rules follow the universe and the instruments."""
         self._breadth.cover(expired=self.expired)
+        market = self._market
+        coverage = Coverage(market.universe.symbols, market.instruments, held=market.books.held)
         for group in self.groups.values():
-            group.cover(
-                self._market.universe.symbols, self._market.instruments,
-                held=self._market.books.held, expired=self.expired,
-            )  # fmt: skip
+            group.cover(coverage, expired=self.expired)
 
     def hold(self, source: str) -> None:
         """Take a whole new set of positions; what is new or has another ENTRY begins anew, all else goes on."""

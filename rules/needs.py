@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 
-from feeds.instruments import Instrument, board_of
 from feeds.tick import BoolArray, IntArray
 from rules.errors import RuleError
 from rules.graph import Graph, reach
@@ -17,6 +16,7 @@ from rules.market import Market
 from rules.node import is_tick
 from rules.program import Slot
 from rules.rule import Rule, RuleSet
+from rules.selector import Coverage
 
 _REMEMBERED: Final = 10_000
 
@@ -87,19 +87,14 @@ class Needs:
         self, rules: RuleSet, market: Market, symbols: Sequence[str]
     ) -> tuple[dict[str, int], dict[str, BoolArray]]:
         """Return the bars of each period that the neediest rule needs, and which symbols any such rule watches."""
-        known = [market.instruments.get(one) or Instrument(one, board=board_of(one)) for one in symbols]
-        chosen: dict[object, BoolArray] = {}
+        coverage = Coverage(symbols, market.instruments, held=market.books.held)
         bars: dict[str, int] = {}
         wanted: dict[str, BoolArray] = {}
         for rule in rules.rules:
-            select = rule.select
-            if select not in chosen:
-                covers = (select.covers(one, market.books.held) for one in known)
-                chosen[select] = np.fromiter(covers, np.bool_, len(known))
             for period, count in self.of(rule).items():
                 if count > 1:
                     bars[period] = max(count, bars.get(period, 0))
-                    wanted[period] = wanted.get(period, np.zeros(len(known), np.bool_)) | chosen[select]
+                    wanted[period] = coverage.of(rule.select) | wanted.get(period, False)
         return bars, wanted
 
 

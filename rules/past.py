@@ -10,6 +10,7 @@ What is still forming (a week, or the minutes of a day that we come late to) is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -24,6 +25,8 @@ from rules.graph import END, Graph, Layer
 from rules.joining import OPENING_MS
 from rules.lifecycle import Ledger
 from rules.market import Market
+from rules.pastlife import Course, PastLife, rows_of
+from rules.rehearsal import Rehearsal
 
 WORDS: Final = {"open": "O", "high": "H", "low": "L", "close": "C", "volume_lots": "V", "amount_cny": "AMO"}
 _SHARED: Final = ("V", "AMO")
@@ -36,9 +39,15 @@ class Past:
         self._market = market
         self._graph = graph
         self._adjuster = adjuster
+        self._rehearsal: Rehearsal | None = None
 
     def take(self, bars: Bars, rows: IntArray, ledger: Ledger) -> None:
         """Let these bars be the past of the symbols of `rows`; the market clock has reached their day."""
+        self._take(bars, rows, ledger)
+        if self._rehearsal is not None and self._rehearsal.ends_with(bars):
+            self._rehearsal = None  # a thousand symbols' bars and states are 80 MB
+
+    def _take(self, bars: Bars, rows: IntArray, ledger: Ledger) -> None:
         there = bars.counts > 0
         self._read_exrights(bars, rows[there], bars.as_of[there], ledger)
         past = _Columns.of(bars, rows, *self._market.exrights.factors_since(rows, bars.as_of))
@@ -48,21 +57,53 @@ class Past:
         layer, held = self._graph.layers.get(bars.period), self._market.bars.get(bars.period)
         if layer is None or held is None:
             return
-        midnight = self._market.midnight_ms
-        forming = past.last & (past.ends_ms > bars.until_ms) & (past.ends_ms >= midnight)
-        own = self._own(layer, rows[there], after_ms=bars.until_ms)
-        longer = self._is_longer(layer, past, ~forming, own)
-        newest = past.last & ~forming & longer & (held.end_ms.array[past.rows] == 0) & (past.ends_ms >= midnight)
-        self._commit(layer, past, ~forming & ~newest & longer, own)
-        self._hold(held, past, newest)
-        self._show(held, past, past.last & ~forming & ~newest & longer)
-        self._form(held, bars, past, forming)
+        cut = self._cut(layer, held, past, until_ms=bars.until_ms, midnight=self._market.midnight_ms)
+        self._live(layer, bars, cut.course(past), rows)
+        self._hold(held, past, cut.newest)
+        self._show(held, past, past.last & ~cut.forming & ~cut.newest & cut.longer)
+        self._form(held, bars, past, cut.forming)
 
-    def _is_longer(self, layer: Layer, past: _Columns, over: BoolArray, own: _Columns) -> BoolArray:
-        """Tell of each bar whether its symbol's past does not become shorter by them: else what is there stays."""
-        counts = np.bincount(past.rows[over], minlength=self._market.state.n)
-        counts += np.bincount(own.rows, minlength=self._market.state.n)
-        return np.asarray((counts >= layer.rings.counts.array)[past.rows])
+    def rehearse(self, bars: Sequence[Bars]) -> Rehearsal:
+        """Return how the past of these bars, all of one period, is lived through before they come; see there."""
+        self._rehearsal = Rehearsal(bars, self._graph.layers.get(bars[0].period), self._foresee)
+        return self._rehearsal
+
+    def has_rehearsed(self, bars: Bars) -> bool:
+        """Tell whether these very bars are among those rehearsed last."""
+        return self._rehearsal is not None and self._rehearsal.holds(bars)
+
+    def _foresee(self, bars: Bars) -> Course | None:
+        """Return the course that `take` would let symbols live through now, as far as can be told without taking."""
+        market = self._market
+        layer, held = self._graph.layers.get(bars.period), market.bars.get(bars.period)
+        if layer is None or held is None:
+            return None
+        n = market.state.n
+        found = [market.universe.row(symbol) for symbol in bars.symbols]
+        rows = np.array([n + place if row is None else row for place, row in enumerate(found)], np.int64)
+        price, shares = np.ones(len(rows)), np.ones(len(rows))
+        known = np.flatnonzero((rows < n) & (bars.counts > 0))
+        price[known], shares[known] = market.exrights.factors_to_be(
+            rows[known], dates=bars.as_of[known], close=bars.close[np.cumsum(bars.counts)[known] - 1],
+            prev=market.latest.raw("prev_close")[rows[known]], symbols=market.universe.symbols,
+            instruments=market.instruments, date=market.date,
+        )  # fmt: skip
+        past = _Columns.of(bars, rows, price, shares)
+        midnight = max(market.midnight_ms, midnight_ms(bars.until_ms))
+        return self._cut(layer, held, past, until_ms=bars.until_ms, midnight=midnight).course(past)
+
+    def _cut(self, layer: Layer, held: PeriodBars, past: _Columns, *, until_ms: int, midnight: int) -> _Cut:
+        """Tell which bars are over, and which are not."""
+        forming = past.last & (past.ends_ms > until_ms) & (past.ends_ms >= midnight)
+        rows = past.rows[past.last]
+        own = self._own(layer, rows[rows < self._market.state.n], after_ms=until_ms)
+        counts = np.bincount(past.rows[~forming], minlength=1 + int(past.rows.max(initial=0)))
+        counts += np.bincount(own.rows, minlength=len(counts))
+        # A symbol's past does not become shorter: else what is there stays.
+        longer = (counts >= _padded(layer.rings.counts.array, np.arange(len(counts))))[past.rows]
+        idle = _padded(held.end_ms.array, past.rows) == 0
+        newest = past.last & ~forming & longer & idle & (past.ends_ms >= midnight)
+        return _Cut(forming, np.asarray(longer), newest, own)
 
     # ── ex-rights ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -105,27 +146,18 @@ class Past:
 
     # ── bars that are over ────────────────────────────────────────────────────────────────────────────────────────
 
-    def _commit(self, layer: Layer, past: _Columns, over: BoolArray, own: _Columns) -> None:
-        """Begin the layer anew with the bars that are over, and behind them with its own of after them."""
-        rows = np.unique(past.rows[over])
-        if not rows.size:
-            return
-        behind = np.isin(own.rows, rows)
-        columns = {**past.fields, END: past.ends_ms.astype(np.float64)}
-        parts = [{word: column[over] for word, column in columns.items()}]
-        later = {**own.fields, END: own.ends_ms.astype(np.float64)}
-        parts.append({word: column[behind] for word, column in later.items()})
-        code = np.searchsorted(rows, np.concatenate([past.rows[over], own.rows[behind]]))
-        order = np.argsort(code, kind="stable")  # a symbol's own bars come behind the others
-        code, at = code[order], rows
-        counts = np.bincount(code, minlength=len(at))
-        depth = int(counts.max(initial=0))
-        place = depth - np.repeat(np.cumsum(counts), counts) + np.arange(len(code))
-        table: dict[str, FloatArray] = {}
-        for word in columns:
-            table[word] = np.full((depth, len(at)), np.nan)
-            table[word][place, code] = np.concatenate([part[word] for part in parts])[order]
-        layer.begin_anew(table, at)
+    def _live(self, layer: Layer, bars: Bars, course: Course, rows: IntArray) -> None:
+        """Let symbols have lived through these bars, and no others: in the rehearsal, where they had it."""
+        rest = np.arange(len(course.places))
+        rehearsed = None if self._rehearsal is None else self._rehearsal.of(bars, course)
+        if rehearsed is not None:
+            life, those = rehearsed
+            layer.take_over(life, rows_of(rows[course.places[those]]))
+            rest = np.setdiff1d(rest, those)
+        if rest.size:
+            life = PastLife(layer, counts=np.zeros(rest.size, np.int64))
+            life.live(course.take(rest), since=np.zeros(rest.size, np.int64))
+            layer.take_over(life, rows_of(rows[course.places[rest]]))
 
     def _own(self, layer: Layer, rows: IntArray, *, after_ms: int) -> _Columns:
         """Return the committed bars of these symbols that are kept and end after a time, by symbol."""
@@ -243,16 +275,18 @@ class Past:
 class _Columns:
     """Bars, one behind the other, with the row of each one's symbol.
 
-    fields: by the graph's word, at the prices that the engine has now. last: the newest bar of its symbol.
+    fields: by the graph's word, at the prices that the engine has now. last: the newest bar of its symbol. codes: the
+    place of its symbol among those of the input; a symbol that is not in the universe yet has a row behind all others.
     """
 
-    __slots__ = ("as_of", "before", "ends_ms", "fields", "last", "rows")
+    __slots__ = ("as_of", "before", "codes", "ends_ms", "fields", "last", "rows")
 
     def __init__(self, rows: IntArray, ends_ms: IntArray, fields: Mapping[str, FloatArray]) -> None:
         self.rows = rows
         self.ends_ms = ends_ms
         self.fields = dict(fields)
         self.last: BoolArray = np.append(rows[1:] != rows[:-1], True)[: len(rows)]
+        self.codes = rows
         self.as_of = np.zeros(len(rows), np.int64)
         self.before: dict[str, FloatArray] = {}
 
@@ -262,6 +296,49 @@ class _Columns:
         fields = {word: getattr(bars, name) * price[code] for name, word in WORDS.items() if word not in _SHARED}
         fields["V"], fields["AMO"] = bars.volume_lots * shares[code], bars.amount_cny.copy()
         past = cls(rows[code], bars.ends_ms, fields)
+        past.codes = code
         past.as_of = bars.as_of[code]
         past.before = {"V": (bars.before_lots * shares)[code], "AMO": bars.before_cny[code]}
         return past
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """What becomes of bars, (n,) bool each; the symbols' own bars of after them.
+
+    forming: goes on. longer: of a symbol whose past does not become shorter. newest: over, but held until the next one.
+    """
+
+    forming: BoolArray
+    longer: BoolArray
+    newest: BoolArray
+    own: _Columns
+
+    def course(self, past: _Columns) -> Course:
+        """Return what is lived through: the bars that are over, and behind them the symbols' own of after them."""
+        over = ~self.forming & ~self.newest & self.longer
+        codes, columns = past.codes, {**past.fields, END: past.ends_ms.astype(np.float64)}
+        if not over.all():
+            codes, columns = codes[over], {word: column[over] for word, column in columns.items()}
+        if len(self.own.rows):
+            codes, columns = self._and_own(codes, columns, past)
+        closed = ~np.isnan(columns["C"])
+        if not closed.all():
+            codes, columns = codes[closed], {word: column[closed] for word, column in columns.items()}
+        return Course.of(codes, columns)
+
+    def _and_own(
+        self, codes: IntArray, columns: Mapping[str, FloatArray], past: _Columns
+    ) -> tuple[IntArray, dict[str, FloatArray]]:
+        """Return the bars with their symbols' own behind them."""
+        code_of = dict(zip(past.rows[past.last].tolist(), past.codes[past.last].tolist(), strict=True))
+        own_codes = np.array([code_of[row] for row in self.own.rows.tolist()], np.int64)
+        behind = np.isin(own_codes, codes[np.diff(codes, prepend=-1) != 0])
+        own = {**self.own.fields, END: self.own.ends_ms.astype(np.float64)}
+        joined = {word: np.concatenate([column, own[word][behind]]) for word, column in columns.items()}
+        return np.concatenate([codes, own_codes[behind]]), joined
+
+
+def _padded(array: IntArray, rows: IntArray) -> IntArray:
+    """Return the numbers of these rows, 0 for those that are not there yet."""
+    return np.asarray(np.append(array, 0)[np.minimum(rows, len(array))])

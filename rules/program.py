@@ -13,7 +13,6 @@ from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 
-from feeds.instruments import Instrument, board_of
 from feeds.scan import span
 from feeds.sessions import Session, day_ms, in_session, session_clock_ms, spans_of
 from feeds.tick import BoolArray, IntArray
@@ -29,7 +28,7 @@ from rules.node import ALL, Node, Selection
 from rules.plan import Plan
 from rules.rule import Aggregate, Evaluation, Leg, Mode, OnStart, Rule, RuleSet
 from rules.rulefile import value_exprs
-from rules.selector import Held, Selector
+from rules.selector import Coverage
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,18 +131,12 @@ class Group:
         self.sessions = tuple(sorted({session for sessions in self._sessions for session in sessions}))
         self._session_of = np.array([self._sessions.index(slot.rule.session) for slot in slots])
 
-    def cover(
-        self, symbols: Sequence[str], instruments: Mapping[str, Instrument], *, held: Held, expired: set[str]
-    ) -> None:
-        """Work out which symbols each slot watches, `held` being the positions; an expired rule watches none."""
-        known = [instruments.get(symbol) or Instrument(symbol, board=board_of(symbol)) for symbol in symbols]
-        scope = np.zeros((len(self.slots), len(symbols)), np.bool_)
-        chosen: dict[Selector, BoolArray] = {}  # many rules select alike, and 5,500 globs cost 10 ms
+    def cover(self, coverage: Coverage, *, expired: set[str]) -> None:
+        """Work out which symbols each slot watches; an expired rule watches none."""
+        scope = np.zeros((len(self.slots), len(coverage)), np.bool_)
         for row, slot in enumerate(self.slots):
-            select = slot.rule.select
-            if select not in chosen:
-                chosen[select] = np.fromiter((select.covers(one, held) for one in known), np.bool_, len(known))
-            scope[row] = chosen[select] & (slot.rule.id not in expired)
+            if slot.rule.id not in expired:
+                scope[row] = coverage.of(slot.rule.select)
         self.watch(scope)
 
     def watch(self, scope: BoolArray) -> None:

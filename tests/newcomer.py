@@ -1,7 +1,8 @@
 """A newcomer's path with a clock beside it: `python -m tests.newcomer`, as the README has it, in a fresh clone.
 
 Install, run, first own rule, first DingTalk message (at a stand-in of the robot on this machine). Prints what each step
-took; exit code 1 if one did not come.
+took on the clock, and of the processor, as it ends; at the end the sections of README.md and README.zh-CN.md. With
+--write those take the place of the ones that are there. Exit code 1 if a step did not come.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final
@@ -26,27 +28,107 @@ from tests.notifiers.vendors import DingTalkBot
 ROOT: Final = Path(__file__).parent.parent
 LONGEST_S: Final = 600.0
 SECRET: Final = "SEC-newcomer"
+WRITE: Final = "--write"
 
 
-def main() -> int:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How a README words its section of times."""
+
+    heading: str
+    intro: str
+    columns: str
+    together: str
+
+
+READMES: Final = {
+    "README.md": Told(
+        "## How long it takes",
+        "The path of a newcomer, as `python -m tests.newcomer --write` walks it in a fresh clone and writes it down "
+        "here: seconds on the clock,\non a machine of {processors} processors (load at the beginning {load:.1f}).",
+        "| step | s |",
+        "together",
+    ),
+    "README.zh-CN.md": Told(
+        "## 要多久",
+        "新手之路，由 `python -m tests.newcomer --write` 在全新克隆里走一遍并写到这里：墙上时间的秒数，"
+        "机器有 {processors} 个处理器（开始时负载 {load:.1f}）。",
+        "| 步骤 | 秒 |",
+        "合计",
+    ),
+}
+"""File → its words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: what README.md and README.zh-CN.md call it, and what it took."""
+
+    en: str
+    zh: str
+    walk: Callable[[], None]
+
+
+def main(words: Sequence[str]) -> int:
+    if set(words) - {WRITE}:
+        raise SystemExit(f"{__doc__}\nusage: python -m tests.newcomer [{WRITE}]")
+    took: list[tuple[Step, float]] = []
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="newcomer-") as folder, robot() as (bot, url):
         clone = Path(folder) / "monitord"
         subprocess.run(["git", "clone", "-q", ROOT, clone], check=True)
-        steps = [
-            ("install (make run sets itself up)", lambda: _run(clone, "make", "--quiet", ".venv/run.stamp")),
-            ("first alert after make run", lambda: _first_alert(clone)),
-            ("own rule: written, checked, first alert", lambda: _own_rule(clone)),
-            ("monitord notify test desk", lambda: _test_message(clone, url, bot)),
-            ("first alert in DingTalk after make run", lambda: _first_message(clone, bot)),
-        ]
-        begun, begun_cpu_s = time.monotonic(), _cpu_s()
-        for name, step in steps:
+        for step in _steps(clone, bot, url):
             started, cpu_s = time.monotonic(), _cpu_s()
-            step()
-            print(f"{time.monotonic() - started:7.1f} s  {_cpu_s() - cpu_s:7.1f} s of processor  {name}", flush=True)
-        print(f"{time.monotonic() - begun:7.1f} s  {_cpu_s() - begun_cpu_s:7.1f} s of processor  together")
+            step.walk()
+            took.append((step, time.monotonic() - started))
+            print(f"{took[-1][1]:7.1f} s  {_cpu_s() - cpu_s:7.1f} s of processor  {step.en}", flush=True)
         print(bot.texts[-1])
+    for name, told in READMES.items():
+        lines = section(told, [(step.zh if "zh" in name else step.en, wall_s) for step, wall_s in took], load=load)
+        print(f"\n{name}:\n{lines}")
+        if WRITE in words:
+            path = ROOT / name
+            path.write_text(with_section(path.read_text("utf-8"), lines, heading=told.heading), encoding="utf-8")
     return 0
+
+
+def section(told: Told, rows: Sequence[tuple[str, float]], *, load: float) -> str:
+    """Return a README's section of times in whole seconds, with their sum. load: of the machine at the beginning."""
+    rows = [*rows, (told.together, sum(wall_s for _, wall_s in rows))]
+    lines = [told.columns, "|---|---|", *(f"| {name} | {wall_s:.0f} |" for name, wall_s in rows)]
+    intro = told.intro.format(processors=os.cpu_count(), load=load)
+    return "\n".join([told.heading, "", intro, "", *lines]) + "\n"
+
+
+def with_section(text: str, lines: str, *, heading: str) -> str:
+    """Return a README whose section of this heading is this one; ValueError where it has none."""
+    begin = text.index(f"{heading}\n")
+    return text[:begin] + lines + "\n" + text[text.index("## ", begin + len(heading)) :]
+
+
+def _steps(clone: Path, bot: DingTalkBot, url: str) -> list[Step]:
+    return [
+        Step(
+            "install: `make run` sets itself up, and compiles five small files of C",
+            "安装：`make run` 自己准备环境，编译五个 C 小文件",
+            lambda: _run(clone, "make", "--quiet", ".venv/run.stamp"),
+        ),
+        Step("first alert after `make run`", "`make run` 之后的第一条提醒", lambda: _first_alert(clone)),
+        Step(
+            "the rule above: written, checked, its first alert", "上面的规则：写好、检查、第一条提醒",
+            lambda: _own_rule(clone),
+        ),
+        Step(
+            "a DingTalk robot in `monitord.toml`, `monitord notify test desk`",
+            "在 `monitord.toml` 里加钉钉机器人，`monitord notify test desk`",
+            lambda: _test_message(clone, url, bot),
+        ),
+        Step(
+            "first alert in DingTalk (a stand-in of the robot) after `make run`",
+            "`make run` 之后钉钉（机器人替身）里的第一条提醒",
+            lambda: _first_message(clone, bot),
+        ),
+    ]  # fmt: skip
 
 
 def _cpu_s() -> float:
@@ -157,4 +239,4 @@ def robot() -> Iterator[tuple[DingTalkBot, str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -23,6 +23,7 @@ ONLY_IN = {
         "notifiers/ordering.py",
         "notifiers/orders.py",
         "notifiers/redis_list.py",
+        "notifiers/reports.py",
         "monitord/broker.py",
     },
     "xtquant": {"feeds/xt.py", "monitord/xttrader.py"},

@@ -51,6 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check all files together, as ids must differ among them, and report."""
     from monitord.commands.reach import receiver_lints
+    from monitord.taskids import reserved
     from rules.errors import RuleFileError
     from rules.lints import market_lints
     from rules.rulefile import load
@@ -61,7 +62,12 @@ def run(args: argparse.Namespace) -> int:
     try:
         rules = load(read_texts(files))
         market = _market(args)
-        findings = [*rules.warnings, *market_lints(rules, market), *receiver_lints(rules, loaded, market.instruments)]
+        findings = [
+            *reserved(rules.rules),
+            *rules.warnings,
+            *market_lints(rules, market),
+            *receiver_lints(rules, loaded, market.instruments),
+        ]
     except RuleFileError as error:
         findings = error.findings
     needs = {} if rules is None else _needs(rules)

@@ -135,7 +135,7 @@ def _from_daemon(args: argparse.Namespace) -> dict[str, Any]:
     import json
     from urllib.error import HTTPError, URLError
     from urllib.parse import quote
-    from urllib.request import Request, urlopen
+    from urllib.request import ProxyHandler, Request, build_opener
 
     settings = load_settings(args).settings
     base = (args.url or _address(settings)).rstrip("/")
@@ -146,7 +146,8 @@ def _from_daemon(args: argparse.Namespace) -> dict[str, Any]:
     if token is not None:
         request.add_header("Authorization", f"Bearer {token}")
     try:
-        with urlopen(request, timeout=10) as reply:
+        # no proxy: the gateway is asked directly, whatever the environment says
+        with build_opener(ProxyHandler({})).open(request, timeout=10) as reply:
             record: dict[str, Any] = json.load(reply)
             return record
     except HTTPError as error:

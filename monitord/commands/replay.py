@@ -98,11 +98,12 @@ class _Play:
     def events(self, inputs: Iterable[FeedInput | Control | Bars]) -> Iterator[Alert]:
         """Put the rules and then every input through the engine, and what held besides where it was recorded."""
         from feeds.inputs import Control, ControlKind, FeedInput
+        from rules.rehearsal import foreseen
 
         for control in self._first:
             self._engine.step(control)
         yield from self._engine.step(Control(ControlKind.RULES, self._ruleset.source))
-        for given in inputs:
+        for given in foreseen(inputs, self._engine, value_of=lambda one: one):
             if not isinstance(given, FeedInput):
                 yield from self._engine.step(given)
                 continue

@@ -12,7 +12,10 @@ from monitord.commands import FINDINGS, GOOD, CommandError
 from monitord.commands.asking import add_gateway, address_of, look, moment, print_json
 from monitord.commands.settings import load_settings
 
-HELP = "how the daemon is; exit code 1 if it is not ready or a receiver or the feed is not well, 2 if none answers"
+HELP = (
+    "how the daemon is; exit code 1 if it is not ready or a receiver or the feed is not well (a receiver switched off "
+    "by hand is), 2 if none answers"
+)
 DAY_MS: Final = 86_400_000
 NOT_TOLD: Final = "the token may not read it"
 
@@ -21,8 +24,8 @@ NOT_TOLD: Final = "the token may not read it"
 class Status:
     """What a daemon says of itself. None: the token may not read it.
 
-    report: as /v1/health; receivers: name → status, why, pending, dead; alerts_today: fires of trade_date, the day of
-    the market clock.
+    report: as /v1/health; receivers: name → status, why, by_hand, pending, dead; alerts_today: fires of trade_date, the
+    day of the market clock.
     """
 
     address: str
@@ -37,7 +40,7 @@ class Status:
     def is_well(self) -> bool:
         """Whether nothing needs a person."""
         silent = self.report is not None and bool(self.report["feed"].get("silent"))
-        return self.ready and not silent and all(one["status"] == "ok" for one in self.receivers or ())
+        return self.ready and not silent and all(map(_is_as_wanted, self.receivers or ()))
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -156,7 +159,13 @@ def _receivers(status: Status) -> Iterator[str]:
     for number, one in enumerate(status.receivers):
         waits = "".join(f", {one[state]:,} {state}" for state in ("pending", "dead") if one[state])
         why = f": {one['why']}" if one["why"] else ""
-        yield f"{'' if number else 'receivers':<10} {one['name']} {one['status']}{waits}{why}"
+        state = f"{one['status']}{' by hand' if one.get('by_hand') else ''}"
+        yield f"{'' if number else 'receivers':<10} {one['name']} {state}{waits}{why}"
+
+
+def _is_as_wanted(receiver: Mapping[str, Any]) -> bool:
+    """Tell whether a receiver is well, or off because a person wanted that."""
+    return receiver["status"] == "ok" or bool(receiver.get("by_hand"))
 
 
 def _duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
-from monitord.tasks import task_of
+from monitord.taskids import task_of
 
 MAX_INTERVAL_MS: Final = 60_000
 DEFAULT_INTERVAL_MS: Final = 500

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
 from typing import Any, Final
 
 import orjson
@@ -15,6 +16,7 @@ from monitord.gateway import sse
 from monitord.gateway.auth import Gate, Grant, has_credentials
 from monitord.gateway.client import Client, Floor, close_reason
 from monitord.gateway.hub import AlertSource, Hub
+from monitord.gateway.leaving import ClientLeft, Leaving
 from monitord.gateway.options import GatewayError, GatewayOptions
 from monitord.gateway.outlet import Ending, Outlet
 from monitord.gateway.pagefiles import PageFiles
@@ -97,6 +99,7 @@ class Gateway:
             history, rules, quotes, health, metrics, gate.issue_ticket, options.ticket_s, desk, study, made
         )
         self._runner: web.AppRunner | None = None
+        self._leaving = Leaving()
         self._beat: asyncio.TimerHandle | None = None
         self._stopping = False
         self._address = ""
@@ -119,6 +122,8 @@ class Gateway:
         """Listen; raises GatewayError if the address cannot be had."""
         self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=SHUTDOWN_S)
         await self._runner.setup()
+        if self._runner.server is not None:
+            self._leaving.watch(self._runner.server)
         site = web.TCPSite(self._runner, self._options.host, self._options.port, backlog=1024)
         try:
             await site.start()
@@ -160,7 +165,7 @@ class Gateway:
         router = application.router
         router.add_get("/v1/ws", self._websocket)
         router.add_get("/v1/sse", self._events)
-        router.add_get("/v1/openapi.json", _serving(document(ROUTES)))
+        router.add_get("/v1/openapi.json", _openapi)
         PageFiles().add_to(router)
         for route in ROUTES:
             router.add_route(route.method, route.path, self._resource(route))
@@ -172,7 +177,8 @@ class Gateway:
         async def handle(request: web.Request) -> web.StreamResponse:
             grant = NOBODY if route.anyone else self._authorised(request, route.needs)
             ask = Ask(request, grant, _query(route.query, request), self._sources)
-            reply = await route.handler(ask)
+            work = route.handler(ask)
+            reply = await (self._leaving.unless_left(request, work) if route.ends_with_client else work)
             return json_response(reply.model_dump(mode="json")) if isinstance(reply, BaseModel) else reply
 
         return handle
@@ -196,6 +202,8 @@ class Gateway:
             return await handler(request)
         except ApiError as error:
             return _refusing(request, error.status, error.error)
+        except ClientLeft:
+            return web.Response(status=499)  # as nginx calls it; nobody reads it
         except RequestError as error:
             status, code = REFUSALS.get(error.code, (400, "bad_request"))
             return _refusing(request, status, {"code": code, "msg": error.msg, "field": None})
@@ -323,8 +331,11 @@ def _refusing(request: web.Request, status: int, error: Mapping[str, Any]) -> we
     return json_response(refusal(request.path, status, error), status=status)
 
 
-def _serving(body: Any) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    async def serve(request: web.Request) -> web.StreamResponse:
-        return json_response(body)
+@cache
+def _document() -> Mapping[str, Any]:
+    return document(ROUTES)
 
-    return serve
+
+async def _openapi(request: web.Request) -> web.StreamResponse:
+    """Answer with the OpenAPI document; it takes 0.2 s to make, so a thread makes it when somebody first asks."""
+    return json_response(await asyncio.to_thread(_document))

@@ -53,6 +53,7 @@ let top = null;
 function noticeBar() {
   if (!notice) return null;
   return h("div", { class: "notice", role: "alert" }, h("span", {}, t(notice.key), notice.detail ?? ""), notice.key === "missed" ? h("a", { href: "#history" }, t("open_history")) : null,
+    notice.key === "upgraded" ? h("button", { type: "button", onclick: () => location.reload() }, t("load_anew")) : null,
     h("button", { type: "button", class: "plain", "aria-label": t("close"), onclick: () => say(null) }, "×"));
 }
 
@@ -83,15 +84,17 @@ function askForToken(wasKnown) {
 
 stream.addEventListener("state", () => top?.show());
 stream.addEventListener("begun", ({ detail }) => {
-  if (detail.isFirst) open();
+  open();
   if (detail.isFirst || detail.isGap) reload().catch((error) => say("failed", error.message));
   if (detail.isGap && !detail.isFirst) say("missed");
-  else if (notice?.key !== "unreadable") say(null);
+  else if (!["unreadable", "upgraded"].includes(notice?.key)) say(null);
 });
 stream.addEventListener("refused", ({ detail }) => say(detail.isOrigin ? "origin" : detail.channel ? "unreadable" : "refused", detail.isOrigin ? "" : detail.channel || detail.msg));
 stream.addEventListener("unauthorised", ({ detail }) => askForToken(detail.wasKnown));
 news.addEventListener("unauthorised", () => askForToken(isKnown()));
 reports.addEventListener("told", () => top?.tick());
+// This page's program is that of the version before: what it asks may be answered otherwise now.
+reports.addEventListener("upgraded", () => { if (notice?.key !== "upgraded") say("upgraded", ` ${report().version}`); });
 looks.addEventListener("changed", () => top?.show());
 addEventListener("hashchange", draw);
 

@@ -37,7 +37,7 @@ function ruleRows(rule) {
   const button = h("button", { type: "button", class: "link" }, rule.id);
   const formula = rule.legs.map((leg) => (leg.name ? `${leg.name}: ` : "") + leg.when.trim()).join("\n");
   return opening([
-    h("td", {}, button, h("br"), h("span", { class: "code" }, rule.group)), h("td", { class: "beside" }, stateOf(rule.warmth)), h("td", { class: "tight beside" }, `${rule.period} · ${rule.evaluation}`), h("td", { class: "tight beside" }, rule.severity),
+    h("td", {}, button, h("br"), h("span", { class: "code" }, rule.group)), h("td", { class: "beside" }, stateOf(rule.warmth)), h("td", { class: "tight beside" }, [...new Set([rule.period, rule.evaluation])].join(" · ")), h("td", { class: "tight beside" }, rule.severity),
     h("td", {}, h("div", { class: "formula-cell", title: formula }, formula)),
     h("td", { class: "number beside" }, h("button", { type: "button", "aria-label": `${t("try_it")}: ${rule.id}`, onclick: (event) => { event.stopPropagation(); tryFormula(rule.legs[0].when.trim(), rule.period); } }, t("try_it"))),
   ], button, () => h("div", { class: "why" }, rule.legs.map((leg) => h("section", {}, leg.name ? h("h3", {}, leg.name) : null, h("pre", { class: "mono" }, leg.when.trim()), leg.rearm ? h("p", { class: "mono dim" }, `${t("rearm")}: ${leg.rearm.trim()}`) : null)),

@@ -4,10 +4,10 @@ import { ask } from "./gateway.js";
 import { browser } from "./keep.js";
 import { follow, stream } from "./stream.js";
 
-const MOST = 120, AT_FIRST = 8, DAY_MS = 86_400_000, SHANGHAI_MS = 28_800_000;
+const MOST = 120, AT_FIRST = 8, DAY_MS = 86_400_000, SHANGHAI_MS = 28_800_000, ANEW_MS = 5000;
 export const watchlist = new EventTarget();
 
-let listed = read(), chosen = browser.get("chosen");
+let listed = read(), chosen = browser.get("chosen"), isOpen = false, isOpening = false, timer = 0;
 const quotes = new Map(), trails = new Map();
 
 const tell = (name, detail) => watchlist.dispatchEvent(new CustomEvent(name, { detail }));
@@ -54,13 +54,22 @@ export function remove(symbol) {
   listedAnew();
 }
 
-/** Follow what is listed; at the very first time what the market begins with. */
+/** Follow what is listed, at the very first time what the market begins with; once. Called at each connection until it is done. */
 export async function open() {
+  if (isOpen || isOpening) return;
+  isOpening = true;
   if (listed === null) {
     const found = await ask("v1/instruments", { query: { limit: AT_FIRST } }).catch(() => null);
-    if (!found) return;
-    listed = found.instruments.map(({ symbol, name }) => ({ symbol, name: name ?? "" }));
+    isOpening = false;
+    if (!found?.instruments.length) { // no answer, or nothing has ticked yet
+      clearTimeout(timer);
+      timer = setTimeout(open, ANEW_MS);
+      return;
+    }
+    listed ??= found.instruments.map(({ symbol, name }) => ({ symbol, name: name ?? "" }));
   }
+  isOpening = false;
+  isOpen = true;
   listedAnew();
   await nameAll();
   for (const { symbol } of symbols()) await readTrail(symbol);

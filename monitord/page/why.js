@@ -52,12 +52,14 @@ async function deliveries(alert, place) {
 /** The whole answer for an alert; what has to be asked for comes as it is answered. */
 export function why(alert, ...more) {
   const parts = h("div", {}, h("p", { class: "dim" }, t("loading"))), told = h("div", {}, h("p", { class: "dim" }, t("loading")));
-  if (alert.symbol && alert.rule) condition(alert, parts);
+  const isAbout = Boolean(alert.labels?.about); // an answer or a report about another alert: no rule decided it
+  if (alert.symbol && alert.rule && !isAbout) condition(alert, parts);
   deliveries(alert, told);
   return h("div", { class: "why" },
     alert.why ? h("p", {}, `${t("why")}: ${alert.why}`) : null,
     Object.keys(alert.values ?? {}).length ? h("section", {}, h("h3", {}, t("values")), pairs(alert.values, (_, it) => value(it))) : null,
-    alert.symbol ? h("section", {}, h("h3", {}, t("condition")), parts) : null,
+    isAbout ? h("section", {}, h("h3", {}, t("about")), pairs(alert.labels, (_, it) => it)) : null,
+    alert.symbol && !isAbout ? h("section", {}, h("h3", {}, t("condition")), parts) : null,
     alert.tick ? h("section", {}, h("h3", {}, t("tick")), pairs(Object.fromEntries(Object.entries(alert.tick).filter(([, it]) => it !== null).slice(0, 12)), tickValue)) : null,
     h("section", {}, h("h3", {}, t("deliveries")), told), more);
 }

@@ -7,6 +7,7 @@ const WORDS = {
   places: ["栏目", "Views"],
   // connection
   connecting: ["连接中", "Connecting"], live: ["实时", "Live"], waiting: ["重新连接…", "Reconnecting…"], stopped: ["已停止", "Stopped"],
+  upgraded: ["服务已升级，请重新加载页面：", "The server runs a new version; reload this page:"], load_anew: ["重新加载", "Reload"],
   missed: ["离线期间错过的提醒已超出可补发的范围，此处已按历史记录刷新。", "More was missed while away than can be replayed; the list below comes from the history."],
   origin: ["此页面来源无权使用该服务。", "This page's origin may not use the gateway."],
   refused: ["服务拒绝连接：", "The gateway refused: "], unreadable: ["该令牌无权查看：", "This token may not read: "], close: ["关闭", "Close"], open_history: ["查看历史", "Open the history"],
@@ -32,7 +33,7 @@ const WORDS = {
   new_alert: ["新提醒", "New alert"], new_alerts: ["条新提醒", "new alerts"],
   e_fire: ["触发", "fire"], e_resolve: ["解除", "resolve"], e_pending: ["待定", "pending"], e_confirmed: ["确认", "confirmed"], e_withdrawn: ["撤回", "withdrawn"],
   e_suppressed: ["抑制", "suppressed"], e_nodata: ["无数据", "no data"], e_flapping: ["抖动", "flapping"], e_expired: ["过期", "expired"],
-  values: ["触发时的值", "Values when it fired"], tick: ["当时行情", "The tick"], condition: ["条件现在的各部分", "Parts of the condition, now"], deliveries: ["投递", "Deliveries"], why: ["原因", "Why"],
+  values: ["触发时的值", "Values when it fired"], tick: ["当时行情", "The tick"], condition: ["条件现在的各部分", "Parts of the condition, now"], deliveries: ["投递", "Deliveries"], why: ["原因", "Why"], about: ["关于哪条提醒", "About another alert"],
   not_delivered: ["没有接收方收到此提醒。", "No receiver was to get this."], no_explain: ["无法解释：", "It cannot be explained: "], loading: ["读取中…", "Loading…"],
   watch_it: ["加入自选", "Add to the board"], rearm: ["重新待命条件", "Rearm"], phase: ["状态", "Phase"], attempts: ["次尝试", "attempts"], only_within: ["只在更大的式子里计算", "evaluated within a larger part only"],
   // history

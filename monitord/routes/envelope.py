@@ -6,17 +6,17 @@ other route's does.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from monitord.errors import NoneSuchError
 from monitord.routes.route import ApiError, Ask
-
-if TYPE_CHECKING:
-    from monitord.rulebook import RefusedRules
+from monitord.rulebook import NotHereError, RefusedRules
+from monitord.storedrules import TakenError
 
 OLD: Final = "/api/v1/"
 T = TypeVar("T")
@@ -57,7 +57,7 @@ async def checked_body(ask: Ask, model: type[Model], *, besides: Collection[str]
     try:
         given = orjson.loads(await ask.request.read() or b"{}")
     except ValueError:  # orjson may quote what it read
-        raise ApiError(422, "bad_body", "the body is not JSON, or nested too deep") from None
+        raise ApiError(422, "bad_body", "the body is not JSON, nested too deep, or holds half a character") from None
     if isinstance(given, dict):
         given = {key: value for key, value in given.items() if key not in besides}
     try:
@@ -72,6 +72,22 @@ def unprocessable(error: ValidationError) -> ApiError:
     field = ".".join(map(str, first["loc"])) or first.get("ctx", {}).get("field")
     msg = first["msg"].removeprefix("Value error, ")
     return ApiError(422, "bad_body", f"{field or 'the body'}: {msg}", field=field)
+
+
+async def guarded(work: Callable[[], Awaitable[T]]) -> T:
+    """Do something about a task or a rule made by API; raises ApiError for what is not to be."""
+    try:
+        return await work()
+    except ValidationError as error:
+        raise unprocessable(error) from None
+    except RefusedRules as error:
+        raise bad_rules(error) from None
+    except TakenError as error:
+        raise ApiError(409, "taken", str(error), field="stock_code") from None
+    except NotHereError as error:
+        raise ApiError(409, "not_here", str(error)) from None
+    except NoneSuchError as error:
+        raise ApiError(404, "not_found", str(error), field="id") from None
 
 
 def bad_rules(refused: RefusedRules) -> ApiError:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -11,10 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from monitord.deliveries import DeliveryFilter
 from monitord.routes.alerts import Moment, Word
 from monitord.routes.deliveries import AttemptView
-from monitord.routes.envelope import Envelope, bad_rules, checked_body, number_in
-from monitord.routes.route import ApiError, Ask, Route
-from monitord.rulebook import NotHereError, RefusedRules
-from monitord.ruledesk import NoMonitorError, RuleDesk
+from monitord.routes.envelope import Envelope, checked_body, guarded, number_in
+from monitord.routes.route import Ask, Route
+from monitord.ruledesk import RuleDesk
 from monitord.taskdesk import moment
 from notifiers.recorded import DeliveryState
 
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from monitord.desk import Told
     from monitord.storedrules import Monitor
 
-T = TypeVar("T")
 READ_ONLY: Final = ("id", "rule_id", "state", "problem", "created_at", "updated_at")
 
 
@@ -168,20 +165,20 @@ async def monitors(ask: Ask) -> Envelope[MonitorList]:
 
 async def add_monitor(ask: Ask) -> Envelope[MonitorView]:
     body = await checked_body(ask, MonitorBody, besides=READ_ONLY)
-    added = await _guarded(lambda: _desk(ask).add(name=body.name, rule=body.rule, enabled=body.enabled))
+    added = await guarded(lambda: _desk(ask).add(name=body.name, rule=body.rule, enabled=body.enabled))
     return Envelope(message="created", data=_view(_desk(ask), added))
 
 
 async def change_monitor(ask: Ask) -> Envelope[MonitorView]:
     number = number_in(ask, "monitor")
     body = await checked_body(ask, MonitorChange, besides=READ_ONLY)
-    changed = await _guarded(lambda: _desk(ask).change(number, name=body.name, rule=body.rule, enabled=body.enabled))
+    changed = await guarded(lambda: _desk(ask).change(number, name=body.name, rule=body.rule, enabled=body.enabled))
     return Envelope(message="updated", data=_view(_desk(ask), changed))
 
 
 async def delete_monitor(ask: Ask) -> Envelope[MonitorView]:
     number = number_in(ask, "monitor")
-    gone = await _guarded(lambda: _desk(ask).delete(number))
+    gone = await guarded(lambda: _desk(ask).delete(number))
     return Envelope(message="deleted; its history stays", data=_view(_desk(ask), gone))
 
 
@@ -223,18 +220,6 @@ def _view(desk: RuleDesk, monitor: Monitor) -> MonitorView:
         id=monitor.id, name=monitor.name, enabled=monitor.enabled, rule_id=monitor.rule_id, rule=dict(monitor.rule),
         problem=desk.problem(monitor), created_at=moment(monitor.created_ms), updated_at=moment(monitor.updated_ms),
     )  # fmt: skip
-
-
-async def _guarded(work: Callable[[], Awaitable[T]]) -> T:
-    """Do something about a rule; raises ApiError for what is not to be."""
-    try:
-        return await work()
-    except RefusedRules as error:
-        raise bad_rules(error) from None
-    except NotHereError as error:
-        raise ApiError(409, "not_here", str(error)) from None
-    except NoMonitorError as error:
-        raise ApiError(404, "not_found", str(error), field="id") from None
 
 
 PATH: Final = "/api/v1/realtime"

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 class ReceiverView(BaseModel):
-    """One receiver. status: ok, paused, misconfigured, disabled; why: in words, null when ok.
+    """One receiver. status: ok, paused, misconfigured, disabled; why: in words, null when ok; by_hand: a person has
+    switched it off.
 
     pending, dead, withheld: deliveries in the store; counters: since the daemon's start.
     """
@@ -21,6 +22,7 @@ class ReceiverView(BaseModel):
     name: str
     status: str
     why: str | None
+    by_hand: bool
     failures: int
     failing_since_ms: int | None
     hold_until_ms: int | None
@@ -33,7 +35,8 @@ class ReceiverView(BaseModel):
     def of(cls, report: ReceiverReport) -> ReceiverView:
         state = report.state
         return cls(
-            name=report.name, status=str(report.status), why=report.why, failures=state.failures,
+            name=report.name, status=str(report.status), why=report.why, by_hand=state.by_hand,
+            failures=state.failures,
             failing_since_ms=state.failing_since_ms, hold_until_ms=state.hold_until_ms or None,
             pending=report.pending, dead=report.dead, withheld=report.withheld, counters=dict(report.counters),
         )  # fmt: skip

@@ -246,6 +246,8 @@ class Route:
     media: str = "application/json"
     anyone: bool = False
     """Open to all without a token."""
+    ends_with_client: bool = False
+    """It changes nothing and takes long: cancelled when the client has left."""
 
 
 def json_response(body: Any, *, status: int = 200) -> web.Response:

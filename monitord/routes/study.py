@@ -153,6 +153,7 @@ ROUTES = (
     ),
     Route(
         method="POST", path="/v1/tryout", handler=try_out, needs="tryout", body=TryOutBody, reply=TryOutResult,
-        errors=(400, 422, 503), summary="What a formula gives on recent bars, or as a rule on recorded ticks",
+        errors=(400, 422, 503), ends_with_client=True,
+        summary="What a formula gives on recent bars, or as a rule on recorded ticks",
     ),
 )  # fmt: skip

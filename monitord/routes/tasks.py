@@ -6,21 +6,21 @@ import csv
 import io
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 import orjson
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from monitord.errors import NoneSuchError
 from monitord.paging import PAGE_LIMIT
 from monitord.routes.alerts import Moment
-from monitord.routes.envelope import Envelope, bad_rules, checked_body, number_in, unprocessable
+from monitord.routes.envelope import Envelope, checked_body, guarded, number_in
 from monitord.routes.route import ApiError, Ask, Route
-from monitord.rulebook import NotHereError, RefusedRules
 from monitord.store import HistoryFilter
-from monitord.storedrules import TakenError
-from monitord.taskdesk import NoTaskError, TaskDesk, moment
-from monitord.tasks import StockCode, TaskTerms, task_of
+from monitord.taskdesk import TaskDesk, moment
+from monitord.taskids import task_of
+from monitord.tasks import StockCode, TaskTerms
 from rules.alert import Event, shanghai_iso
 from rules.errors import RuleError
 
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from monitord.store import StoredAlert
     from monitord.tasks import MonitorTask
 
-T = TypeVar("T")
+Said: TypeAlias = tuple[str, str]
 READ_ONLY: Final = ("id", "status", "created_at", "updated_at", "started_at", "stopped_at", "channel")
 """What an answer has and a client may send back."""
 EXPORTED: Final = 200_000
 """Events of one CSV file at most."""
 COLUMNS: Final = (
-    "time", "task_id", "stock_code", "stock_name", "type", "event", "severity", "price", "message", "late", "why", "id",
+    "time", "task_id", "stock_code", "stock_name", "type", "event", "severity", "price", "message", "late", "why",
+    "about", "order", "reported_at", "id",
 )  # fmt: skip
 _FORMULA_SIGNS: Final = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n")
 """A Chinese Excel takes the full-width ones for formulas too."""
@@ -109,7 +110,11 @@ class TaskStatus(BaseModel):
 
 
 class TaskEvent(BaseModel):
-    """One event of a task's rules. type: entry, take_profit, stop_loss, condition, advice; event: fire …"""
+    """One event of a task's rules. type: entry, take_profit, stop_loss, condition, advice, order; event: fire …
+
+    about: of advice and orders, the event's id that it is about; order: what became of the order, placed, filled …;
+    reported_at: when, by the trading side's clock.
+    """
 
     id: str
     task_id: int
@@ -126,16 +131,21 @@ class TaskEvent(BaseModel):
     late: bool
     why: str | None
     values: dict[str, float | None]
+    about: str | None
+    order: str | None
+    reported_at: str | None
 
     @classmethod
     def of(cls, stored: StoredAlert) -> TaskEvent:
         record = orjson.loads(stored.record)
-        tick = record["tick"] or {}
+        tick, labels = record["tick"] or {}, record["labels"]
+        reported_ms = (record.get("stamps") or {}).get("reported_ms")
         task_id, kind = task_of(record["rule"]) or (0, "")
         same = ("id", "event", "severity", "ts_event_ms", "trade_date", "message", "late", "why", "values")
         return cls(
             **{name: record[name] for name in same}, task_id=task_id, type=kind, stock_code=record["symbol"],
             stock_name=record["name"], time=shanghai_iso(record["ts_event_ms"]), price=tick.get("last"),
+            about=labels.get("about"), order=labels.get("order_state"), reported_at=moment(reported_ms),
         )  # fmt: skip
 
 
@@ -157,7 +167,7 @@ class HistoryQuery(BaseModel):
 
     stock_code: StockCode | None = None
     task_id: Annotated[int, Field(ge=1, lt=10**18)] | None = None
-    type: Literal["entry", "take_profit", "stop_loss", "condition", "advice"] | None = None
+    type: Literal["entry", "take_profit", "stop_loss", "condition", "advice", "order"] | None = None
     event: Event | None = None
     since: Moment | None = None
     until: Moment | None = None
@@ -208,36 +218,41 @@ async def task(ask: Ask) -> Envelope[TaskView]:
 
 async def create_task(ask: Ask) -> Envelope[TaskView]:
     terms = await checked_body(ask, TaskTerms, besides=READ_ONLY)
-    made = await _guarded(lambda: _desk(ask).create(terms))
+    made = await guarded(lambda: _desk(ask).create(terms))
     return Envelope(message="created", data=_view(ask, made))
 
 
 async def update_task(ask: Ask) -> Envelope[TaskView]:
     number = _task(ask).id
     change = (await checked_body(ask, TaskChange, besides=READ_ONLY)).model_extra or {}
-    updated = await _guarded(lambda: _desk(ask).update(number, change))
+    updated = await guarded(lambda: _desk(ask).update(number, change))
     return Envelope(message="updated", data=_view(ask, updated))
 
 
 async def delete_task(ask: Ask) -> Envelope[Switched]:
     task = _task(ask)
-    await _guarded(lambda: _desk(ask).delete(task.id))
+    await guarded(lambda: _desk(ask).delete(task.id))
     message = f"task {task.id} of {task.symbol} is deleted; its history stays"
     return Envelope(message=message, data=_switched(task, "deleted", message))
 
 
 async def start_task(ask: Ask) -> Envelope[Switched]:
-    number = _task(ask).id
-    task, is_new = await _guarded(lambda: _desk(ask).start(number))
-    message = f"task {task.id} watches {task.symbol}" if is_new else f"task {task.id} was running already"
-    return Envelope(message=message, data=_switched(task, "started" if is_new else "already_running", message))
+    return await _switch(ask, _desk(ask).start, ("started", "watches {}"), ("already_running", "was running already"))
 
 
 async def stop_task(ask: Ask) -> Envelope[Switched]:
+    return await _switch(ask, _desk(ask).stop, ("stopped", "is stopped"), ("already_stopped", "was stopped already"))
+
+
+async def _switch(
+    ask: Ask, switch: Callable[[int], Awaitable[tuple[MonitorTask, bool]]], done: Said, idle: Said
+) -> Envelope[Switched]:
+    """Start or stop the task; done and idle: status and words where that was news, and where it was not."""
     number = _task(ask).id
-    task, is_new = await _guarded(lambda: _desk(ask).stop(number))
-    message = f"task {task.id} is stopped" if is_new else f"task {task.id} was stopped already"
-    return Envelope(message=message, data=_switched(task, "stopped" if is_new else "already_stopped", message))
+    task, is_new = await guarded(lambda: switch(number))
+    status, words = done if is_new else idle
+    message = f"task {task.id} {words.format(task.symbol)}"
+    return Envelope(message=message, data=_switched(task, status, message))
 
 
 async def task_status(ask: Ask) -> Envelope[TaskStatus]:
@@ -271,23 +286,7 @@ def _task(ask: Ask) -> MonitorTask:
     """Return the task of the path; raises ApiError 404."""
     try:
         return _desk(ask).task(number_in(ask, "task"))
-    except NoTaskError as error:
-        raise ApiError(404, "not_found", str(error), field="id") from None
-
-
-async def _guarded(work: Callable[[], Awaitable[T]]) -> T:
-    """Do something about a task; raises ApiError for what is not to be."""
-    try:
-        return await work()
-    except ValidationError as error:
-        raise unprocessable(error) from None
-    except RefusedRules as error:
-        raise bad_rules(error) from None
-    except TakenError as error:
-        raise ApiError(409, "taken", str(error), field="stock_code") from None
-    except NotHereError as error:
-        raise ApiError(409, "not_here", str(error)) from None
-    except NoTaskError as error:  # deleted since it was looked up
+    except NoneSuchError as error:
         raise ApiError(404, "not_found", str(error), field="id") from None
 
 

@@ -1,18 +1,17 @@
 """Standard formulas of TDX, shipped as text and used by name: "MACD.DIF"(12,26,9), "KDJ.K#WEEK"(9,3,3).
 
 Each `*.tdx` beside this file is one formula as published. Its first line is a comment of ours with its name, what it is
-called, and its parameters with their defaults: `{KDJ 随机指标: N=9 M1=3 M2=3}`. The files are read once, when this
-package is imported: the one reading of files in the rules, and of nothing but its own package.
+called, and its parameters with their defaults: `{KDJ 随机指标: N=9 M1=3 M2=3}`. The files are read once, when one is
+first asked for: the one reading of files in the rules, and of nothing but its own package.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.resources import files
-from typing import Final
 
 from rules.errors import RuleError
 from rules.language.parser import parse
@@ -49,13 +48,11 @@ def read_standard(text: str) -> Standard:
     return Standard(header[1], header[2], tuple((name, float(value)) for name, value in pairs), parse(text))
 
 
-def _read_all() -> dict[str, Standard]:
+@cache
+def standard_formulas() -> Mapping[str, Standard]:
+    """Return every standard formula by name, in order."""
     texts = (file.read_text(encoding="utf-8") for file in files(__name__).iterdir() if file.name.endswith(".tdx"))
     return {standard.name: standard for standard in sorted(map(read_standard, texts), key=lambda found: found.name)}
-
-
-STANDARD: Final = _read_all()
-"""Every standard formula by name."""
 
 
 @lru_cache(maxsize=512)
@@ -64,9 +61,9 @@ def instance(name: str, output: str, arguments: tuple[float, ...] = ()) -> Formu
 
     output: "" where it has but one; arguments: none for the defaults. Raises RuleError for what it has not.
     """
-    standard = STANDARD.get(name)
+    standard = standard_formulas().get(name)
     if standard is None:
-        raise RuleError(f"there is no shipped formula {name}; there are {', '.join(STANDARD)}")
+        raise RuleError(f"there is no shipped formula {name}; there are {', '.join(standard_formulas())}")
     wanted = output or (standard.outputs[0] if len(standard.outputs) == 1 else "")
     if wanted not in standard.outputs:
         raise RuleError(f"{name} has the outputs {', '.join(standard.outputs)}, not {output or 'one alone'}")

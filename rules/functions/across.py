@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rules.functions.values import NumberNode, TruthNode
-from rules.node import Node, Selection
+from rules.node import Selection
 from rules.state import Column
 
 
@@ -88,19 +88,14 @@ class AcrossClosed(NumberNode):
 
     def peek(self, at: Selection) -> None:
         out = self.room(at)
+        if self.blind:  # the others have the length of another pass
+            out.fill(np.nan)
+            self.value = out
+            return
         end = self._inner_end.value
         closed = (end > 0) & (end <= self._own_end.value)
         np.copyto(out, np.where(closed, self._inner.value, self._before.value))
-        if self.blind:
-            out.fill(np.nan)
         self.value = out
 
 
 Foreign = (BarEnd, Across, AcrossTruth, AcrossClosed)
-
-
-def set_blind(nodes: list[Node], *, blind: bool) -> None:
-    """Let the nodes that look at other layers be unknown, or see again."""
-    for node in nodes:
-        if isinstance(node, Foreign):
-            node.blind = blind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rules.catalog import STANDARD, instance
+from rules.catalog import instance, standard_formulas
 from rules.errors import RuleError
 from rules.language.references import FormulaReference
 from rules.language.refusals import Refusal
@@ -20,12 +20,12 @@ def standard_formula(reference: FormulaReference, arguments: Sequence[float | No
     try:
         return instance(reference.name, reference.output, numbers)
     except RuleError as error:
-        known = reference.name in STANDARD
-        return Refusal(
-            str(error), (None if known else did_you_mean(reference.name, STANDARD)) or call_of(reference.name)
-        )
+        known = standard_formulas()
+        hint = None if reference.name in known else did_you_mean(reference.name, known)
+        return Refusal(str(error), hint or call_of(reference.name))
 
 
 def call_of(name: str) -> str:
     """Return how a shipped formula is written, for a hint; where there is none, which there are."""
-    return f"write {STANDARD[name].signature()}" if name in STANDARD else f"there are {', '.join(STANDARD)}"
+    known = standard_formulas()
+    return f"write {known[name].signature()}" if name in known else f"there are {', '.join(known)}"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,12 +16,14 @@ from feeds.simulated import Market
 from feeds.tick import TickBatch
 from rules.alert import Alert
 from rules.engine import Engine
-from tests.acceptance.daemon import ROOT
-from tests.acceptance.process import environment as trading_days
+from tests.faults.lives import ForkedProcess
 
 
 class BridgeProcess:
-    """`monitord bridge` on a state directory; settings as for --set. live: over a market that waits for nobody."""
+    """`monitord bridge` on a state directory, forked; settings as for --set.
+
+    live: over a market that waits for nobody.
+    """
 
     def __init__(
         self,
@@ -34,22 +34,18 @@ class BridgeProcess:
         environment: Mapping[str, str] = {},
     ) -> None:
         self._settings = {"state_dir": state_dir, "log.format": "json", **settings}
-        self._module = "tests.acceptance.live_market" if live else "tests.acceptance.process"
+        self._module = "tests.acceptance.live_market" if live else "monitord.__main__"
         self._environment = environment
         self.log = state_dir.with_suffix(".log")
         self._held_before = 0
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: ForkedProcess | None = None
 
     async def start(self) -> None:
         """Start the process; its output goes to the log file."""
         flags = [word for name, value in self._settings.items() for word in ("--set", f"{name}={value}")]
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("MONITORD_")}
-        with self.log.open("ab") as log:
-            self._held_before = len(self.events("bridge_holds_stream"))
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", self._module, "bridge", *flags,
-                stdout=log, stderr=log, cwd=ROOT, env=clean | trading_days() | dict(self._environment),
-            )  # fmt: skip
+        self.log.touch()
+        self._held_before = len(self.events("bridge_holds_stream"))
+        self.process = ForkedProcess(["bridge", *flags], self.log, module=self._module, environment=self._environment)
 
     @property
     def ended(self) -> int | None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -15,7 +16,6 @@ import orjson
 
 from monitord.broker import EmbeddedBroker
 from notifiers.channel import AlertChannel, Envelope
-from tests.acceptance.process import environment as trading_days
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOK_S = 0.05
@@ -31,6 +31,10 @@ class Daemon:
         self.process: asyncio.subprocess.Process | None = None
         self.log = state_dir.with_suffix(".log")
         self._listened_before = 0
+        self._lines_of: Path | None = None
+        self._lines_end = 0
+        self._lines: list[dict[str, Any]] = []
+        self._by_event: dict[str | None, list[dict[str, Any]]] = {}
 
     async def start(self) -> None:
         """Start the process; its output goes to the log file."""
@@ -39,8 +43,7 @@ class Daemon:
         with self.log.open("ab") as log:
             self._listened_before = len(self.addresses())
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tests.acceptance.process", "run", *flags, stdout=log, stderr=log, cwd=ROOT,
-                env=environment | trading_days(),
+                sys.executable, "-m", "monitord", "run", *flags, stdout=log, stderr=log, cwd=ROOT, env=environment,
             )  # fmt: skip
 
     async def end(self, deadline_s: float = 120.0) -> int:
@@ -105,13 +108,24 @@ class Daemon:
         return self.addresses()[-1]
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
-        """Return the log lines of all runs, or those of one event."""
-        lines = (orjson.loads(line) for line in self._whole_lines() if line.startswith(b"{"))
-        return [line for line in lines if name in (None, line.get("event"))]
+        """Return the log lines of all runs, or those of one event; each is read once, however often it is asked for."""
+        if self._lines_of != self.log:
+            self._lines_of, self._lines_end = self.log, 0
+            self._lines, self._by_event = [], defaultdict(list)
+        for text in self._new_lines():
+            if text.startswith(b"{"):
+                line = orjson.loads(text)
+                self._lines.append(line)
+                self._by_event[line.get("event")].append(line)
+        return list(self._lines if name is None else self._by_event[name])
 
-    def _whole_lines(self) -> list[bytes]:
-        """Return the lines that are written to their end: the last one may be on its way."""
-        return self.log.read_bytes().rpartition(b"\n")[0].splitlines()
+    def _new_lines(self) -> list[bytes]:
+        """Return the lines since the last call that are written to their end: the last one may be on its way."""
+        with self.log.open("rb") as log:
+            log.seek(self._lines_end)
+            whole = log.read().rpartition(b"\n")[0]
+        self._lines_end += len(whole) + bool(whole)
+        return whole.splitlines()
 
     def tail(self, size: int = 4000) -> str:
         """Return the end of its log."""

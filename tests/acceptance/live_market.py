@@ -1,4 +1,4 @@
-"""`python -m tests.acceptance.live_market bridge …`: monitord with a simulated market that waits for nobody.
+"""monitord with a simulated market that waits for nobody.
 
 It opens when its first bridge does. Started again it is where the market has come to meanwhile, and what was told in
 between is gone, as with a terminal.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,7 @@ from feeds.feed import FEEDS
 from feeds.inputs import FeedInput
 from feeds.simulated import SimulatedFeed
 from feeds.timetable import make_timetable
-from monitord.__main__ import main
-from tests.acceptance.process import read_days_from_file
+from monitord import __main__ as monitord
 
 OPENED = "LIVE_MARKET_OPENED"
 """Environment variable: the file that holds the Unix time at which the market was at feed.simulated.start."""
@@ -77,7 +75,7 @@ class LiveMarket(SimulatedFeed):
         self._closed.set()
 
 
-if __name__ == "__main__":
-    read_days_from_file()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command of monitord on this market; for a process of its own."""
     FEEDS["simulated"] = "tests.acceptance.live_market:LiveMarket"
-    sys.exit(main())
+    return monitord.main(argv)

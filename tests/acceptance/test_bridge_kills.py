@@ -24,8 +24,9 @@ from feeds.inputs import FeedInput
 from monitord.broker import EmbeddedBroker
 from notifiers.channel import AlertChannel, Envelope
 from tests.acceptance.bridging import BridgeProcess, Recorder, account, decided, told_by_market
-from tests.acceptance.daemon import Daemon, whole_stream
+from tests.acceptance.daemon import whole_stream
 from tests.acceptance.live_market import OPENED
+from tests.faults.lives import ForkedDaemon
 
 KILLS = int(os.environ.get("MONITORD_TEST_BRIDGE_KILLS", "5"))
 """How often bridge and daemon are killed each, and the broker a fifth as often; the long run sets 50."""
@@ -36,6 +37,8 @@ SYMBOLS = int(os.environ.get("MONITORD_TEST_BRIDGE_SYMBOLS", "5500" if IS_LONG e
 """The long run has the whole market; what is lost or doubled by a kill is the same of fewer."""
 START = os.environ.get("MONITORD_TEST_BRIDGE_START", "13:00:00")
 """The market is stopped when everything was killed often enough; it must last as long as that takes."""
+ENOUGH = 20
+"""Inputs before a bridge is killed."""
 RULES = """
 version: 1
 groups:
@@ -68,7 +71,7 @@ class Stand:
         rules = folder / "rules.yaml"
         rules.write_text(RULES)
         url = f"redis://127.0.0.1:{self.broker.port}/0"
-        self.daemon = Daemon(
+        self.daemon = ForkedDaemon(
             folder / "daemon",
             {"feed.name": "redis", "broker.url": url, "rules.files": rules, "engine.checkpoint_s": 0.5,
              "engine.window": 30,
@@ -106,6 +109,7 @@ class Stand:
             await self.daemon.start()  # whoever is there first waits for the other
             await self.bridge.start()
             await self._harm(("daemon", KILLS), ("broker", max(KILLS // 5, 1)))
+            await self._until_told(ENOUGH)  # where processes start fast, all are killed before the market has said much
             await self._until_recorded()
             self.whole_to = self.recorder.last
             await self._harm(("bridge", KILLS), ("daemon", max(KILLS // 5, 1)))
@@ -157,9 +161,9 @@ class Stand:
         if self.kills["bridge"] % 4:
             await self.bridge.until_it_holds()
             await asyncio.sleep(self.chance.uniform(0.2, 2.0 if IS_LONG else 1.0))
-        killed = await self.bridge.kill()
+        assert await self.bridge.kill(), "the market was over too early: lower MONITORD_TEST_BRIDGE_SPEED"
         await self.bridge.start()
-        return killed
+        return True
 
     async def _kill_broker(self) -> bool:
         pid = self.broker.pid
@@ -168,6 +172,10 @@ class Stand:
         while self.broker.pid == pid:  # noqa: ASYNC110  # the next kill needs the next server
             await asyncio.sleep(0.05)
         return True
+
+    async def _until_told(self, inputs: int) -> None:
+        while sum(given.known is None for given in self.recorder.inputs) <= inputs:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
     async def _until_recorded(self) -> None:
         redis = connect(self.broker.url)
@@ -235,7 +243,7 @@ async def test_every_tick_is_accounted_for_whoever_is_killed(tmp_path: Path) -> 
     # Killed daemons and brokers change nothing at all: this is all there was, and what one engine makes of it.
     said = [given.value for given in whole if given.known is None]
     assert said == list(islice(told_by_market(MARKET), len(said)))
-    assert len(said) > 20
+    assert len(said) > ENOUGH
     before = decided_records(whole, state)
     assert before
     assert alerts[: len(before)] == before

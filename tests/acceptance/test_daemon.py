@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import sqlite3
-import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -18,8 +16,8 @@ import aiohttp
 import orjson
 import pytest
 
-from tests.acceptance.daemon import ROOT, Daemon, stream_of, whole_stream
-from tests.faults.lives import ForkedDaemon
+from tests.acceptance.daemon import Daemon, stream_of, whole_stream
+from tests.faults.lives import ForkedDaemon, ForkedProcess
 
 pytestmark = pytest.mark.acceptance
 
@@ -256,21 +254,17 @@ async def refusal(state_dir: Path, settings: Mapping[str, object], *, deadline_s
     """Run a daemon that must not come up; return its exit code and what it said on stderr."""
     settings = {"state_dir": state_dir, "gateway.port": 0, **SMALL, **settings}
     flags = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "monitord", "run", *flags,
-        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if not name.startswith("MONITORD_")},
-    )  # fmt: skip
+    errors = state_dir.with_suffix(".err")
+    process = ForkedProcess(["run", *flags], state_dir.with_suffix(".log"), errors=errors)
     try:
         async with asyncio.timeout(deadline_s):
-            _, said = await process.communicate()
+            code = await process.wait()
     except TimeoutError:
         process.kill()
         await process.wait()
         raise AssertionError(f"it did not end within {deadline_s:g} s") from None
-    assert process.returncode is not None
     assert not broker_lives(state_dir)
-    return process.returncode, said.decode()
+    return code, errors.read_text()
 
 
 @pytest.mark.parametrize(
@@ -315,11 +309,10 @@ async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 
 
 async def test_a_second_daemon_on_the_same_state_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
-    daemon = Daemon(tmp_path / "d", SMALL)
+    daemon = ForkedDaemon(tmp_path / "d", SMALL)
     async with running(daemon) as session:
         assert daemon.process is not None
-        second = Daemon(tmp_path / "d", SMALL)
-        second.log = tmp_path / "second.log"
+        second = ForkedDaemon(tmp_path / "d", SMALL, name="second")
         await second.start()
         assert await second.end(60) == 2
         assert f"pid {daemon.process.pid}" in second.log.read_text()

@@ -16,7 +16,6 @@ import pytest
 from feeds.sessions import HOUR_MS, Calendar, unix_ms
 from feeds.simulated import Market
 from tests.acceptance.daemon import LOOK_S, ROOT, Daemon
-from tests.acceptance.process import environment as trading_days
 
 pytestmark = pytest.mark.acceptance
 
@@ -39,12 +38,11 @@ groups:
 """
 
 
-async def command(*words: str, environment: dict[str, str] | None = None) -> asyncio.subprocess.Process:
+async def command(*words: str) -> asyncio.subprocess.Process:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MONITORD_")}
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.acceptance.process", *words,
-        cwd=ROOT, env=clean | trading_days() | (environment or {}),
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        sys.executable, "-m", "monitord", *words,
+        cwd=ROOT, env=clean, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
 
 
@@ -131,9 +129,16 @@ async def test_a_recording_replays_to_the_events_of_the_live_daemon(tmp_path: Pa
 async def test_a_daemon_killed_again_and_again_records_every_input_once(tmp_path: Path) -> None:
     rules = rule_file(tmp_path)
     daemon = Daemon(tmp_path / "d", {**FEED, "rules.files": rules, "record.folder": tmp_path / "beside"})
-    for seconds in (2.5, 3.0, 3.5):
+    daemon.log.touch()
+    for seconds in (0.1, 0.3, 0.5):
+        told_before = len(daemon.events("alert_fired"))
+
+        async def works(before: int = told_before) -> bool:
+            return len(daemon.events("alert_fired")) > before
+
         await daemon.start()
-        await daemon.killed_after(seconds)
+        await daemon.until("it told something", works)
+        assert await daemon.killed_after(seconds), "it had told everything before it was killed"
     await daemon.start()
     assert await daemon.end(300) == 0, daemon.tail()
     assert await replayed(rules, tmp_path / "beside") == told(daemon.state_dir)

@@ -16,7 +16,7 @@ from aiohttp import web
 from monitord.store import Store
 from notifiers.matching import Matcher
 from notifiers.silences import Silence
-from tests.acceptance.daemon import Daemon
+from tests.faults.lives import ForkedDaemon
 
 pytestmark = pytest.mark.acceptance
 
@@ -91,7 +91,7 @@ async def test_groups_silences_and_the_news_of_a_refusing_receiver_outlive_a_kil
         "notify.routes": orjson.dumps(ROUTES).decode(), "feed.simulated.symbols": SYMBOLS, "feed.simulated.speed": 20,
         "feed.simulated.start": "10:30:00", "gateway.allow_loopback_without_token": True,
     }  # fmt: skip
-    daemon = Daemon(tmp_path / "state", settings)
+    daemon = ForkedDaemon(tmp_path / "state", settings)
     await silence_before_the_start(daemon.state_dir)
     await daemon.start()
     assert daemon.process is not None

@@ -17,6 +17,7 @@ from rules.share import Share
 from tests.acceptance.bridging import BridgeProcess, Recorder, decided
 from tests.acceptance.daemon import Daemon, whole_stream
 from tests.acceptance.test_bridge_kills import check_stream, free_port, without_stamps
+from tests.faults.lives import ForkedDaemon
 
 RULES = """
 version: 1
@@ -30,11 +31,12 @@ groups:
 """
 
 
-def share_of(rules: Path, url: str, share: str, folder: Path, **settings: object) -> Daemon:
-    return Daemon(
+def share_of(rules: Path, url: str, share: str, folder: Path) -> ForkedDaemon:
+    return ForkedDaemon(
         folder,
         {"feed.name": "redis", "broker.url": url, "rules.files": rules, "engine.share": share,
-         "engine.checkpoint_s": 1, "gateway.allow_loopback_without_token": True, **settings},
+         "engine.checkpoint_s": 1, "gateway.allow_loopback_without_token": True},
+        name=f"{folder.name}-{share.replace('/', '-of-')}",
     )  # fmt: skip
 
 
@@ -66,7 +68,6 @@ async def test_two_halves_tell_what_one_engine_does_and_a_zombie_tells_nothing(t
         tmp_path / "bridge", {**market, "feed.name": "simulated", "feed.simulated.speed": 600, "bridge.url": url}
     )
     halves = [share_of(rules, url, f"{n}/2", tmp_path / "daemons") for n in (0, 1)]
-    halves[1].log = tmp_path / "other.log"
     recorder = Recorder(broker.url)
     try:
         async with asyncio.TaskGroup() as tasks:

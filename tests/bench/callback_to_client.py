@@ -18,7 +18,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from config.settings import BrokerSection, EngineSection, FeedSection, GatewaySection, RulesSection, Settings
+from config.settings import BrokerSection, EngineSection, GatewaySection, RulesSection, Settings
+from config.sources import FeedSection
 from feeds.decode import Decoder
 from feeds.inbox import TickInbox
 from feeds.inputs import FeedInput

@@ -135,7 +135,7 @@ class Ear:
         """Note the alerts that are complete and answer pings, which may wait 10 s; then forget what came."""
         at = 0
         for now_ns, end in self._times:
-            while (frame := _first_frame(self._kept[at:end])) is not None:
+            while (frame := first_frame(self._kept[at:end])) is not None:
                 payload, size = frame
                 if self._kept[at] == PING:
                     self.socket.sendall(PONG)
@@ -158,8 +158,8 @@ def recv_ms_of(line: bytes) -> int:
     return recv_ms
 
 
-def _first_frame(came: memoryview) -> tuple[memoryview, int] | None:
-    """Return the payload and the size of the first unmasked frame, None while it is not complete."""
+def first_frame(came: memoryview) -> tuple[memoryview, int] | None:
+    """Return the payload of the first unmasked frame and the size of the whole frame, None while it is not complete."""
     if len(came) < 2:
         return None
     length, start = came[1] & 127, 2

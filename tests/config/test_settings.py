@@ -153,3 +153,9 @@ def test_the_secrets_of_a_bridge_are_blotted_out_of_logs() -> None:
         bridge={"url": url}, feed={"redis": {"url": url + "1"}}, broker={"bridge_password": "pass-word"}
     )  # type: ignore[arg-type]
     assert {url, url + "1", "pass-word"} <= settings.secrets()
+
+
+def test_a_file_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a\udcff.yaml").write_text("version: 1")
+    with pytest.raises(OSError, match=r"a\\udcff\.yaml' is no UTF-8 text; rename it"):
+        Settings(rules={"files": [str(tmp_path / "*.yaml")]}).rules.texts()  # type: ignore[arg-type]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -62,6 +64,24 @@ def test_the_image_runs_as_nobody_in_particular_and_is_asked_whether_it_is_ready
     (check,) = re.findall(r"HEALTHCHECK.*?CMD (\[.*?\])", DOCKERFILE, re.DOTALL)
     assert "http://127.0.0.1:8710/readyz" in check
     assert load([]).settings.gateway.port == 8710
+
+
+def test_the_health_check_asks_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    (check,) = re.findall(r"HEALTHCHECK.*?CMD (\[.*?\])\n", DOCKERFILE, re.DOTALL)
+    interpreter, flag, program = json.loads(check)
+    assert (interpreter, flag) == ("python", "-c")
+    with socket.create_server(("127.0.0.1", 0)) as asked, socket.create_server(("127.0.0.1", 0)) as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        port = asked.getsockname()[1]
+        with subprocess.Popen([sys.executable, "-c", program.replace("8710", str(port)).replace("=4", "=60")]) as run:
+            asked.settimeout(60)
+            connection, _ = asked.accept()  # with a proxy nobody would come here
+            with connection:
+                assert connection.recv(64).startswith(b"GET /readyz")
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            assert run.wait(60) == 0
 
 
 def test_compose_names_nothing_that_is_not_there(compose: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import sqlite3
 import struct
 import sys
 from collections import Counter
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,8 +34,16 @@ class Follower:
     stand), cuts, replayed, told_of_a_gap, history (learnt from it), notice_<code>, closed_<code>.
     """
 
-    def __init__(self, daemon: Daemon, *, pause_s: float = 0.05) -> None:
-        """pause_s: between attempts to connect while nobody listens."""
+    def __init__(
+        self,
+        daemon: Daemon,
+        *,
+        pause_s: float = 0.05,
+        entrance: AbstractAsyncContextManager[Any] | None = None,
+    ) -> None:
+        """pause_s: between attempts to connect while nobody listens; entrance: held while it comes to stand."""
+        self._entrance = entrance or nullcontext()
+        self._entering = AsyncExitStack()
         self._daemon = daemon
         self._pause_s = pause_s
         self._epoch, self._off = "", 0
@@ -59,6 +67,11 @@ class Follower:
         """
         self._subscribed = False
         await self.wanted.wait()
+        async with AsyncExitStack() as self._entering:
+            await self._entering.enter_async_context(self._entrance)
+            return await self._follow(seconds, deaf_s=deaf_s, reset=reset)
+
+    async def _follow(self, seconds: float, *, deaf_s: float, reset: bool) -> bool:
         try:
             address = self._daemon.addresses()[-1].replace("http", "ws", 1)
             ws = await connect(f"{address}/v1/ws", open_timeout=10, compression=None)
@@ -117,6 +130,7 @@ class Follower:
             self._epoch, self._off = place["epoch"], place["off"]
         self.counts["stood"] += 1
         self._subscribed = True
+        await self._entering.aclose()
 
     def _take(self, message: dict[str, Any]) -> None:
         self._epoch, self._off = message["epoch"], message["off"]

@@ -1,7 +1,7 @@
 """Daemons that are born and killed by the dozen: each forked from a process that has imported everything already.
 
-A life of its own process costs 1.5 s of importing before it works; forked, it is a process like any other to signals,
-files and sockets, and what it knows is what its state directory holds.
+A process of its own costs a second of importing before it works; a forked one is like any other to signals, files
+and sockets, and what it knows is what its state directory holds.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,19 @@ _forks.set_forkserver_preload(["tests.faults.warm"])
 class ForkedProcess:
     """As much of `asyncio.subprocess.Process` as `Daemon` needs."""
 
-    def __init__(self, argv: Sequence[str], log: Path) -> None:
-        self._process = _forks.Process(target=_live, args=(list(argv), str(log)), daemon=False)
+    def __init__(
+        self,
+        argv: Sequence[str],
+        log: Path,
+        *,
+        errors: Path | None = None,
+        module: str = "monitord.__main__",
+        environment: Mapping[str, str] = {},
+    ) -> None:
+        """Let the module's `main` run a command. errors: where stderr goes, the log too if it is None."""
+        outputs = str(log), str(log if errors is None else errors)
+        args = (list(argv), *outputs, module, dict(environment))
+        self._process = _forks.Process(target=_live, args=args, daemon=False)
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
@@ -67,14 +79,16 @@ class ForkedDaemon(Daemon):
     process: Any
     lives = 0
 
-    def __init__(self, state_dir: Path, settings: Mapping[str, object]) -> None:
+    def __init__(self, state_dir: Path, settings: Mapping[str, object], *, name: str | None = None) -> None:
+        """name: what its logs are called after, where several daemons have the same state_dir."""
         super().__init__(state_dir, settings)
+        self._name = name or state_dir.stem
         self._logs: list[Path] = []
 
     async def start(self) -> None:
         """Begin another life."""
         self.lives += 1
-        self.log = self.state_dir.with_suffix(f".{self.lives}.log")
+        self.log = self.log.with_name(f"{self._name}.{self.lives}.log")
         self.log.touch()
         self._logs.append(self.log)
         while len(self._logs) > KEPT_LOGS:
@@ -98,17 +112,16 @@ class ForkedDaemon(Daemon):
             await self.process.wait()
 
 
-def _live(argv: list[str], log: str) -> None:
+def _live(argv: list[str], log: str, errors: str, module: str, environment: dict[str, str]) -> None:
     """Run one command in this new process, its output in the log."""
-    from monitord.__main__ import main
-
     os.chdir(ROOT)
     for name in [name for name in os.environ if name.startswith("MONITORD_")]:
         del os.environ[name]
-    with open(log, "ab") as output, open(os.devnull, "rb") as nothing:
+    os.environ.update(environment)
+    with open(log, "ab") as output, open(errors, "ab") as wrong, open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
         os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
+        os.dup2(wrong.fileno(), 2)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    sys.exit(main(argv))
+    sys.exit(import_module(module).main(argv))

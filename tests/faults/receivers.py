@@ -49,7 +49,7 @@ class Desk:
 
     @classmethod
     async def open(cls, folder: Path) -> Desk:
-        await asyncio.to_thread(folder.mkdir)
+        await asyncio.to_thread(folder.mkdir, parents=True)
         wall = Wall()
         return cls(folder, wall, await Store.open(folder / "monitord.sqlite", clock_ms=lambda: wall.ms))
 

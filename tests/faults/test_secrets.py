@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import pytest
 from aiohttp import web
 
 from config.loading import load
-from config.settings import NotifySection
+from config.notify import NotifySection
 from notifiers.notifier import NOTIFIERS
+from tests.faults.counts import VARIABLE
 from tests.faults.lives import ForkedDaemon, ForkedProcess
 from tests.faults.sessions import levels, rule_file
 from tests.notifiers.receiving import section
@@ -177,7 +179,9 @@ def _around(text: str, secret: str) -> str:
     return text[max(0, at - 200) : at + 60]
 
 
-def test_every_kind_of_receiver_is_here(tmp_path: Path) -> None:
+def test_every_kind_of_receiver_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(VARIABLE)]:
+        monkeypatch.delenv(name)  # the counts of the faults are no settings
     given = receivers(1, tmp_path)
     loaded = load([f"{name}={value}" for name, value in given.items()]).settings.notify
     assert {one.kind for one in loaded.receivers()} == set(NOTIFIERS)

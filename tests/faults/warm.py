@@ -9,7 +9,10 @@ from feeds.simulated import Market
 from monitord.__main__ import parser
 from rules import rulefile
 
-LATE = ("monitord.app", "monitord.console", "config.loading", "notifiers.webhook", "exchange_calendars", "rules.engine")
+LATE = (
+    "monitord.app", "monitord.bridge", "monitord.console", "config.loading", "notifiers.webhook", "feeds.remote",
+    "rules.engine",
+)  # fmt: skip
 """What a daemon imports on its way; by name, for nothing here uses it."""
 RULE = 'version: 1\ngroups:\n- name: g\n  rules:\n  - {id: x, select: all, when: "PCT > 1", rearm: "PCT < 0.5"}\n'
 

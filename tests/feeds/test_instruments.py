@@ -294,3 +294,11 @@ def test_a_table_that_cannot_be_read_says_where(text: str, complaint: str) -> No
 def test_a_symbol_that_stands_twice_is_refused() -> None:
     with pytest.raises(FeedError, match=r"600519\.SH stands twice"):
         encode_table([Instrument("600519.SH"), Instrument("600519.SH", "x")])
+
+
+def test_half_a_character_in_a_name_or_a_sector_is_replaced() -> None:
+    """Names come from a foreign program, and go into every alert."""
+    broken = Instrument("600519.SH", "茅\ud800台", sectors=("酒\udc00", "白酒"))
+    assert (broken.name, broken.sectors) == ("茅\ufffd台", ("酒\ufffd", "白酒"))
+    assert decode_table(encode_table([broken])) == (broken,)
+    assert Instrument("600519.SH", sectors=("\ud800",)).name is None

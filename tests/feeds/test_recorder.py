@@ -394,6 +394,30 @@ def test_the_journal_of_finished_days_goes(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in (tmp_path / "spool").rglob("*.journal")) < 40 << 20
 
 
+def test_a_file_that_was_moved_away_is_not_made_again(tmp_path: Path) -> None:
+    first, then = [INSTRUMENTS, *day_of(20)], day_of(20, date=NEXT)
+    here, archived = tmp_path / "here", tmp_path / "archived.parquet"
+    record(here, first)
+    (here / f"{DAY}.parquet").rename(archived)
+    # The next morning, as `monitord record` begins: a mark, what holds, and a kill before the first tick.
+    gap = Mark(MarkKind.GAP, TEN + 60_000, "the recorder was not running")
+    killed = record(here, [gap, RULES], finish=False)
+    assert killed.finish() is None
+    killed.close()
+    record(here, then)
+    assert [path.name for path in here.glob("*.parquet")] == [f"{NEXT}.parquet"]
+    assert same(read(archived, here / f"{NEXT}.parquet"), [*first, RULES, gap, *then])
+
+
+def test_the_rest_of_a_date_whose_file_was_moved_away_has_a_name_of_its_own(tmp_path: Path) -> None:
+    record(tmp_path, [batch(0)])
+    (tmp_path / f"{DAY}.parquet").rename(tmp_path / "archived")
+    record(tmp_path, [batch(30)])
+    record(tmp_path, [batch(60)])
+    (rest,) = tmp_path.glob("*.parquet")
+    assert rest.name.startswith(f"{DAY}-") and same(read(rest), [batch(30), batch(60)])
+
+
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(FeedError, match="cannot be used for recordings"):

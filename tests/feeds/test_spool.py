@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,14 @@ def test_a_second_bridge_on_the_same_folder_is_refused(tmp_path: Path, clock: Cl
 def test_a_damaged_file_is_said_to_be_one(tmp_path: Path, clock: Clock) -> None:
     (tmp_path / "spool.sqlite").write_bytes(b"no database at all, but long enough to have a header " * 40)
     with pytest.raises(FeedError, match=r"spool\.sqlite.*move the file away"):
+        opened(tmp_path, clock)
+
+
+def test_a_file_of_another_release_is_said_to_be_one(tmp_path: Path, clock: Clock) -> None:
+    opened(tmp_path, clock).close()
+    with closing(sqlite3.connect(tmp_path / "spool.sqlite")) as newer:
+        newer.execute("PRAGMA user_version = 2")
+    with pytest.raises(FeedError, match="has version 2, this program reads 1"):
         opened(tmp_path, clock)
 
 

@@ -282,9 +282,13 @@ async def test_a_refused_login_or_command_is_told_from_a_server_that_is_away(
         await away.append([], spool="s", head=UNKNOWN, now_us=0, after=0)
 
 
-def test_an_address_that_is_none_is_refused_without_repeating_it() -> None:
-    with pytest.raises(FeedError) as refused:
-        TickStreamWriter("http://secret@host", bridge="a")
+@pytest.mark.parametrize(
+    "url",
+    ["http://:secret@host", "redis://:secret@host:no/0", "rediss://:secret@host/0?ssl_ca_cert=C:/ca.crt"],
+)
+def test_an_address_that_is_none_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(FeedError, match="address of Redis is not usable") as refused:
+        TickStreamWriter(url, bridge="a")
     assert "secret" not in str(refused.value)
 
 

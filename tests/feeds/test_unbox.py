@@ -185,3 +185,13 @@ def test_a_payload_whose_order_changed_under_the_same_keys_is_not_taken_for_the_
     assert not unboxing.same_keys(payload, symbols)
     assert not unboxing.same_keys(dict(payload), symbols)
     assert unboxing.same_keys(dict(payload), tuple(payload))
+
+
+def test_a_push_decoded_anew_has_the_old_one_s_keys() -> None:
+    symbols = ("600519.SH", "", "é", "贵州茅台", "\U0001f4c8")
+    anew = {str(symbol.encode(), "utf-8"): 1 for symbol in symbols}
+    assert unboxing.same_keys(anew, symbols)
+    for other in ("贵州茅苔", "贵州茅", "600519", "\xe8\xb4"):
+        assert not unboxing.same_keys(anew, (*symbols[:3], other, symbols[4]))
+    assert not unboxing.same_keys(anew, symbols[:4])
+    assert not unboxing.same_keys({600519: 1}, ("600519",))  # type: ignore[dict-item]  # what a vendor may send

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -452,6 +453,56 @@ async def test_a_disk_that_refuses_loses_ticks_that_are_counted_and_marked(
     a.feed.say(batch(4))
     assert await until_there_are(redis, 3) == [
         batch(1), Mark(MarkKind.GAP, 3500, "the bridge could not write its spool"), batch(4)
+    ]  # fmt: skip
+
+
+async def test_a_spool_that_cannot_note_what_was_sent_holds_nothing_up(
+    redis: Client, start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge_module, "REFUSED_PAUSE_S", 0.02)
+    a = start()
+    mark_sent, full = a.spool.mark_sent, True
+
+    def refusing(number: int) -> None:
+        if full:
+            raise FeedError("the spool: disk full")
+        mark_sent(number)
+
+    a.spool.mark_sent = refusing  # type: ignore[method-assign]
+    a.feed.say(batch(1), batch(2))
+    assert await until_there_are(redis, 2) == [batch(1), batch(2)]
+    full = False
+    a.feed.say(batch(3))
+    assert await until_there_are(redis, 3) == [batch(1), batch(2), batch(3)]
+
+
+async def test_started_again_on_a_full_disk_it_marks_the_hole_when_there_is_room(
+    redis: Client, start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = start()
+    a.feed.say(batch(1))
+    await until_there_are(redis, 1)
+    assert await a.end() == 0
+    a.spool.close()
+    append, full = Spool.append, True
+
+    def refusing(*args: Any, **options: Any) -> None:
+        if full:
+            raise FeedError("the spool: disk full")
+        append(*args, **options)
+
+    monkeypatch.setattr(Spool, "append", refusing)
+    again = start()
+    again.feed.say(batch(2))
+
+    async def lost() -> bool:
+        return again.bridge.counters()["lost_ticks"] == 2
+
+    await until(lost)
+    full = False
+    again.feed.say(batch(3))
+    assert await until_there_are(redis, 3) == [
+        batch(1), Mark(MarkKind.GAP, 3500, "the bridge could not write its spool"), batch(3)
     ]  # fmt: skip
 
 

@@ -339,3 +339,9 @@ def test_settings_that_cannot_be_used_are_code_2(write, capsys) -> None:  # type
     code, _, err = check(capsys, name)
     assert code == 2
     assert "the settings cannot be used" in err
+
+
+def test_an_id_of_a_tasks_rule_is_an_error(write, capsys) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = check(capsys, write(GOOD.replace("over-20", "task-force.over-20")))
+    assert code == 1
+    assert "'task-force.over-20' is that of a task's rule" in out

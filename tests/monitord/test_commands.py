@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -53,6 +54,14 @@ def test_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str])
 def test_no_command_or_an_unknown_one_is_bad_usage() -> None:
     assert usage() == 2
     assert usage("rnu") == 2
+
+
+def test_letters_that_stdout_lacks_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    western = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")  # as redirected on a Windows that is not Chinese
+    monkeypatch.setattr(sys, "stdout", western)
+    assert main(["catalog"]) == 0
+    western.flush()
+    assert rb"\u" in western.buffer.getvalue()  # type: ignore[attr-defined]
 
 
 def test_help_does_not_import_what_is_slow() -> None:

@@ -16,8 +16,9 @@ from feeds.simulated import SimulatedFeed
 from feeds.tick import TickBatch
 from monitord import failures
 from monitord.checkpoint import CheckpointFolder
+from monitord.engineroom import DOUBTS_AT_ONCE, EngineRoom
 from monitord.errors import EngineError
-from monitord.pipeline import DOUBTS_AT_ONCE, Pipeline
+from monitord.pipeline import Pipeline
 from monitord.store import Store
 from rules import rulefile
 from rules.alert import Alert
@@ -105,7 +106,7 @@ async def test_every_later_process_passes_over_the_same(
     assert [alert.id for alert in third.alerts] == [alert.id for alert in second.alerts]
     at = third.journal.end - 1  # without the mark of the third start
     replayed = Engine()
-    told = third.pipeline._failures
+    told = third.pipeline._room.failures
     for offset, value in third.journal.read():
         if offset <= at:
             place = failures.Place(False, offset)
@@ -145,7 +146,7 @@ async def test_killed_between_the_failure_and_its_record_it_is_tried_twice_again
 ) -> None:
     taken = poison(is_bad)
     with monkeypatch.context() as killed:
-        killed.setattr(Pipeline, "_note_failure", lambda *args: None)
+        killed.setattr(EngineRoom, "_note_failure", lambda *args: None)
         with pytest.raises(EngineError):
             await pushed(tmp_path, store, 1.0, POISON)
     taken.clear()

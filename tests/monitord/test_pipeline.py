@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from structlog.testing import capture_logs
 
 from feeds.errors import FeedError
 from feeds.exrights import NO_EXRIGHTS, ExRight, encode_exrights
-from feeds.inputs import FeedInput, Input
+from feeds.inputs import FeedInput, Heartbeat, Input
 from feeds.instruments import Instrument
 from feeds.journal import Journal
 from feeds.simulated import SimulatedFeed
@@ -26,7 +29,7 @@ from monitord.errors import CheckpointError, EngineError, StoreError
 from monitord.pipeline import Pipeline
 from monitord.store import Store
 from rules import rulefile
-from rules.alert import Alert
+from rules.alert import Alert, Event
 from rules.errors import RuleError
 
 RULES = "version: 1\ngroups:\n- name: g\n  rules:\n  - {id: up, select: all, when: LAST > 0}\n"
@@ -272,13 +275,13 @@ class Pushes:
     source_id, has_offsets, paced = "pushes", False, True
 
     def __init__(self) -> None:
-        self.queue: asyncio.Queue[TickBatch | None] = asyncio.Queue()
+        self.queue: asyncio.Queue[TickBatch | Heartbeat | None] = asyncio.Queue()
 
     async def open(self, *, after: int = -1) -> None: ...
 
     async def __aiter__(self) -> AsyncIterator[FeedInput]:
-        while (batch := await self.queue.get()) is not None:
-            yield FeedInput(-1, batch)
+        while (value := await self.queue.get()) is not None:
+            yield FeedInput(-1, value)
 
     async def instruments(self) -> Sequence[Instrument]:
         return ()
@@ -298,9 +301,9 @@ class Spied(Journal):
         self.did, self.full = did, False
         self.finished = threading.Event()
 
-    def append(self, value: Input, *, rest_later: bool = False) -> int:
+    def append(self, value: Input, *, rest_later: bool = False, **others: Any) -> int:
         self.did.append("append")
-        offset = super().append(value, rest_later=rest_later)
+        offset = super().append(value, rest_later=rest_later, **others)
         if self._unfinished is None and isinstance(value, TickBatch):
             self.finished.set()
         return offset
@@ -389,6 +392,22 @@ async def test_a_book_no_rule_has_read_is_journaled_behind_the_events(
     assert stand.did == ["append", "sync", "commit", "book", "sync"]
     await stand.pipeline.close()
     assert [record.value for record in stand.journal.records()][-1] == with_book(2.0)
+
+
+async def test_a_heartbeat_soon_behind_a_batch_does_not_put_off_what_waits_for_the_quiet(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand, rested = LiveStand(tmp_path, store, "LAST > 1.5"), threading.Event()
+    monkeypatch.setattr(stand.pipeline._room, "on_rest", rested.set)
+    await stand.pipeline.recover()
+    running = asyncio.create_task(stand.pipeline.run())
+    batch = with_book(1.0)
+    stand.feed.queue.put_nowait(batch)
+    stand.feed.queue.put_nowait(Heartbeat(batch.span_ms[1] + 1000))
+    assert await asyncio.to_thread(rested.wait, 10), "no batch came, and the quiet was not used"
+    await stand.feed.close()
+    await running
+    await stand.pipeline.close()
 
 
 @pytest.mark.parametrize("early", [1, 1000])
@@ -623,4 +642,24 @@ async def test_without_batches_a_checkpoint_is_written_all_the_same(
     assert await asyncio.to_thread(stand.disk.entered.wait, 10)
     writing.cancel()
     await asyncio.gather(writing, return_exceptions=True)
+    await stand.pipeline.close()
+
+
+async def test_what_a_control_record_decides_bears_the_stamps_of_its_moment(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when instruments change and a rule's episode ends with a stock it covers no more."""
+    event = Alert(
+        id="al_1", episode_id="ep_1", event=Event.RESOLVE, rule="up", rev="r", trade_date="2025-01-02", episode=1,
+        ts_event_ms=1, period="tick",
+    )  # fmt: skip
+    monkeypatch.setattr(type(stand.pipeline.engine), "step", lambda self, value, **offset: [event])
+    now_ms = time.time_ns() // 1_000_000
+    stand.rules = TWO
+    await stand.pipeline.reload()
+    stored = await stand.store.alert("al_1")
+    assert stored is not None
+    stamps = orjson.loads(stored.record)["stamps"]
+    assert stamps["recv_ms"] == stamps["evaluated_ms"] >= now_ms
+    monkeypatch.undo()
     await stand.pipeline.close()

@@ -147,9 +147,12 @@ async def test_the_ids_of_tasks_are_theirs() -> None:
     assert book.in_force == [["ID", "task-3.stop_loss"]]
     with pytest.raises(RefusedRules, match=r"task-3\.stop_loss"):
         await book.put(monitor(id="task-3.stop_loss"))
-    book.files["b.yaml"] = FILE.replace("ID", "task-4.entry")
-    with pytest.raises(RuleFileError, match="is that of a task's rule"):
-        book.book.load()
+    for strange in ("task-4.entry", "task-3.mine", "task-force.limit_up"):
+        book.files["b.yaml"] = FILE.replace("ID", strange)
+        with pytest.raises(RuleFileError, match="is that of a task's rule"):
+            book.book.load()
+    book.files["b.yaml"] = FILE.replace("ID", "task-force")
+    assert "task-force" in book.loaded()
 
 
 async def test_a_daemon_with_a_share_of_the_rules_takes_none() -> None:

@@ -66,6 +66,10 @@ def test_what_is_not_well_is_said() -> None:
     assert not one.is_well
     assert not status(report=report).is_well
     assert not status(receivers=(bad,)).is_well
+    meant = {"name": "desk", "status": "disabled", "why": "holiday", "by_hand": True, "pending": 0, "dead": 0}
+    one = status(receivers=(RECEIVER, meant))
+    assert one.is_well
+    assert list(lines(one, now_ms=TEN_MS))[-1] == "           desk disabled by hand: holiday"
     assert status().is_well
     assert status(receivers=None).is_well
 

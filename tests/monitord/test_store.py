@@ -8,10 +8,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from monitord import store as store_module
 from monitord.errors import StoreError
 from monitord.schema import MIGRATIONS
 from monitord.store import Batch, EpisodeCounter, HistoryFilter, Store
+from notifiers.retry import HEALTHY
 from rules.alert import Alert, Event
 
 DAY_MS = 24 * 3_600_000
@@ -122,6 +124,27 @@ async def test_a_cancelled_commit_is_counted_and_tells_the_pump_all_the_same(sto
         await committing
     await asyncio.wait_for(store.committed.wait(), 10)
     assert (store.lag_rows, await store.offset(), len(await store.pending(limit=9))) == (1, 1, 1)
+
+
+async def test_what_a_cancelled_call_has_done_to_the_outbox_is_counted(store: Store) -> None:
+    """Race: the pump or a receiver's task is cancelled while its transaction runs on."""
+    await store.begin_epoch("e1", base=0)
+    await store.commit([alert(n) for n in range(4)], offset=1)
+    first, second, *_ = await store.pending(limit=9)
+    calls: list[tuple[Coroutine[Any, Any, Any], int]] = [
+        (store.mark_sent([(first.seq, 1), (second.seq, 2)], epoch="e1"), 2),
+        (store.tell(alert(5)), 3),
+        (store.deliveries.set_receiver_state("hook", HEALTHY, alarm=alert(6)), 4),
+        (store.begin_epoch("e2", base=2), 6),
+    ]
+    for call, left in calls:
+        cancelled = asyncio.create_task(call)
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        rows = await store.pending(limit=9)  # behind it on the store's thread
+        assert (store.lag_rows, len(rows)) == (left, left)
 
 
 async def test_sent_rows_leave_the_outbox_and_raise_what_is_acknowledged(store: Store) -> None:

@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from feeds.sessions import Session
-from monitord.tasks import MonitorTask, TaskTerms, task_of
+from monitord.taskids import task_of
+from monitord.tasks import MonitorTask, TaskTerms
 from rules import rulefile
 from rules.errors import RuleFileError
 from rules.rule import Frequency, Mode, OnStart, Rule

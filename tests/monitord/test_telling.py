@@ -25,7 +25,14 @@ from notifiers.notifier import Bundle, Notification, NotifierOptions, Outcome, V
 from notifiers.pacing import NO_LIMIT, Pacing, Rate
 from notifiers.quiet import Quiet, QuietThen, windows_of
 from notifiers.recorded import DeliveryState
-from notifiers.retry import CHAT_SCHEDULE, CHAT_STALE_AFTER_S, WEBHOOK_SCHEDULE, ReceiverState, ReceiverStatus
+from notifiers.retry import (
+    CHAT_SCHEDULE,
+    CHAT_STALE_AFTER_S,
+    HEALTHY,
+    WEBHOOK_SCHEDULE,
+    ReceiverState,
+    ReceiverStatus,
+)
 from notifiers.routing import NO_ROUTING, Grouping, Route, Router, Routing
 from notifiers.silences import Silence, Silences
 from rules.alert import Alert, Event
@@ -604,6 +611,20 @@ async def test_three_refusals_in_a_row_are_a_misconfigured_receiver(wall: Wall, 
     assert [one.event for one in await outbox(store)] == [Event.FIRE, Event.RESOLVE]
 
 
+async def test_what_our_own_limits_refuse_says_nothing_of_the_receiver(
+    wall: Wall, store: Store, stream: Stream
+) -> None:
+    """Twelve orders beyond the limits: dead letters each, but no misconfiguration and no open breaker."""
+    bot = Bot(wall)
+    bot.answer = lambda _: Outcome(verdict=Verdict.PERMANENT, text="no order: 11 orders today", own=True)
+    delivery = delivery_of(bot, stream, store.deliveries)
+    stream.add(*(alert(number) for number in range(12)))
+    await run_for(delivery, wall, MIN)
+    assert await states(store) == {"dead": 12}
+    assert delivery.state == HEALTHY
+    assert await outbox(store) == []
+
+
 async def test_an_alarm_whose_storing_failed_is_raised_with_the_next_failure(
     wall: Wall, store: Store, stream: Stream
 ) -> None:
@@ -634,11 +655,11 @@ def killing(run: Callable[..., Awaitable[Any]], kill: tuple[int, bool] | None) -
     """Wrap the store's `run`: die before (or, True, after) the n-th transaction."""
     left = [kill[0] if kill else -1]
 
-    async def dying(work: Any) -> Any:
+    async def dying(work: Any, on_done: Any = None) -> Any:
         left[0] -= 1
         if left[0] == 0 and not kill[1]:  # type: ignore[index]
             raise Killed
-        result = await run(work)
+        result = await run(work, on_done)
         if left[0] == 0:
             raise Killed
         return result

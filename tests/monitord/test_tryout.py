@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -238,6 +239,35 @@ async def test_a_process_answers_or_is_killed_at_its_deadline_and_few_may_wait(
 
     ended = await asyncio.gather(*(in_its_place() for _ in range(3)), return_exceptions=True)
     assert [error.code for error in ended if isinstance(error, TryOutError)] == ["too_slow", "too_slow", "busy"]
+
+
+async def test_a_try_out_that_is_cancelled_leaves_no_process_and_its_turn(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As when its client leaves. The pipe ends when the last process that holds it has."""
+    pipe, program = tmp_path / "pipe", tmp_path / "slow"
+    os.mkfifo(pipe)
+    program.write_text(f"#!/bin/sh\nexec 9>{pipe}\necho $$ >&9\nexec sleep 600\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("monitord.tryout.sys.executable", str(program))
+    tryout = TryOut(deadline_s=500, waiting=0)
+
+    async def in_its_place() -> None:
+        with tryout.place():
+            await tryout.run(JOB)
+
+    trying = asyncio.create_task(in_its_place())
+    with await asyncio.to_thread(pipe.open) as told:
+        async with asyncio.timeout(60):
+            number = int(await asyncio.to_thread(told.readline))
+            trying.cancel()
+            assert await asyncio.to_thread(told.read) == ""
+            with pytest.raises(asyncio.CancelledError):
+                await trying
+    with pytest.raises(ProcessLookupError):
+        os.kill(number, 0)
+    with tryout.place():
+        pass
 
 
 def test_limits_hold_where_the_system_refuses_niceness_as_the_units_filter_does(

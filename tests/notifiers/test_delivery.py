@@ -215,7 +215,7 @@ async def test_five_days_without_success_switch_it_off(
     notifier.answer = lambda _: AWAY
     reader.add(alert(1))
     await run_for(delivery, clock, 6 * H)
-    assert delivery.state.disabled == "failing for 121 h without one success"
+    assert delivery.state.disabled == "off by itself: failing for 121 h without one success"
     assert [ms - since_ms >= 120 * H for ms, _ in notifier.sent] == [False] * 6 + [True]
     assert store.states_of() == ["pending"]
     assert store.states["hook"] == delivery.state

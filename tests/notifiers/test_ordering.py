@@ -5,23 +5,26 @@ from __future__ import annotations
 import ast
 import asyncio
 import sys
-import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import orjson
 import pytest
 from fakeredis import FakeAsyncRedis
 
 from monitord.xttrader import XtTrader
-from notifiers.ordering import REPORTS, Fill, OrderDesk, OrderLimits, TradeError
+from notifiers.ordering import Fill, OrderDesk, OrderLimits, TradeError, TurnedDown
 from notifiers.orders import STREAM, Intent
+from notifiers.reports import REPORTS, Report
+from tests.notifiers.trading_terminal import Terminal
 
 NOW_MS = 1_675_216_930_000
+PLACED = Report(
+    id="or_1", state="placed", at_ms=NOW_MS, symbol="600519.SH", side="buy", quantity=100, price=18.5
+)  # fmt: skip
 INTENT = Intent("or_1", "al_1", "task-3.entry", "600519.SH", "buy", 100, 18.5, False, NOW_MS - 1, NOW_MS + 30_000)
 
 
@@ -31,7 +34,7 @@ class Trader:
     def __init__(self) -> None:
         self.orders: list[Intent] = []
         self.failure: Exception | None = None
-        self.fills: asyncio.Queue[Fill] = asyncio.Queue()
+        self.news: asyncio.Queue[Fill | TurnedDown] = asyncio.Queue()
 
     async def order(self, intent: Intent) -> str:
         self.orders.append(intent)
@@ -39,8 +42,8 @@ class Trader:
             raise self.failure
         return str(len(self.orders))
 
-    async def next_fill(self) -> Fill:
-        return await self.fills.get()
+    async def next_news(self) -> Fill | TurnedDown:
+        return await self.news.get()
 
 
 class Side:
@@ -54,10 +57,21 @@ class Side:
     async def given(self, intent: Intent | bytes) -> None:
         text = intent if isinstance(intent, bytes) else intent.to_json()
         await self.redis.xadd(STREAM, {"intent": text})
-        await self.desk.step(block_ms=0)
+        await self.work()
 
-    async def reports(self) -> list[dict[str, Any]]:
-        return [orjson.loads(fields[b"report"]) for _, fields in await self.redis.xrange(REPORTS)]
+    async def work(self) -> None:
+        """Take all there is, as `run` does: after a failure the place is taken again."""
+        while True:
+            try:
+                await self.desk.open()
+                while await self.desk.step(block_ms=0):
+                    pass
+                return
+            except ConnectionError:
+                pass
+
+    async def reports(self) -> list[Report]:
+        return [Report.from_json(fields[b"report"]) for _, fields in await self.redis.xrange(REPORTS)]
 
 
 @pytest.fixture
@@ -73,10 +87,9 @@ async def test_a_live_intent_is_ordered_once_whoever_reads_it_again(side: Side) 
     await side.given(INTENT)
     await side.given(INTENT)
     other = Side(side.redis, "spare")
-    await other.desk.open()
     await other.given(INTENT)
     assert (side.trader.orders, other.trader.orders) == ([INTENT], [])
-    assert await side.reports() == [{"id": "or_1", "state": "placed", "at_ms": NOW_MS, "order": "1"}]
+    assert await side.reports() == [replace(PLACED, order="1")]
 
 
 @pytest.mark.parametrize(
@@ -97,33 +110,139 @@ async def test_what_is_dry_late_or_beyond_this_sides_limits_is_not_ordered(
 ) -> None:
     await side.given(replace(INTENT, **changes))
     (report,) = await side.reports()
-    assert (side.trader.orders, report["state"]) == ([], "not_ordered")
-    assert why in report["why"]
+    assert (side.trader.orders, report.state) == ([], "not_ordered")
+    assert why in report.why
+    assert report.dry_run is (changes.get("dry_run", False) is not False)
 
 
 async def test_what_is_no_intent_stops_nobody(side: Side) -> None:
-    for text in (b"", b"{", b"[]", b'{"id":"or_2"}'):
+    odd = (replace(INTENT, expires_ms="soon"), replace(INTENT, id=7), replace(INTENT, quantity="100"))  # type: ignore[arg-type]
+    for text in (b"", b"{", b"[]", b'{"id":"or_2"}', *odd):
         await side.given(text)
     await side.given(INTENT)
     assert side.trader.orders == [INTENT]
 
 
-async def test_intents_of_before_the_start_are_nobodys() -> None:
+async def test_intents_of_before_the_start_are_reported_and_not_ordered() -> None:
     redis = FakeAsyncRedis()
-    await redis.xadd(STREAM, {"intent": INTENT.to_json()})
+    first, second, third = (replace(INTENT, id=f"or_{number}") for number in (1, 2, 3))
+    await redis.xadd(STREAM, {"intent": first.to_json()})
     side = Side(redis)
-    await side.desk.open()
-    await side.desk.step(block_ms=0)
-    await redis.xadd(STREAM, {"intent": INTENT.to_json()})
+    await side.work()
+    assert (side.trader.orders, await side.reports()) == ([], [])  # before the group it was nobody's
+    await redis.xadd(STREAM, {"intent": second.to_json()})
     again = Side(redis)  # the group is there already, and has not seen this one
-    await again.desk.open()
-    await again.desk.step(block_ms=0)
-    assert (side.trader.orders, again.trader.orders) == ([], [])
-    await redis.xadd(STREAM, {"intent": INTENT.to_json()})
-    await again.desk.open()  # Redis was away: what came meanwhile is not lost
-    await again.desk.step(block_ms=0)
-    assert again.trader.orders == [INTENT]
+    await again.work()
+    assert [(one.id, one.state, one.why[:22]) for one in await again.reports()] == [
+        ("or_2", "not_ordered", "older than the bridge,")
+    ]
+    await redis.xadd(STREAM, {"intent": third.to_json()})
+    await again.work()  # opens again: Redis was away, and what came meanwhile is not lost
+    assert (side.trader.orders, again.trader.orders) == ([], [third])
     await redis.aclose()
+
+
+class Failing:
+    """A Redis in memory whose n-th command fails, before it is carried out or with its answer lost."""
+
+    def __init__(self, redis: Any, fails_at: int, *, answer_lost: bool, error: type[Exception]) -> None:
+        self._redis, self.left, self._answer_lost, self._error = redis, fails_at, answer_lost, error
+
+    def __getattr__(self, name: str) -> Any:
+        command = getattr(self._redis, name)
+
+        async def sent(*arguments: Any, **options: Any) -> Any:
+            self.left -= 1
+            if self.left == 0 and not self._answer_lost:
+                raise self._error
+            answer = await command(*arguments, **options)
+            if self.left == 0:
+                raise self._error
+            return answer
+
+        return sent
+
+
+class Killed(Exception):
+    """Here the process dies."""
+
+
+TWO = [replace(INTENT, id=f"or_{number}") for number in (1, 2)]
+
+
+@pytest.mark.parametrize("answer_lost", [False, True])
+async def test_wherever_redis_fails_each_intent_is_ordered_and_reported_once(answer_lost: bool) -> None:
+    for fails_at in range(1, 100):
+        redis = FakeAsyncRedis()
+        await Side(redis).desk.open()
+        side = Side(Failing(redis, fails_at, answer_lost=answer_lost, error=ConnectionError))
+        side.desk._newest_before = b"0-0"
+        for one in [*TWO, TWO[0]]:
+            await redis.xadd(STREAM, {"intent": one.to_json()})
+        await side.work()
+        assert side.trader.orders == TWO, fails_at
+        assert [(one.id, one.state) for one in await Side(redis).reports()] == [(one.id, "placed") for one in TWO]
+        assert (await redis.xpending(STREAM, "trade"))["pending"] == 0
+        await redis.aclose()
+        if side.redis.left > 0:
+            break
+    assert fails_at > 15
+
+
+@pytest.mark.parametrize("dies", ["before the command", "after the command", "in the order"])
+async def test_wherever_the_process_dies_each_intent_is_ordered_once_at_most_and_reported_once(dies: str) -> None:
+    """The one in hand may be ordered with nobody to tell: then that is the report; those behind it are too old."""
+    for fails_at in range(1, 100):
+        redis = FakeAsyncRedis()
+        await Side(redis).desk.open()
+        side = Side(Failing(redis, fails_at, answer_lost=dies == "after the command", error=Killed))
+        if dies == "in the order":
+            side.desk._client, side.trader.failure = redis, Killed()
+        side.desk._newest_before = b"0-0"
+        for one in TWO:
+            await redis.xadd(STREAM, {"intent": one.to_json()})
+        with suppress(Killed):
+            await side.work()
+        next_life = Side(redis)
+        await next_life.work()
+        ordered = [one.id for one in side.trader.orders]
+        reports = {one.id: one.state for one in await next_life.reports()}
+        assert next_life.trader.orders == []
+        assert len(ordered) == len(set(ordered))
+        assert sorted(reports) == [one.id for one in TWO]
+        assert len(await next_life.reports()) == 2
+        for intent_id, state in reports.items():
+            assert state in (("placed", "unknown") if intent_id in ordered else ("not_ordered", "unknown"))
+        assert list(reports.values()).count("unknown") <= 1
+        assert (await redis.xpending(STREAM, "trade"))["pending"] == 0
+        await redis.aclose()
+        if side.desk._client is redis or side.redis.left > 0:
+            break
+
+
+async def test_what_a_dead_consumer_left_is_reported_by_another_after_a_minute(
+    side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = Side(side.redis, "gone")
+    await gone.desk.open()
+    gone.trader.failure = Killed()
+    with pytest.raises(Killed):
+        await gone.given(INTENT)
+    await side.work()
+    assert await side.reports() == []
+    monkeypatch.setattr("notifiers.ordering.CLAIM_AFTER_MS", 0)
+    await side.work()
+    assert [one.state for one in await side.reports()] == ["unknown"]
+    assert side.trader.orders == []
+
+
+async def test_a_fill_whose_answer_was_lost_is_reported_once(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("notifiers.ordering.PAUSE_S", 0)
+    lossy = Side(Failing(side.redis, 1, answer_lost=True, error=ConnectionError))
+    for number in range(2):
+        fill = Fill("or_1", "600519.SH", "buy", 100, 18.49, str(number), f"d{number}")
+        await lossy.desk._tell(lossy.desk._reported(fill))
+    assert [one.order for one in await side.reports()] == ["0", "1"]
 
 
 @pytest.mark.parametrize(("failure", "state"), [(TradeError("no money"), "refused"), (TimeoutError(), "unknown")])
@@ -133,19 +252,23 @@ async def test_a_refusal_and_a_silence_are_reported_and_never_tried_again(
     side.trader.failure = failure
     await side.given(INTENT)
     await side.given(INTENT)
-    assert [report["state"] for report in await side.reports()] == [state]
+    assert [report.state for report in await side.reports()] == [state]
     assert len(side.trader.orders) == 1
 
 
-async def test_fills_are_reported(side: Side) -> None:
-    side.trader.fills.put_nowait(Fill("or_1", "600519.SH", "buy", 100, 18.49, "7"))
-    reporting = asyncio.create_task(side.desk.run_fills())
-    ((_, ((_, fields),)),) = await side.redis.xread({REPORTS: "0"}, block=10_000)
+async def test_fills_and_orders_turned_down_are_reported(side: Side) -> None:
+    side.trader.news.put_nowait(Fill("or_1", "600519.SH", "buy", 100, 18.49, "7", "d1"))
+    side.trader.news.put_nowait(TurnedDown("or_2", "8", "suspended"))
+    reporting = asyncio.create_task(side.desk.run_news())
+    after: Any = "0"
+    for _ in range(2):
+        ((_, ((after, _),)),) = await side.redis.xread({REPORTS: after}, count=1, block=10_000)
     reporting.cancel()
-    assert [orjson.loads(fields[b"report"])] == [{
-        "id": "or_1", "state": "filled", "at_ms": NOW_MS, "order": "7", "symbol": "600519.SH", "side": "buy",
-        "quantity": 100, "price": 18.49,
-    }]  # fmt: skip
+    none = replace(PLACED, id="or_2", state="failed", symbol="", side="", quantity=0, price=0.0)
+    assert await side.reports() == [
+        replace(PLACED, state="filled", price=18.49, order="7", deal="d1"),
+        replace(none, order="8", why="suspended"),
+    ]
 
 
 # ── the vendor's trader ───────────────────────────────────────────────────────────────────────────────────────────
@@ -185,62 +308,14 @@ def test_the_vendor_has_what_is_called_with_the_parameters_that_are_passed() -> 
         assert parameters(trader, "XtQuantTraderCallback", name)[0] == given
     fields = set(parameters(vendor("xttype"), "XtTrade", "__init__")[0])
     assert fields >= {
-        "stock_code", "order_type", "traded_volume", "traded_price", "order_id", "strategy_name", "order_remark",
+        "stock_code", "order_type", "traded_volume", "traded_price", "order_id", "traded_id", "strategy_name",
+        "order_remark",
     }  # fmt: skip
+    fields = set(parameters(vendor("xttype"), "XtOrderError", "__init__")[0])
+    assert fields >= {"order_id", "error_msg", "order_remark"}
     names = {target.id for one in vendor("xtconstant").body if isinstance(one, ast.Assign) for target in one.targets
              if isinstance(target, ast.Name)}  # fmt: skip
     assert names >= {"STOCK_BUY", "STOCK_SELL", "FIX_PRICE"}
-
-
-class Terminal:
-    """Stands for the vendor's module: one account, orders numbered from 1, fills told on a thread of its own."""
-
-    def __init__(self) -> None:
-        self.reachable, self.number, self.orders = 0, 1, list[tuple[Any, ...]]()
-        self.callback: Any = None
-
-    def modules(self) -> dict[str, ModuleType]:
-        terminal = self
-
-        class XtQuantTrader:
-            def __init__(self, path: str, session: int, callback: Any = None) -> None:
-                terminal.callback = callback
-
-            def start(self) -> None: ...
-
-            def stop(self) -> None: ...
-
-            def connect(self) -> int:
-                return terminal.reachable
-
-            def subscribe(self, account: Any) -> int:
-                return 0 if account.number == "123" else -1
-
-            def order_stock(
-                self, account: Any, stock_code: str, order_type: int, order_volume: int, price_type: int, price: float,
-                strategy_name: str = "", order_remark: str = "",
-            ) -> int:  # fmt: skip
-                terminal.orders.append(
-                    (stock_code, order_type, order_volume, price_type, price, strategy_name, order_remark)
-                )
-                return terminal.number
-
-        made = {name: ModuleType(f"xtquant.{name}") for name in ("xtconstant", "xttrader", "xttype")}
-        made["xtconstant"].__dict__.update(STOCK_BUY=23, STOCK_SELL=24, FIX_PRICE=11)
-        made["xttrader"].__dict__.update(XtQuantTrader=XtQuantTrader, XtQuantTraderCallback=object)
-        made["xttype"].__dict__["StockAccount"] = lambda number: SimpleNamespace(number=number)
-        package = ModuleType("xtquant")
-        package.__dict__.update(made)
-        return {"xtquant": package, **{f"xtquant.{name}": module for name, module in made.items()}}
-
-    def fill(self, remark: str, *, strategy: str = "monitord") -> None:
-        trade = SimpleNamespace(
-            stock_code="600519.SH", order_type=24, traded_volume=100, traded_price=18.4, order_id=7,
-            strategy_name=strategy, order_remark=remark,
-        )  # fmt: skip
-        thread = threading.Thread(target=self.callback.on_stock_trade, args=(trade,))
-        thread.start()
-        thread.join()
 
 
 @pytest.fixture
@@ -258,7 +333,10 @@ async def test_the_trader_orders_at_a_limit_and_hears_its_own_fills(terminal: Te
     assert terminal.orders == [("600519.SH", 23, 100, 11, 18.5, "monitord", "or_1")]
     terminal.fill("by hand", strategy="")
     terminal.fill("or_1")
-    assert await trader.next_fill() == Fill("or_1", "600519.SH", "sell", 100, 18.4, "7")
+    assert await trader.next_news() == Fill("or_1", "600519.SH", "sell", 100, 18.4, "7", "0012")
+    terminal.refuse("by hand")
+    terminal.refuse("or_1")
+    assert await trader.next_news() == TurnedDown("or_1", "8", "停牌")
     terminal.number = -1
     with pytest.raises(TradeError, match="refuses"):
         await trader.order(INTENT)

@@ -13,9 +13,9 @@ from feeds.connection import connect
 from monitord.tasks import MonitorTask, TaskTerms
 from notifiers.errors import DeliveryError
 from notifiers.notifier import Bundle, BundleKind, Notification, Outcome, Verdict
-from notifiers.orders import STREAM, Intent, OrderNotifier, OrderOptions
+from notifiers.orders import STREAM, Intent, OrderNotifier, OrderOptions, alert_of, intent_id
 from rules import rulefile
-from rules.alert import Alert, Event
+from rules.alert import Alert, Event, identities
 
 NOW_MS = 1_675_216_930_000
 ALERT = Alert(
@@ -80,7 +80,7 @@ async def test_what_must_not_be_ordered_is_refused_for_good(
 ) -> None:
     desk = Desk(redis, **options)
     outcome = await desk.offer(**changes)
-    assert outcome.verdict is Verdict.PERMANENT
+    assert (outcome.verdict, outcome.own) == (Verdict.PERMANENT, True)
     assert why in outcome.text
     assert await desk.intents() == []
 
@@ -135,3 +135,9 @@ def test_only_a_task_with_auto_trade_trades_and_its_conditions_never_do() -> Non
     for other in ("mine", "task-3", "task-3.advice", "task-3.entry.x", "task-x.entry", f"task-{10**18}.entry"):
         assert not passes(replace(ALERT, rule=other))
     assert not passes(replace(ALERT, event=Event.SUPPRESSED))
+
+
+def test_an_intents_id_tells_its_alert_and_fits_into_a_remark_of_24_characters() -> None:
+    alert_id, _ = identities("task-3.entry", "r", event=Event.FIRE)
+    assert alert_of(intent_id(alert_id)) == alert_id
+    assert len(intent_id(alert_id)) <= 24

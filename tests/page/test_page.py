@@ -5,11 +5,13 @@ The daemon plays a simulated market; the page needs its token, so every test goe
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import orjson
 import pandas as pd
 import pytest
 import pytest_asyncio
+from aiohttp import web
 
 from tests.acceptance.daemon import Daemon
 
@@ -341,6 +344,40 @@ async def test_the_page_can_be_walked_by_keyboard(stage: Stage) -> None:
     await playwright.expect(page.locator(".why").first).to_be_visible()
 
 
+async def test_another_version_that_answers_is_told_with_a_way_to_reload(stage: Stage) -> None:
+    page = await stage.page()
+    await page.evaluate(UPGRADED)
+    await playwright.expect(page.locator(".notice")).to_contain_text("9.9.9")
+    await page.locator(".notice button", has_text="Reload").click()
+    await playwright.expect(page.locator(".notice")).to_have_count(0)
+    await is_live(page)
+
+
+async def test_a_board_whose_first_question_fails_is_filled_when_it_can_be(stage: Stage) -> None:
+    page = await stage.page()
+    await page.route("**/v1/instruments?*", lambda route: route.fulfill(status=503, json={}))
+    await page.evaluate("localStorage.clear()")
+    async with page.expect_response("**/v1/instruments?*"):
+        await page.reload()
+    await is_live(page)
+    await playwright.expect(page.locator("[data-symbol]")).to_have_count(0)
+    await page.unroute("**/v1/instruments?*")
+    await page.evaluate(ANEW)
+    await playwright.expect(page.locator("[data-symbol]").first).to_be_visible()
+    stage.complaints[:] = [said for said in stage.complaints if "503" not in said]
+
+
+async def test_behind_a_proxy_page_and_reference_work_below_its_path(stage: Stage) -> None:
+    async with below_a_path(stage.url) as url:
+        page = await stage.page()
+        await page.goto(f"{url}/monitor/")
+        await is_live(page)
+        await page.locator("a", has_text="API").click()
+        await page.wait_for_url("**/monitor/docs")
+        await playwright.expect(page.locator(".opblock-summary").first).to_be_visible()
+        assert await page.locator(".servers option").first.get_attribute("value") == f"{url}/monitor"
+
+
 async def test_a_daemon_that_cannot_tell_alerts_yet_is_asked_again_over_one_connection(stage: Stage) -> None:
     page = await stage.page()
     sockets: list[Any] = []
@@ -380,6 +417,56 @@ async def test_after_a_restart_the_page_has_every_alert_that_the_history_has(sta
     stage.complaints[:] = [said for said in stage.complaints if not any(word in said for word in NETWORK)]
 
 
+@asynccontextmanager
+async def below_a_path(upstream: str) -> AsyncIterator[str]:
+    """Serve what is upstream below /monitor/, as a reverse proxy does, and nothing elsewhere."""
+
+    async def pass_on(request: web.Request) -> web.StreamResponse:
+        path = "/" + request.match_info["path"]
+        headers = {name: value for name, value in request.headers.items() if name in ("Host", "Authorization")}
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await pass_socket_on(request, path)
+        async with session.request(
+            request.method, path, params=request.query, headers=headers, data=await request.read()
+        ) as reply:
+            kept = {name: value for name, value in reply.headers.items() if name.startswith("Content-Security")}
+            return web.Response(
+                status=reply.status, body=await reply.read(), headers=kept, content_type=reply.content_type
+            )
+
+    async def pass_socket_on(request: web.Request, path: str) -> web.WebSocketResponse:
+        client = web.WebSocketResponse()
+        await client.prepare(request)
+        there = session.ws_connect(path, params=request.query, origin=upstream, max_msg_size=0)
+        async with there as server, asyncio.TaskGroup() as tasks:
+            down = tasks.create_task(copied(server, client))
+            await copied(client, server)
+            down.cancel()
+        return client
+
+    async def copied(source: Any, sink: Any) -> None:
+        async for message in source:
+            await sink.send_str(message.data)
+
+    application = web.Application()
+    application.router.add_route("*", "/monitor/{path:.*}", pass_on)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with aiohttp.ClientSession(upstream) as session:
+        try:
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        finally:
+            await runner.cleanup()
+
+
+UPGRADED = """async () => {
+  const { stream } = await import(new URL("page/stream.js", document.baseURI));
+  const { report, reports } = await import(new URL("page/report.js", document.baseURI));
+  if (!report()) await new Promise((told) => reports.addEventListener("told", told, { once: true }));
+  stream.dispatchEvent(new CustomEvent("health", { detail: { ...report(), version: "9.9.9" } }));
+}"""
+ANEW = """async () => (await import(new URL("page/stream.js", document.baseURI))).connect()"""
 KNOWN = """async () => {
   const { known } = await import(new URL("page/ledger.js", document.baseURI));
   return known().map((alert) => alert.id);

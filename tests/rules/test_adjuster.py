@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rules.adjuster import Adjuster
-from rules.catalog import STANDARD
+from rules.catalog import standard_formulas
 from rules.degrees import MIXED, PRICES, VOLUMES, degrees
 from rules.evaluate import as_floats
 from rules.exrights import Adjustment
@@ -136,9 +136,9 @@ def test_an_expression_goes_on_as_if_its_past_had_been_adjusted(text: str) -> No
     assert_follows((text,), window=10)
 
 
-@pytest.mark.parametrize("name", sorted(STANDARD))
+@pytest.mark.parametrize("name", sorted(standard_formulas()))
 def test_a_standard_formula_goes_on_as_if_its_past_had_been_adjusted(name: str) -> None:
-    assert_follows(tuple(f'"{name}.{output}"' for output in STANDARD[name].outputs), window=10)
+    assert_follows(tuple(f'"{name}.{output}"' for output in standard_formulas()[name].outputs), window=10)
 
 
 @pytest.mark.parametrize("text", ABSOLUTE)

@@ -36,6 +36,11 @@ def test_a_record_comes_back_as_the_alert_it_was() -> None:
     assert Alert.from_json(told.to_json()) == told
 
 
+def test_half_a_character_in_an_alert_stops_nobody() -> None:
+    half = alert(name="x\ud800", labels={"\udc00": "ok"}, message="茅台")
+    assert Alert.from_json(half.to_json()) == alert(name="x\ufffd", labels={"\ufffd": "ok"}, message="茅台")
+
+
 def test_replayed_events_bear_no_stamps() -> None:
     assert b"stamps" not in alert().to_json()
 

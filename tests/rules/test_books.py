@@ -125,6 +125,25 @@ def test_a_position_that_went_and_came_back_is_a_new_one() -> None:
     assert [row[2] for row in shown(watch)] == [10.4, 10.4, 9.2]
 
 
+def test_a_book_that_no_rule_names_and_that_holds_nothing_has_no_columns() -> None:
+    """Each name that a reload or an API ever said would cost memory, and time at every tick, for ever."""
+    watch = Watch(SHOW)
+    watch.prices(("10:00:00", 12.0))
+    before = set(watch.engine.market.state.names())
+    other = SHOW.replace("main", "other")
+    watch.take(held(("600519.SH", 10.0), ("600519.SH", 11.0, "gone")), rules(other))
+    watch.prices(("10:00:03", 13.0))
+    assert watch.engine.market.books.names == ("main", "gone", "other")
+    watch.take(held(("600519.SH", 10.0)), rules(SHOW))
+    assert watch.engine.market.books.names == ("main",)
+    assert set(watch.engine.market.state.names()) == before
+    watch.prices(("10:00:06", 12.5))
+    assert shown(watch)[-1] == (10.0, 100.0, 13.0, pytest.approx(25.0)), "what is held went on while no rule named it"
+    watch.take(held(("600519.SH", 10.0), ("600519.SH", 11.0, "other")), rules(other))
+    watch.prices(("10:00:09", 12.1))
+    assert shown(watch)[-1] == (11.0, 100.0, 12.5, pytest.approx(10.0))
+
+
 def test_peak_and_once_live_on_over_night() -> None:
     watch = Watch(STOPS, SHOW)
     watch.take(held(("600519.SH", 10.0)))

@@ -667,3 +667,65 @@ def loading_s(text: str) -> float:
     with suppress(RuleFileError):
         load({"x": text})
     return time.process_time() - start
+
+
+HALF_RULES = """\
+version: 1
+groups:
+- name: {group}
+  labels: {{team: {label}}}
+  rules:
+  - {{id: a, select: all, when: "LAST > 1", message: {message}, labels: {{{key}: x}}}}
+"""
+
+
+@pytest.mark.parametrize("half", [r'"x\ud800"', r'"\udc00"', r'"\ud83d\ude00"'])
+@pytest.mark.parametrize(("field", "line"), [("group", 3), ("label", 4), ("message", 6), ("key", 6)])
+def test_half_a_character_is_refused_at_its_place(field: str, line: int, half: str) -> None:
+    """YAML's escapes can write it, and no encoder takes it: an alert with it in could be neither stored nor told."""
+    words = {"group": "g", "label": "t", "message": "m", "key": "k"}
+    text = HALF_RULES.format(**{**words, field: half})
+    with pytest.raises(RuleFileError, match=r"alone is no character, but half of one") as refused:
+        load({"f.yaml": text})
+    (finding,) = refused.value.findings
+    assert finding.line == line
+    assert text.splitlines()[line - 1][finding.column - 1 :].startswith(half)
+    whole = load({"f.yaml": HALF_RULES.format(**{**words, field: r'"\U0001F600"'})})
+    assert orjson.loads(whole.source)
+
+
+def test_half_a_character_in_the_text_itself_is_refused_and_can_be_told() -> None:
+    with pytest.raises(RuleFileError) as refused:
+        load({"f.yaml": HALF_RULES.format(group="\ud800", label="t", message="m", key="k")})
+    assert str(refused.value).encode()
+
+
+def test_files_read_before_give_the_same_set_in_any_company() -> None:
+    files = {name: HEAD + f"  - {{id: {name}, select: all, when: LAST > 1}}\n" for name in ("b", "a", "c")}
+    first, again = load(files), load(files)
+    assert again == first
+    assert [rule.id for rule in again.rules] == ["b", "a", "c"]
+    assert all(one is other for one, other in zip(first.rules, again.rules, strict=True)), "they were kept"
+    assert len(again.warnings) == 3
+    assert from_source(again.source) == first
+    assert load({"a": files["a"]}).rules == (first.rules[1],)
+    assert load({"other": files["a"]}).rules[0].file == "other"
+    assert load({**files, "a": "\ufeff" + files["a"]}).rules == first.rules
+
+
+def test_an_id_in_two_files_that_were_read_before_is_told_at_the_second() -> None:
+    files = {"a": rule_file("when: LAST > 1"), "b": rule_file("when: LAST > 2")}
+    for file, text in files.items():
+        load({file: text})
+    for _ in range(2):
+        with pytest.raises(RuleFileError) as told:
+            load(files)
+        assert [(one.file, one.line, one.hint) for one in told.value.findings] == [("b", 5, "it is already in a:5")]
+
+
+def test_a_bad_file_beside_one_that_was_read_before_is_told_with_all_its_errors() -> None:
+    bad = rule_file("when: LAST > ", "cooldown: 5")
+    for _ in range(2):
+        with pytest.raises(RuleFileError) as told:
+            load({"good": rule_file("when: LAST > 1").replace("id: r", "id: q"), "bad": bad})
+        assert [one.file for one in told.value.findings] == ["bad", "bad"]

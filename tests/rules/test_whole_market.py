@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rules.catalog import STANDARD
+from rules.catalog import standard_formulas
 from rules.evaluate import as_floats
 from rules.functions.function import Clock, Function
 from rules.functions.registry import FUNCTIONS
@@ -164,7 +164,7 @@ def compare_formula(
     name: str, given: Mapping[str, int], bars: Bars, *, period: str, place: int, peeked: float = PEEKED
 ) -> tuple[float, int]:
     """Return the largest error of a standard formula's outputs against independent code, and the values compared."""
-    outputs, rows = STANDARD[name].outputs, dict(bars.fields)
+    outputs, rows = standard_formulas()[name].outputs, dict(bars.fields)
     written = f"({','.join(map(str, given.values()))})" if given else ""
     exprs = [parse(f'"{name}.{output}"{written}').statements[0].expr for output in outputs]
     line = Line(exprs, rows, bars.there, period=period, peeked=peeked)

@@ -1,8 +1,8 @@
 """A soak: the whole daemon under the load of a large installation for a market day, and nothing lost or grown.
 
 Simulated market at ten times the speed of life, a thousand rules, a hundred WebSocket clients, five receivers that are
-real HTTP servers, SIGTERM under load at the end. Then the histories are compared: what the store holds, the stream,
-what each client and each receiver was told.
+real HTTP servers, SIGTERM under load at the end. Then the checker of the faults judges the histories: what the store
+holds, the stream, what each client and each receiver was told.
 """
 
 from __future__ import annotations
@@ -10,12 +10,9 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-import sqlite3
 import time
-import zlib
-from collections import Counter
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -23,10 +20,11 @@ from typing import Final
 import aiohttp
 import orjson
 
-from config.values import TOLD
-from monitord.storefile import STORE_NAME
-from tests.acceptance.daemon import Daemon, stream_of, whole_stream
-from tests.soak.crowd import Follower, follow, hooks
+from tests.acceptance.daemon import Daemon
+from tests.faults.checker import check
+from tests.faults.histories import Histories
+from tests.faults.sessions import Hook, committed_of, published_in, serving_hook, settled_of
+from tests.soak.crowd import Follower, follow
 from tests.soak.rules import rule_file
 
 DATE: Final = 20250102
@@ -101,12 +99,13 @@ class Result:
 
 
 async def soak(load: Load, folder: Path) -> Result:
-    """Run it in a new folder, and compare."""
+    """Run it in a new folder, and judge what came of it."""
     result, started = Result(load), time.monotonic()
     rules = folder / "rules.yaml"
     rules.write_text(rule_file(load.rules, symbols=load.symbols, seed=load.seed, date=DATE), encoding="utf-8")
-    async with hooks(load.receivers) as (addresses, posted):
-        daemon = Daemon(folder / "d", _settings(load, rules, addresses))
+    async with AsyncExitStack() as serving:
+        hooks = {f"hook{number}": await serving.enter_async_context(serving_hook()) for number in range(load.receivers)}
+        daemon = Daemon(folder / "d", _settings(load, rules, hooks))
         await daemon.start()
         try:
             followers = await follow(await _ready(daemon), load.clients)
@@ -120,7 +119,7 @@ async def soak(load: Load, folder: Path) -> Result:
                 await daemon.process.wait()
         if code:
             result.faults.append(f"it ended with code {code}:\n{daemon.tail()}")
-        await _compare(daemon, followers, posted, result)
+        await _judge(daemon, followers, hooks, result)
     if result.stop_s > STOP_S:
         result.faults.append(f"it took {result.stop_s:.1f} s to stop")
     result.faults += [f"logged: {line}" for line in daemon.events() if line["level"] not in ("debug", "info")]
@@ -128,10 +127,8 @@ async def soak(load: Load, folder: Path) -> Result:
     return result
 
 
-def _settings(load: Load, rules: Path, addresses: Sequence[str]) -> dict[str, object]:
-    webhooks = [
-        {"name": f"hook{number}", "url": url, "allow_networks": ["127.0.0.0/8"]} for number, url in enumerate(addresses)
-    ]
+def _settings(load: Load, rules: Path, hooks: Mapping[str, Hook]) -> dict[str, object]:
+    webhooks = [hook.section(name) for name, hook in hooks.items()]
     return {
         "feed.simulated.symbols": load.symbols,
         "feed.simulated.speed": load.speed,
@@ -184,44 +181,21 @@ def _since_open_s(clock_ms: int) -> float:
     return max(in_day_ms - OPEN_MS - lunch_ms, 0) / 1000 if clock_ms else 0.0
 
 
-async def _compare(
-    daemon: Daemon, followers: Sequence[Follower], posted: Sequence[Counter[str]], result: Result
-) -> None:
-    """Find every event that the store holds and somebody was not told of once, and what nobody decided."""
-    with closing(sqlite3.connect(daemon.state_dir / STORE_NAME)) as store:
-        stored = store.execute("SELECT id, event, off FROM events ORDER BY seq").fetchall()
-    async with stream_of(daemon.state_dir) as channel:
-        stream = [(one.off, orjson.loads(one.alert_json)["id"]) for one in await whole_stream(channel)]
-    ids = [alert_id for alert_id, _, _ in stored]
-    result.events = len(ids)
-    if stream != list(enumerate(ids, start=1)):
-        result.faults.append(_difference("the stream", ids, [one for _, one in stream]))
-    if any(off is None for _, _, off in stored):
-        result.faults.append("the outbox was not drained")
-    for number, follower in enumerate(followers):
-        _check(f"client {number}", follower, ids, result)
-    told = [alert_id for alert_id, event, _ in stored if event in TOLD]
-    result.told = len(told)
-    for number, ids_posted in enumerate(posted):
-        if ids_posted != Counter(told):
-            result.faults.append(_difference(f"receiver {number}", told, list(ids_posted.elements())))
-
-
-def _check(who: str, follower: Follower, ids: Sequence[str], result: Result) -> None:
-    result.faults += [f"{who}: {fault}" for fault in follower.faults]
-    first = follower.first or 0
-    if follower.last != len(ids) or follower.alerts != len(ids) - first:
-        result.faults.append(f"{who} was told of {follower.alerts} up to {follower.last} of {len(ids)}")
-    checksum = 0
-    for one in ids[first:]:
-        checksum = zlib.crc32(one.encode(), checksum)
-    if checksum != follower.checksum:
-        result.faults.append(f"{who} was told of other alerts than those in the store")
-
-
-def _difference(where: str, due: Sequence[str], got: Sequence[str]) -> str:
-    lost, more = Counter(due) - Counter(got), Counter(got) - Counter(due)
-    return f"{where}: {lost.total()} lost, {more.total()} duplicate or phantom, such as {[*lost, *more][:3]}"
+async def _judge(daemon: Daemon, followers: Sequence[Follower], hooks: Mapping[str, Hook], result: Result) -> None:
+    """Give what the store, the stream, the clients and the receivers have to the checker."""
+    histories = Histories(
+        committed=committed_of(daemon.state_dir),
+        published=await published_in(daemon.state_dir),
+        received={f"client {number}": follower.steps for number, follower in enumerate(followers)},
+        posted={name: hook.posts for name, hook in hooks.items()},
+        settled=settled_of(daemon.state_dir),
+    )
+    result.events = len(histories.committed)
+    result.told = sum(one.is_told for one in histories.committed)
+    report = check(histories, in_order=tuple(hooks))
+    if not report.clean:
+        result.faults.append(str(report))
+    result.faults += [f"client {n}: {fault}" for n, follower in enumerate(followers) for fault in follower.faults]
 
 
 def _some(looks: Sequence[Look]) -> Sequence[Look]:

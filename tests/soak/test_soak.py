@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak.crowd import Follower, first_frame
+from tests.bench.load import first_frame
+from tests.faults.checker import check
+from tests.faults.histories import Began, Committed, Heard, Histories, Published
+from tests.soak.crowd import Follower
 from tests.soak.soak import Load, Look, Result, soak
 
 pytestmark = pytest.mark.acceptance
@@ -24,29 +27,37 @@ async def test_five_market_minutes_under_load_lose_nothing(tmp_path: Path) -> No
     assert result.looks[-1].market_s >= 300
 
 
-async def test_a_client_notices_a_hole_and_an_alert_that_is_another() -> None:
-    """The judge has to see what it is there for."""
-    follower, told = Follower(), b'{"ch":"alerts","epoch":"e","off":%d,"data":{"v":1,"id":"al_%d","event":"fire"}}'
-    follower._read(b'{"id":null,"ok":true,"result":[{"ch":"alerts","epoch":"e","off":4,"recovered":true}]}')
-    for off in (5, 6, 8):
-        follower._read(told % (off, off))
-    assert (follower.first, follower.last, follower.alerts) == (4, 8, 3)
-    assert follower.faults == ["offset 8 behind 6"]
-    other = Follower()
-    other._read(b'{"id":null,"ok":true,"result":[{"ch":"alerts","epoch":"e","off":4,"recovered":true}]}')
-    for off, number in ((5, 5), (6, 7), (7, 6)):
-        other._read(told % (off, number))
-    assert other.faults == []
-    assert other.checksum != follower.checksum
+async def test_a_client_keeps_its_history_for_the_checker() -> None:
+    """The judge has to see a hole and an alert that is another."""
+    known: dict[bytes, Heard] = {}
+    whole, holed = Follower(known), Follower(known)
+    for follower in (whole, holed):
+        follower._read(b'{"id":null,"ok":true,"result":[{"ch":"alerts","epoch":"e","off":4,"recovered":true}]}')
+        for off in (5, 6, 7):
+            if follower is whole or off != 6:
+                told = b'{"ch":"alerts","epoch":"e","off":%d,"data":{"v":1,"id":"al_%d","event":"fire"}}'
+                follower._read(told % (off, off))
+    assert whole.steps == [Began("e", 4, recovered=None), *(Heard("e", off, f"al_{off}") for off in (5, 6, 7))]
+    assert whole.steps[-1] is holed.steps[-1]
+    committed = [Committed(f"al_{off}", "600519.SH", "r", "fire", "e", off) for off in range(1, 8)]
+    report = check(
+        Histories(
+            committed=committed,
+            published=[Published("e", off, f"al_{off}") for off in range(1, 8)],
+            received={"whole": whole.steps, "holed": holed.steps},
+        )
+    )
+    assert {kind: count for kind, count in report.counts.items() if count} == {"lost": 1, "untold": 1}
+    assert all("holed" in example for example in report.examples)
 
 
 def test_frames_are_taken_one_by_one_as_they_become_whole() -> None:
     long = b"x" * 300
-    came = bytearray(b"\x81\x02hi\x89\x00\x81\x7e" + len(long).to_bytes(2, "big") + long[:100])
-    assert [first_frame(came) for _ in range(3)] == [(0x81, b"hi"), (0x89, b""), None]
-    came += long[100:]
-    assert first_frame(came) == (0x81, long)
-    assert not came
+    came = memoryview(b"\x81\x02hi\x89\x00\x81\x7e" + len(long).to_bytes(2, "big") + long)
+    assert first_frame(came) == (b"hi", 4)
+    assert first_frame(came[4:]) == (b"", 2)
+    assert first_frame(came[6:-1]) is None
+    assert first_frame(came[6:]) == (long, 304)
 
 
 def test_lateness_and_growth_are_counted_from_the_first_look_on() -> None:

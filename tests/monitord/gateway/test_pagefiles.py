@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import urljoin
 
 import aiohttp
 import pytest
@@ -118,3 +119,17 @@ def test_the_vendored_library_has_its_licence_and_its_version_beside_it() -> Non
     assert f"`{library.name}`" in (vendor / "README.md").read_text()
     assert "Apache License" in (vendor / "lightweight-charts.LICENSE").read_text()
     assert library.name in (FOLDER / "charts.js").read_text()
+
+
+@pytest.mark.parametrize("page", ["index.html", "docs.html"])
+def test_behind_a_proxy_everything_is_asked_for_below_the_proxys_path(page: str) -> None:
+    text = (FOLDER / page).read_text(encoding="utf-8")
+    at = "https://host/monitor/" + ("docs" if page == "docs.html" else "")
+    found = re.findall(r'(?:href|src)="([^"]+)"', text)
+    assert len(found) >= 3
+    assert [path for path in found if not urljoin(at, path).startswith("https://host/monitor/")] == []
+
+
+def test_no_script_asks_for_an_address_that_begins_at_the_root() -> None:
+    rooted = re.compile(r"""["'`]/(?:v1|api|page|docs|livez|readyz|metrics)\b""")
+    assert [path.name for path in OURS if rooted.search(path.read_text(encoding="utf-8"))] == []

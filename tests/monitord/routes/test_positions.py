@@ -56,6 +56,7 @@ async def test_positions_are_listed_with_their_origin_and_replaced_by_api() -> N
     [
         (b"{", 400, "the body: Invalid JSON"),
         (b"[]", 400, "the body: "),
+        (rb'{"positions":[{"book":"\ud800"}]}', 400, "the body: Invalid JSON"),
         (b"{}", 400, "positions: Field required"),
         (b'{"positions":[{"book":"m"}]}', 400, "positions.0.symbol: Field required"),
         (b'{"positions":[],"more":1}', 400, "more: Extra inputs"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import aiohttp
 import numpy as np
 import pytest
 
@@ -15,6 +17,21 @@ from tests.monitord.gateway.stand import Stand, bearer, standing, token
 
 ELEVEN = [f"6000{n:02d}.SH" for n in range(11)]
 TRYOUT = {"formula": "C > O", "symbols": ["600519.SH", "600519.SH"], "period": "5m"}
+
+
+class SlowStudy:
+    """One whose try-out takes until it is cancelled."""
+
+    def __init__(self) -> None:
+        self.begun, self.ended = asyncio.Event(), asyncio.Event()
+
+    async def try_out(self, wish: Wish) -> bytes:
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended.set()
+        raise AssertionError
 
 
 class FakeStudy:
@@ -95,3 +112,24 @@ async def test_tokens_need_the_resource_and_a_gateway_without_a_study_says_so() 
         assert (await ask(stand, "GET", "/v1/bars/600519.SH", headers=bearer()))[0] == 200
     async with standing() as stand:
         assert (await ask(stand, "GET", "/v1/instruments"))[0] == 503
+
+
+async def test_a_try_out_ends_when_its_client_leaves_and_the_next_is_answered() -> None:
+    study = SlowStudy()
+    async with standing(study=study) as stand:
+        async with aiohttp.ClientSession() as session:
+            asking = asyncio.create_task(session.post(stand.gateway.address + "/v1/tryout", json=TRYOUT))
+            async with asyncio.timeout(30):
+                await study.begun.wait()
+            asking.cancel()
+        async with asyncio.timeout(30):
+            await study.ended.wait()
+        assert (await ask(stand, "GET", "/v1/instruments?limit=101"))[0] == 400
+
+
+async def test_a_connection_may_ask_for_several_try_outs_one_after_the_other() -> None:
+    study = FakeStudy()
+    async with standing(study=study) as stand:
+        for _ in range(3):
+            assert await ask(stand, "POST", "/v1/tryout", json=TRYOUT) == (200, {"ok": True})
+    assert len(study.wishes) == 3

@@ -186,6 +186,7 @@ async def test_a_running_task_runs_on_after_a_restart(store: Store) -> None:
 
 REFUSED: list[tuple[str, str, Any, int, str | None]] = [
     ("POST", "/monitor/tasks", b"{", 422, None),
+    ("POST", "/monitor/tasks", rb'{"stock_code":"600519.SH","stock_name":"x\ud800"}', 422, None),
     ("POST", "/monitor/tasks", b"[]", 422, None),
     ("POST", "/monitor/tasks", b"\xff", 422, None),
     ("POST", "/monitor/tasks", {}, 422, "stock_code"),
@@ -415,3 +416,17 @@ async def test_channels_are_listed_tested_and_switched_and_show_no_secret(store:
         off = await api.good("PUT", "/notification/channels/ops", {"enabled": False, "reason": "holiday"})
         assert (off["enabled"], off["health"]["why"]) == (False, "holiday")
         assert (await api.good("PUT", "/notification/channels/ops", {"enabled": True}))["enabled"] is True
+
+
+async def test_a_running_task_of_a_stock_that_nobody_knows_says_so_until_it_ticks(store: Store) -> None:
+    unknown = {"stock_code": "600000.SH", "stop_loss": 5}
+    async with serving(store) as api:
+        for body in (unknown, TASK):
+            number = (await api.good("POST", "/monitor/tasks", body))["id"]
+            await api.good("POST", f"/monitor/tasks/{number}/start")
+        problem = (await api.good("GET", "/monitor/tasks/1/status"))["problem"]
+        assert problem.startswith("nothing is known of 600000.SH")
+        assert (await api.good("GET", "/monitor/tasks/2/status"))["problem"] is None, "it is listed"
+        columns = {name: np.array([5.5]) for name in CORE}
+        api.stand.board.update(TickBatch(("600000.SH",), np.array([1_675_216_923_000]), columns=columns))
+        assert (await api.good("GET", "/monitor/tasks/1/status"))["problem"] is None

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import talib
 
-from rules.catalog import STANDARD, instance, read_standard
+from rules.catalog import instance, read_standard, standard_formulas
 from rules.errors import RuleError
 from rules.evaluate import as_floats
 from rules.graph import Graph
@@ -297,7 +297,7 @@ class Run:
         self.graph = Graph(self.state, self.source, window=20)
         self.nodes = {
             output: self.graph.add(parse(f'"{name}.{output}"').statements[0].expr, period=PERIOD)
-            for output in STANDARD[name].outputs
+            for output in standard_formulas()[name].outputs
         }
         self.plan = self.graph.plan(self.nodes.values())
 
@@ -360,7 +360,7 @@ def test_forming_bars_equal_recompute_wherever_they_are_peeked(name: str, stocks
 
 @pytest.mark.parametrize("name", NAMES)
 def test_as_published_with_its_parameters_assigned_it_parses_and_checks(name: str) -> None:
-    standard = STANDARD[name]
+    standard = standard_formulas()[name]
     text = (Path(__file__).parents[3] / "rules" / "catalog" / f"{name}.tdx").read_text(encoding="utf-8")
     given = "".join(f"{parameter}:={value:g};" for parameter, value in standard.parameters)
     found = check(parse(given + text), period="1d")
@@ -370,7 +370,7 @@ def test_as_published_with_its_parameters_assigned_it_parses_and_checks(name: st
 
 
 def test_the_25_of_the_language_page_and_atr_are_shipped() -> None:
-    assert set(STANDARD) == set(REFERENCES)
+    assert set(standard_formulas()) == set(REFERENCES)
 
 
 def test_given_parameters_replace_the_defaults_and_equal_ones_are_one_node() -> None:
