@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -20,6 +19,7 @@ import structlog
 from feeds.errors import FeedError
 from feeds.history import COLUMNS, BarTable, HistoryRequest, PastBars, table_of
 from feeds.sessions import DAY_MS, SHANGHAI_MS, trade_date
+from feeds.xtlane import VendorLane
 
 FIELDS: Final = ("time", "open", "high", "low", "close", "volume", "amount", "suspendFlag")
 CHUNK: Final = 50
@@ -38,7 +38,7 @@ class XtHistory:
     def __init__(self, *, timeout_s: float = 30.0, download_s: float = 60.0) -> None:
         """Say how long a question, and a download before it, may take."""
         self._timeout_s, self._download_s = timeout_s, download_s
-        self._executor: ThreadPoolExecutor | None = None
+        self._lane: VendorLane | None = None
         self._downloads = True
         self._turn = asyncio.Lock()
 
@@ -63,10 +63,10 @@ class XtHistory:
         return PastBars(_one(request, tables), factors)
 
     def close(self) -> None:
-        """End the thread; one that hangs in the vendor's code is left behind."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
-            self._executor = None
+        """End the thread; one that hangs in the vendor's code is left behind, and the process does not wait for it."""
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            lane.close()
 
     async def _download(self, xtdata: Any, request: HistoryRequest, symbols: Sequence[str]) -> None:
         """Let the terminal fetch what it lacks; where it fails, what it has will do."""
@@ -82,14 +82,13 @@ class XtHistory:
             log.warning("xt_download_failed", why=str(error), period=request.period, first=symbols[0])
 
     async def _call(self, call: Callable[[], T], timeout_s: float) -> T:
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix="xthistory")
+        if self._lane is None:
+            self._lane = VendorLane("xthistory")
         try:
-            return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(self._executor, call), timeout_s)
+            return await self._lane.ask(call, timeout_s=timeout_s)
         except FeedError:
             raise
         except TimeoutError:
-            self.close()  # the thread is lost to the vendor; the next call gets a new one
             self._downloads = False
             raise FeedError(f"xt: a call for history took over {timeout_s:g} s; restart the terminal") from None
         except Exception as error:  # the vendor raises bare Exception

@@ -27,7 +27,9 @@ async def check(examined: Examined) -> Finding:
 
 def look(folder: Path) -> Finding:
     """Judge one directory, or where it will be made."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), None)
+    if there is None:  # a drive of Windows that is not there
+        return Finding(Verdict.FAIL, f"{folder} is on no drive there is", "name a folder on one that is")
     name = str(folder) if there == folder else f"{folder} (will be made in {there})"
     try:
         with tempfile.NamedTemporaryFile(dir=there, prefix=".doctor-") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -82,6 +83,9 @@ async def test_a_hanging_download_costs_its_time_once(terminal: Terminal) -> Non
     assert found.table.counts().tolist() == [1, 0], "what the terminal has will do"
     await history.ask(load_vendor(), request())
     assert [call[0] for call in terminal.calls].count("supply_history_data2") == 1
+    hanging = [thread for thread in threading.enumerate() if thread.name == "xthistory"]
+    assert hanging
+    assert all(thread.daemon for thread in hanging), "the process would not end before it"
     history.close()
     terminal.hangs.clear()
 

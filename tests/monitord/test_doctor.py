@@ -82,6 +82,13 @@ def test_a_state_directory_under_a_file_has_failed(tmp_path: Path) -> None:
     assert state.look(tmp_path / "file" / "state").verdict is Verdict.FAIL
 
 
+def test_a_drive_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+    found = state.look(Path("/no/drive/state"))
+    assert found.verdict is Verdict.FAIL
+    assert "on no drive" in found.found
+
+
 @pytest.mark.parametrize(
     ("free", "verdict"), [(100 << 20, Verdict.FAIL), (1 << 30, Verdict.WARN), (100 << 30, Verdict.OK)]
 )
