@@ -264,13 +264,21 @@ class ByHand:
     lives: dict[tuple[int, str], Life] = field(default_factory=dict)
     halts: dict[str, Standstill] = field(default_factory=dict)
     silence: Standstill = field(default_factory=Standstill)
+    doubted: bool = False
+    """Whether inputs are missing behind the silence, its end perhaps among them: ticks that go on are one."""
     now: int = 0
     """The market clock in whole seconds."""
     latest: dict[str, int] = field(default_factory=dict)
     """Time of each symbol's last tick."""
 
     def take(self, given: Given) -> list[Told]:
-        told = [] if given.kind == "gap" else self._enter(given.ts_ms // SECOND * SECOND)
+        told: list[Told] = []
+        if given.kind == "tick" and self.doubted and given.ts_ms >= self.now + SECOND:
+            told += self.take(Given("alive", given.ts_ms))
+        if given.kind != "gap":
+            told += self._enter(given.ts_ms // SECOND * SECOND)
+        if given.kind in ("gap", "silent", "alive"):
+            self.doubted = given.kind == "gap" and self.silence.stands
         match given.kind:
             case "tick":
                 told += self._tick(given)
