@@ -79,8 +79,9 @@ class QuotesHttpFeed:
     ) -> None:
         """Say what to ask whom: symbols and those in files, or without either every share there is.
 
-        fallback_after_s: after so long without an answer the other provider is asked, 0 = never. now, calendar, jitter:
-        for tests. Raises FeedError for an unknown provider or a symbol that is none.
+        fallback_after_s: after so long without an answer, or with one that stands still in trading hours, the other
+        provider is asked, 0 = never. now, calendar, jitter: for tests. Raises FeedError for an unknown provider or a
+        symbol that is none.
         """
         if provider not in PAGES:
             raise FeedError(f"quotes_http: no provider {provider!r}; there are: {', '.join(PAGES)}")
@@ -115,6 +116,7 @@ class QuotesHttpFeed:
         self._answered: set[str] = set()
         self._opening: list[TickBatch] = []
         self._failing_since_s: float | None = None
+        self._switched_s = 0.0
         self._why, self._log_s = "", 0.0
         self._newest_ms, self._fresh_s = 0, 0.0
         self._silent = self._missed = False
@@ -285,7 +287,8 @@ class QuotesHttpFeed:
         self._counts["switches"] += 1
         self._missed = True
         self._failing_since_s = None
-        self._place, self._next_s = 0, asyncio.get_running_loop().time()
+        self._switched_s = asyncio.get_running_loop().time()
+        self._place, self._next_s = 0, self._switched_s
         log.warning("quotes_switched", provider=self._client.page.name, why=self._why)
 
     async def _reach(self, moment_s: float) -> bool:
@@ -331,20 +334,33 @@ class QuotesHttpFeed:
 
     def _judge(self) -> list[Mark]:
         """Say `silent`, once, when continuous trading goes on and no quote has become newer for too long."""
+        now_s = asyncio.get_running_loop().time()
+        quiet_s = now_s - self._frame_s
+        if self._clock_ms is None or quiet_s < self._longest_s or not self._has_traded_for(self._longest_s):
+            return []
+        marks = []
+        if not self._silent:
+            self._silent = True
+            if self._failing_since_s is None:
+                self._why = f"the page's quotes have stood still for {quiet_s:.0f} s"
+            log.warning("quotes_silent", provider=self._client.page.name, why=self._why)
+            marks.append(Mark(MarkKind.SILENT, self._clock_ms, self._why))
+        stood_s = now_s - max(self._frame_s, self._switched_s)
+        if self._fallback_after_s and self._failing_since_s is None and stood_s >= self._fallback_after_s:
+            self._switch()  # it answers, with what is of no use: of old quotes, or under names we do not know
+        return marks
+
+    def _has_traded_for(self, seconds: float) -> bool:
+        """Tell whether continuous trading goes on, and did so long ago."""
         assert self._calendar is not None
-        longest_s = max(SILENT_S, 4 * self._interval_s)
-        quiet_s = asyncio.get_running_loop().time() - self._frame_s
-        if self._silent or self._clock_ms is None or quiet_s < longest_s:
-            return []
         now_ms = self._now_ms()
-        trading = all(in_session(ms, Session.CONTINUOUS) for ms in (now_ms, now_ms - int(longest_s * 1000)))
-        if not trading or not self._calendar.is_trading(trade_date(now_ms)):
-            return []
-        self._silent = True
-        if self._failing_since_s is None:
-            self._why = f"the page's quotes have stood still for {quiet_s:.0f} s"
-        log.warning("quotes_silent", provider=self._client.page.name, why=self._why)
-        return [Mark(MarkKind.SILENT, self._clock_ms, self._why)]
+        trading = all(in_session(ms, Session.CONTINUOUS) for ms in (now_ms, now_ms - int(seconds * 1000)))
+        return trading and self._calendar.is_trading(trade_date(now_ms))
+
+    @property
+    def _longest_s(self) -> float:
+        """After how long without a newer quote silence is said."""
+        return max(SILENT_S, 4 * self._interval_s)
 
     @property
     def _trail_ms(self) -> int:

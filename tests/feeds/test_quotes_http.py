@@ -525,6 +525,29 @@ def test_after_a_prolonged_failure_the_other_provider_is_asked() -> None:
     assert np.all(np.diff(lots) >= 0), "what one page rounds, the other takes back"
 
 
+def test_of_a_page_that_stands_still_the_other_provider_is_asked_too() -> None:
+    first, other = page(), moving(page("sina"))
+    stand = Stand(first, other, fallback_after_s=60)
+    seen = stand.play(120)
+    assert stand.feed.counters()["switches"] == 1
+    assert other.asked[0][0] == pytest.approx(60, abs=4)
+    assert marks(seen) == [MarkKind.SILENT, MarkKind.GAP, MarkKind.ALIVE]
+    assert len(batches(seen)) > 10
+
+
+def test_where_both_pages_stand_still_each_has_its_time() -> None:
+    stand = Stand(page(), page("sina"), fallback_after_s=60)
+    assert marks(stand.play(320)) == [MarkKind.SILENT]
+    assert stand.feed.counters()["switches"] == 5
+
+
+def test_of_a_page_that_stands_still_at_lunch_the_other_is_not_asked() -> None:
+    there = page(**{code: Stock(ts_ms=at(DAY, "11:29:50")) for code in CODES})
+    stand = Stand(there, page("sina"), start_ms=at(DAY, "11:29:50"), fallback_after_s=60)
+    assert marks(stand.play(1800)) == []
+    assert stand.feed.counters()["switches"] == 0
+
+
 def test_without_a_fallback_the_provider_stays() -> None:
     first, other = moving(page()), moving(page("sina"))
     stand = Stand(first, other)
