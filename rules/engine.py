@@ -35,7 +35,7 @@ from rules.graph import Graph
 from rules.lifecycle import Ledger
 from rules.loaded import Loaded
 from rules.market import RESTART, Market
-from rules.needs import Lack, Needs, Readiness, bars_there, first_values
+from rules.needs import Lack, Needs, Readiness, readiness_of
 from rules.node import is_tick
 from rules.past import Past
 from rules.plan import Plan
@@ -471,26 +471,7 @@ class Engine:
 
     def readiness(self) -> dict[str, Readiness]:
         """Return by rule over symbols how many of those it watches, and that have ticked, have their first value."""
-        first = first_values(self._loaded.slots)
-        there: dict[str, NDArray[Any]] = {}
-        found: dict[str, Readiness] = {}
-        ticked = self.market.latest.ts_ms.array > 0
-        for group in self._loaded.groups.values():
-            for slot_row, slot in enumerate(group.slots):
-                if slot.rule.id in found:
-                    continue
-                watched = group.watched(slot_row) & ticked
-                ready, missing = watched.copy(), []
-                for period, bars in first[slot.rule.id].items():
-                    if period not in there:
-                        there[period] = bars_there(self.market, self._graph, period) - 1
-                    short = watched & (there[period] < bars)
-                    ready &= ~short
-                    if short.any():
-                        missing.append((period, int(bars - there[period][short].min())))
-                counts = int(np.count_nonzero(watched)), int(np.count_nonzero(ready))
-                found[slot.rule.id] = Readiness(*counts, tuple(missing[::-1]))
-        return found
+        return readiness_of(tuple(self._loaded.groups.values()), self._loaded.slots, self.market, self._graph)
 
     @property
     def silent_since_ms(self) -> int | None:

@@ -14,7 +14,7 @@ from rules.graph import Graph, reach
 from rules.lints import needs_of
 from rules.market import Market
 from rules.node import is_tick
-from rules.program import Slot
+from rules.program import Group, Slot
 from rules.rule import Rule, RuleSet
 from rules.selector import Coverage
 
@@ -104,6 +104,33 @@ def bars_there(market: Market, graph: Graph, period: str) -> IntArray:
     if layer is None or held is None:
         return np.zeros(market.state.n, np.int64)
     return layer.rings.counts.array + (held.end_ms.array > 0)
+
+
+def readiness_of(groups: Sequence[Group], slots: Sequence[Slot], market: Market, graph: Graph) -> dict[str, Readiness]:
+    """Return by rule of these groups how many of the symbols it watches, and that have ticked, have their first value.
+
+    slots: all there are, those of groups over groups of symbols too.
+    """
+    first = first_values(slots)
+    there: dict[str, IntArray] = {}
+    found: dict[str, Readiness] = {}
+    ticked = market.latest.ts_ms.array > 0
+    for group in groups:
+        for slot_row, slot in enumerate(group.slots):
+            if slot.rule.id in found:
+                continue
+            watched = group.watched(slot_row) & ticked
+            ready, missing = watched.copy(), []
+            for period, bars in first[slot.rule.id].items():
+                if period not in there:
+                    there[period] = bars_there(market, graph, period) - 1
+                short = watched & (there[period] < bars)
+                ready &= ~short
+                if short.any():
+                    missing.append((period, int(bars - there[period][short].min())))
+            counts = int(np.count_nonzero(watched)), int(np.count_nonzero(ready))
+            found[slot.rule.id] = Readiness(*counts, tuple(missing[::-1]))
+    return found
 
 
 def first_values(slots: Sequence[Slot]) -> dict[str, dict[str, int]]:
