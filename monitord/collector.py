@@ -6,17 +6,14 @@ all of them, in the middle of the way of an alert. What is left over can as well
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 YOUNG: Final = 1
 """The generations of what came since the last collection."""
-FULL_EVERY_S: Final = 120.0
-"""At ten minutes the rest of a market's bursts stood for as long, and the memory that it took was never given back."""
+FULL_EVERY_S: Final = 600.0
 LATEST_S: Final = 5.0
 """A market of single ticks has no quiet moments: then it is done after so long, between two of them at best."""
 
@@ -42,7 +39,6 @@ class Collector:
             return
         self._full_at_s = self._young_at_s
         gc.collect()
-        give_back()
 
     def wait_no_longer(self) -> None:
         """Collect if there was no quiet moment for long."""
@@ -53,9 +49,3 @@ class Collector:
         """Leave it to Python again, which looks through everything then."""
         gc.unfreeze()
         gc.enable()
-
-
-def give_back() -> None:
-    """Return free memory to the system, where the C library can: a burst leaves some among what stays."""
-    with suppress(OSError, AttributeError, TypeError):  # another library than glibc, or none to be loaded
-        ctypes.CDLL(None).malloc_trim(0)

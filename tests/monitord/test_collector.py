@@ -5,11 +5,10 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
 
-from monitord.collector import FULL_EVERY_S, LATEST_S, Collector, give_back
+from monitord.collector import FULL_EVERY_S, LATEST_S, Collector
 
 
 class Knot:
@@ -80,27 +79,3 @@ def test_stopped_python_does_it_again(collector: Collector) -> None:
     collector.stop()
     assert gc.isenabled()
     assert gc.get_freeze_count() == 0
-
-
-def test_what_is_free_is_given_back_where_the_library_can(
-    collector: Collector, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
-    library = SimpleNamespace(malloc_trim=asked.append)
-    monkeypatch.setattr("ctypes.CDLL", lambda name: library)
-    collector.rest()
-    assert asked == []
-    clock.s += FULL_EVERY_S
-    collector.rest()
-    assert asked == [0]
-
-
-@pytest.mark.parametrize("library", [SimpleNamespace(), OSError("none"), TypeError("Windows")])
-def test_another_library_is_no_error(library: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    def loaded(name: None) -> object:
-        if isinstance(library, Exception):
-            raise library
-        return library
-
-    monkeypatch.setattr("ctypes.CDLL", loaded)
-    give_back()
