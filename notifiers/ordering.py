@@ -24,13 +24,9 @@ from redis.exceptions import RedisError, ResponseError
 from feeds.connection import Client, heeding_cancel
 from notifiers.consumer import CLAIM_AFTER_MS
 from notifiers.orders import KEEP_S, STREAM, Intent
-from notifiers.reports import REPORTS, Report, State
+from notifiers.reports import PAUSE_S, REPORTS, Report, State, step_for_ever
 
 GROUP: Final = "trade"
-BLOCK_MS: Final = 2000
-"""Below the socket's timeout: a longer read would never return."""
-PAUSE_S: Final = 1.0
-"""Before the next try where Redis does not answer."""
 DONE: Final = b"done"
 """Stands under an intent's key instead of who has claimed it, as soon as it is reported."""
 MOST_RESULTS: Final = 1000
@@ -124,14 +120,7 @@ class OrderDesk:
 
     async def run(self) -> None:
         """Take intents until cancelled; while Redis is away, try again every second."""
-        while True:
-            try:
-                await self.open()
-                while True:
-                    await self.step(block_ms=BLOCK_MS)
-            except (RedisError, OSError, TimeoutError) as error:
-                log.warning("orders_not_read", why=type(error).__name__)
-                await asyncio.sleep(PAUSE_S)
+        await step_for_ever(self, failed="orders_not_read")
 
     async def run_news(self) -> None:
         """Report each fill and each order turned down, until cancelled; one at a time, however long Redis is away."""

@@ -11,13 +11,14 @@ import math
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, Protocol, get_args
 
 import orjson
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
 from feeds.connection import Client, heeding_cancel
+from notifiers.consumer import BLOCK_MS
 from notifiers.orders import STREAM, TRADE_LABEL, alert_of, may_trade
 from notifiers.routing import DELIVER_LABEL, NEVER
 from rules.alert import Alert, Event, identities
@@ -25,8 +26,6 @@ from rules.alert import Alert, Event, identities
 REPORTS: Final = f"{STREAM}:reports"
 CONSUMER: Final = "daemon"
 """One a group, and the same after a restart: so it finds what it had and did not acknowledge."""
-BLOCK_MS: Final = 2000
-"""Below the socket's timeout: a longer read would never return."""
 TIMEOUT_S: Final = 5.0
 AT_ONCE: Final = 100
 PAUSE_S: Final = 1.0
@@ -174,14 +173,7 @@ class ReportDesk:
 
     async def run(self) -> None:
         """Take reports until cancelled; while Redis is away, try again every second. Raises what `tell` raises."""
-        while True:
-            try:
-                await self.open()
-                while True:
-                    await self.step(block_ms=BLOCK_MS)
-            except (RedisError, OSError, TimeoutError) as error:
-                log.warning("reports_not_read", why=type(error).__name__)
-                await asyncio.sleep(PAUSE_S)
+        await step_for_ever(self, failed="reports_not_read")
 
     async def open(self) -> None:
         """Take a place in the stream: the one held before, else at its beginning."""
@@ -227,3 +219,25 @@ class ReportDesk:
         await self._tell(event)
         self._counts[report.state] += 1
         log.info("order_reported", intent=report.id, state=report.state, alert=event.labels["about"])
+
+
+class Stepping(Protocol):
+    """Who takes entries of a stream in steps."""
+
+    async def open(self) -> None:
+        """Take a place in the stream, or the one held before."""
+
+    async def step(self, *, block_ms: int) -> int:
+        """Take what comes next, waiting so long for it; return how many entries there were."""
+
+
+async def step_for_ever(who: Stepping, *, failed: str) -> None:
+    """Take step after step until cancelled; while Redis is away, log `failed` and try again every second."""
+    while True:
+        try:
+            await who.open()
+            while True:
+                await who.step(block_ms=BLOCK_MS)
+        except (RedisError, OSError, TimeoutError) as error:
+            log.warning(failed, why=type(error).__name__)
+            await asyncio.sleep(PAUSE_S)

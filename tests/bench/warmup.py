@@ -26,9 +26,9 @@ from monitord.checkpoint import CheckpointFolder
 from monitord.collector import Collector
 from monitord.pipeline import Pipeline
 from monitord.store import Store
-from monitord.warmup import CHUNK, Warmup, in_chunks
+from monitord.warmup import CHUNK, in_chunks
 from rules import rulefile
-from rules.needs import Lack
+from tests.given_past import Given
 from tests.monitord.test_warmup import RULES, Live
 
 UNTIL_MS = unix_ms(20250102, 0) - 9 * 3_600_000
@@ -68,17 +68,6 @@ class Ticks(Live):
             self.sent_s = time.perf_counter()
             yield FeedInput(-1, batch)
             await asyncio.sleep(EVERY_S)
-
-
-class Given(Warmup):
-    """A search that finds what it was given, once."""
-
-    found: Sequence[Bars] = ()
-
-    async def near(self, lacks: Sequence[Lack], now_ms: int, *, met: bool = True) -> AsyncIterator[Bars]:
-        found, self.found = self.found, ()
-        for bars in found:
-            yield bars
 
 
 class Timed(Pipeline):

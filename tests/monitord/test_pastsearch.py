@@ -19,12 +19,13 @@ from monitord.checkpoint import CheckpointFolder
 from monitord.pastsearch import MOST_ROWS, Pace, in_groups
 from monitord.pipeline import Pipeline
 from monitord.store import Store
-from monitord.warmup import Warmup, no_bars
+from monitord.warmup import no_bars
 from rules import rulefile
 from rules.engine import Engine
 from rules.needs import Lack
 from rules.pastlife import PastLife
 from rules.rehearsal import TOGETHER, Rehearsal, foreseen
+from tests.given_past import Given
 from tests.monitord.test_warmup import Live
 from tests.rules.test_rehearsal import BARS, RULES, Play, play, state_of
 
@@ -43,17 +44,6 @@ class Pushed(Live):
     async def __aiter__(self) -> AsyncIterator[FeedInput]:
         while (value := await self.waiting.get()) is not None:
             yield FeedInput(-1, value)  # type: ignore[arg-type]
-
-
-class Given(Warmup):
-    """A search that finds what it was given, once."""
-
-    found: Sequence[Bars] = ()
-
-    async def near(self, lacks: Sequence[Lack], now_ms: int, *, met: bool = True) -> AsyncIterator[Bars]:
-        found, self.found = self.found, ()
-        for bars in found:
-            yield bars
 
 
 class Watched(Pipeline):
