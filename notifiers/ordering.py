@@ -96,6 +96,8 @@ class _Entry:
 class OrderDesk:
     """Runs in the process that has the trader. `run` and `run_news` are tasks of their own; both go on for ever."""
 
+    stream = STREAM
+
     def __init__(
         self,
         client: Client,
@@ -120,7 +122,7 @@ class OrderDesk:
 
     async def run(self) -> None:
         """Take intents until cancelled; while Redis is away, try again every second."""
-        await step_for_ever(self, failed="orders_not_read")
+        await step_for_ever(self)
 
     async def run_news(self) -> None:
         """Report each fill and each order turned down, until cancelled; one at a time, however long Redis is away."""

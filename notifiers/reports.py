@@ -160,6 +160,8 @@ def _plain(text: str) -> str:
 class ReportDesk:
     """Reads reports in the daemon. `run` is a task of its own and goes on for ever."""
 
+    stream = REPORTS
+
     def __init__(self, client: Client, *, name: str, find: Find, tell: Tell, language: str = "zh") -> None:
         """client: used by nothing else, times out after more than BLOCK_MS. name: of the group, one a store."""
         self._client, self._group, self._find, self._tell, self._language = client, name, find, tell, language
@@ -173,7 +175,7 @@ class ReportDesk:
 
     async def run(self) -> None:
         """Take reports until cancelled; while Redis is away, try again every second. Raises what `tell` raises."""
-        await step_for_ever(self, failed="reports_not_read")
+        await step_for_ever(self)
 
     async def open(self) -> None:
         """Take a place in the stream: the one held before, else at its beginning."""
@@ -224,6 +226,9 @@ class ReportDesk:
 class Stepping(Protocol):
     """Who takes entries of a stream in steps."""
 
+    stream: str
+    """Key of the stream."""
+
     async def open(self) -> None:
         """Take a place in the stream, or the one held before."""
 
@@ -231,13 +236,13 @@ class Stepping(Protocol):
         """Take what comes next, waiting so long for it; return how many entries there were."""
 
 
-async def step_for_ever(who: Stepping, *, failed: str) -> None:
-    """Take step after step until cancelled; while Redis is away, log `failed` and try again every second."""
+async def step_for_ever(who: Stepping) -> None:
+    """Take step after step until cancelled; while Redis is away, say so and try again every second."""
     while True:
         try:
             await who.open()
             while True:
                 await who.step(block_ms=BLOCK_MS)
         except (RedisError, OSError, TimeoutError) as error:
-            log.warning(failed, why=type(error).__name__)
+            log.warning("stream_not_read", stream=who.stream, why=type(error).__name__)
             await asyncio.sleep(PAUSE_S)

@@ -167,16 +167,36 @@ def _too_deep(text: str) -> int | None:
 
 
 class _Reading:
-    """Turns ruamel's nodes into ours, counting them: aliases make a few nodes many."""
+    """Turns ruamel's nodes into ours, counting them: aliases make a few nodes many.
+
+    A node is read once, however often its alias is used; it counts, and is deep, as often.
+    """
 
     def __init__(self, document: Document) -> None:
         self._document = document
         self._count = 0
+        self._deepest = 0
+        # What a node gave, how many values it holds and how deep they go below it, by the node's id.
+        self._known: dict[int, tuple[Value, int, int]] = {}
 
     def value(self, node: Any, depth: int) -> Value:
-        document = self._document
-        start, end = node.start_mark.index, node.end_mark.index
-        self._count += 1
+        known = self._known.get(id(node))
+        if known is not None:
+            value, count, below = known
+            self._take(node, count, depth + below)
+            return value
+        before, deepest, self._deepest = self._count, self._deepest, depth
+        self._take(node, 1, depth)
+        value = self._read(node, depth)
+        self._known[id(node)] = value, self._count - before, self._deepest - depth
+        self._deepest = max(deepest, self._deepest)
+        return value
+
+    def _take(self, node: Any, count: int, depth: int) -> None:
+        """Count values that go so deep, and refuse what is too much."""
+        document, start = self._document, node.start_mark.index
+        self._count += count
+        self._deepest = max(self._deepest, depth)
         if depth > MAX_DEPTH:
             raise RuleFileError(
                 [document.finding(start, start + 1, f"nested more than {MAX_DEPTH} deep", hint=_FLATTER)]
@@ -184,6 +204,10 @@ class _Reading:
         if self._count > MAX_NODES:
             message = f"more than {MAX_NODES} values, aliases counted as often as they are used"
             raise RuleFileError([document.finding(start, start + 1, message, hint="write less with & and *")])
+
+    def _read(self, node: Any, depth: int) -> Value:
+        document = self._document
+        start, end = node.start_mark.index, node.end_mark.index
         if document.text[start : start + 1] == "!":
             raise RuleFileError([document.finding(start, end, "tags are not used in rule files", hint="leave it out")])
         if isinstance(node, ScalarNode):

@@ -12,6 +12,7 @@ import pytest
 
 from feeds.instruments import Board, Instrument
 from feeds.sessions import Session
+from rules.document import MAX_DEPTH
 from rules.errors import RuleError, RuleFileError
 from rules.graph import Graph
 from rules.language.report import render
@@ -474,6 +475,13 @@ def test_a_bomb_of_aliases_is_bounded() -> None:
     (finding,) = errors(bomb)
     assert "more than 100000 values" in finding
     assert time.process_time() - start < 2
+
+
+def test_aliases_go_as_deep_as_what_they_stand_for() -> None:
+    chain = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, MAX_DEPTH + 2))
+    (finding,) = errors(chain)
+    assert f"nested more than {MAX_DEPTH} deep" in finding
+    assert not any("deep" in finding for finding in errors(chain[: chain.index(f"a{MAX_DEPTH - 2}:")]))
 
 
 def test_an_anchor_may_be_used_again() -> None:
