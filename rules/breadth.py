@@ -284,10 +284,10 @@ class Breadth:
     # ── checkpoint ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def dump(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Return all state as (arrays by name, JSON header)."""
+        """Return all state as (arrays by name, JSON header); the arrays themselves, not copies."""
         arrays = {f"groups/{name}": array for name, array in self.state.dump().items()}
         for key, group in self.groups.items():
-            arrays |= {f"groups/{'/'.join(key)}/{name}": bits.copy() for name, bits in group.bits.dump().items()}
+            arrays |= {f"groups/{'/'.join(key)}/{name}": bits for name, bits in group.bits.dump().items()}
         return arrays, {"names": list(self.names.symbols), "changed": self.changed}
 
     def prepare(self, header: Mapping[str, Any]) -> None:

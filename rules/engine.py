@@ -45,6 +45,7 @@ from rules.reported import Reported
 from rules.reporter import AT_TICK, BEFORE_TICK, Reporter
 from rules.rule import Evaluation, RuleSet
 from rules.segment import Segment, places
+from rules.state import copied
 
 CHECKPOINT_VERSION: Final = 5
 TOLD_BY_TICKS: Final = "ticks go on behind a gap"
@@ -495,7 +496,7 @@ class Engine:
         over_groups, breadth = self._breadth.dump()
         arrays = self.market.state.dump() | over_groups
         for key, group in self._loaded.groups.items():
-            arrays |= {f"{'/'.join(key)}/{name}": bits.copy() for name, bits in group.bits.dump().items()}
+            arrays |= {f"{'/'.join(key)}/{name}": bits for name, bits in group.bits.dump().items()}
         header = {
             "version": CHECKPOINT_VERSION, "window": self.window, "offset": self.offset, "rules": self.rules.source,
             "market": self.market.header(), "ledger": self._reporter.ledger.dump(),
@@ -503,7 +504,7 @@ class Engine:
             "doubts_silence": self._doubts_silence,
             "breadth": breadth, "episodes": self._episodes.dump(), "provisional": self._fires.dump(),
         }  # fmt: skip
-        return arrays, header
+        return copied(arrays), header
 
     @classmethod
     def restore(

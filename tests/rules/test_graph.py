@@ -15,7 +15,7 @@ from rules.graph import Graph
 from rules.language.parser import parse
 from rules.language.tree import Binary, Call, Compare, Expr, Kind, Name, Number
 from rules.node import ALL, Node, Selection, Truth
-from rules.state import StateTable
+from rules.state import StateTable, copied
 from tests.rules.functions.test_registry import PERIOD, TRUTH_WORDS, call_of, constants_of
 from tests.rules.w1 import CONDITIONS, FIELDS, INDICATORS, Columns, call, walk
 
@@ -62,7 +62,7 @@ class Market:
         self.graph.commit(PERIOD, at)
 
     def own_state(self) -> dict[str, np.ndarray]:
-        return {name: array for name, array in self.state.dump().items() if name.startswith(f"{PERIOD}/")}
+        return copied({name: array for name, array in self.state.dump().items() if name.startswith(f"{PERIOD}/")})
 
 
 def some_bars(bars: int, n: int, *, seed: int) -> list[dict[str, np.ndarray]]:

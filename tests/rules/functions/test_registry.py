@@ -17,7 +17,7 @@ from rules.graph import Graph
 from rules.language.tree import Call, Expr, Kind, Name, Number
 from rules.node import ALL
 from rules.slots import SLOT_LAYER
-from rules.state import StateTable
+from rules.state import StateTable, copied
 from tests.rules.functions.oracles import ORACLES
 from tests.rules.w1 import Columns
 
@@ -146,7 +146,7 @@ def test_forming_bar_equals_recompute_from_scratch_and_changes_nothing(name: str
     bench = Bench(expr, 4, period=PERIODS[function.clock])
     for i in range(bars):
         bench.close({w: rows[w][i] for w in words})
-    before = bench.state.dump()
+    before = copied(bench.state.dump())
     for i in range(bars, bars + 3):
         closed_and_forming = {w: np.concatenate([rows[w][:bars], rows[w][i : i + 1]]) for w in words}
         assert_same(bench.peek({w: rows[w][i] for w in words}), scratch(name, words, closed_and_forming, constants))
