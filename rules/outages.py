@@ -28,9 +28,12 @@ class Outages:
         self.silences.append((ts_ms, None))
 
     def end_silence(self, ts_ms: int) -> int:
-        """Note that the feed is back, and return since when it was silent, on this day."""
+        """Note that the feed is back, and return since when it was silent, on this day.
+
+        Where the feed's clock has been put back meanwhile, the silence was none, not one of negative length.
+        """
         since_ms = self.silences[-1][0]
-        self.silences[-1] = since_ms, ts_ms
+        self.silences[-1] = since_ms, max(ts_ms, since_ms)
         return since_ms
 
     def follow(self, rows: IntArray, times_ms: IntArray, *, halted: BoolArray, before: BoolArray) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from feeds.inputs import Heartbeat, Input, Mark, MarkKind
@@ -125,8 +125,18 @@ def by_hand(hand_rules: list[StateRule], stream: list[Given]) -> list[Told]:
 few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
+BACK_BEFORE_IT_WENT = [
+    Given("tick", ms("15:00:05"), SYMBOLS[0], 1100),
+    Given("silent", ms("15:00:09")),
+    Given("alive", ms("15:00:06")),
+    Given("tick", ms("15:00:15"), SYMBOLS[0], 1000),
+]
+"""A silence whose end has the earlier time: the feed's clock was put back."""
+
+
 @few
 @given(rule_sets(), streams())
+@example([StateRule("r0", 1000, for_ms=6000, spans=ALL_TRADING)], BACK_BEFORE_IT_WENT)
 def test_every_event_is_the_one_of_the_machine_by_hand(hand_rules: list[StateRule], stream: list[Given]) -> None:
     watch = Watch(*(line(rule) for rule in hand_rules))
     watch.take(*(engine_input(number, one) for number, one in enumerate(stream)))
