@@ -313,8 +313,8 @@ class ByHand:
         return sorted(self.lives.items())
 
     def _tick(self, given: Given) -> list[Told]:
-        if given.ts_ms < self.latest.get(given.symbol, 0):
-            return []
+        if given.ts_ms < max(self.latest.get(given.symbol, 0), midnight(self.now)):
+            return []  # older than the symbol's last, or of a day that is over
         self.latest[given.symbol] = given.ts_ms
         halt = self.halts.setdefault(given.symbol, Standstill())
         if given.status in HALTED:

@@ -64,19 +64,24 @@ def rule_sets(draw: st.DrawFn) -> list[StateRule]:
     ]
 
 
+BACK = (0,) * 30 + (1, 999, 3000, 61_000, 3_600_000, 86_400_000)
+"""How far clocks are put back, by a feed that dates all it says anew."""
 STEPS = (0, 0, 1, 500, 999, 1000, 1000, 2000, 3000, 3000, 5999, 6000, 10_000, 31_000, 62_000)
 KINDS = ("tick",) * 12 + ("beat",) * 5 + ("silent", "alive", "gap")
 
 
 @st.composite
 def streams(draw: st.DrawFn) -> list[Given]:
-    """Draw ticks, heartbeats and marks of up to three days, ticks of one symbol now and then a little behind others."""
+    """Draw ticks, heartbeats and marks of up to three days, ticks of one symbol now and then a little behind others.
+
+    Now and then the clock that dates them all is put back.
+    """
     found: list[Given] = []
     for day in DAYS[: draw(st.integers(1, 3))]:
         for start in STARTS:
             now = ms(start, day)
             for _ in range(draw(st.integers(0, 12))):
-                now += draw(st.sampled_from(STEPS))
+                now += draw(st.sampled_from(STEPS)) - draw(st.sampled_from(BACK))
                 found.append(draw(inputs_at(now)))
     return found
 
