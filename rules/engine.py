@@ -9,7 +9,7 @@ reads a clock.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -395,15 +395,17 @@ class Engine:
         self._doubts_silence = False
         silent = self._reporter.silent_episode is not None
         if mark.kind is MarkKind.SILENT and not silent:
+            mark = replace(mark, ts_ms=max(mark.ts_ms, self.market.clock_ms))  # up to then there were ticks
             self._ring(mark.ts_ms + 1)  # what has ended within this second, before the silence begins
             self.market.outages.begin_silence(mark.ts_ms)
             self.market.exrights.miss(now_ms)
             self._out.append(self._reporter.feed_silent(mark))
         elif mark.kind is MarkKind.ALIVE and silent:
-            self._episodes.end_silence(self.market.outages.end_silence(mark.ts_ms), mark.ts_ms)
+            since_ms, until_ms = self.market.outages.end_silence(mark.ts_ms, clock_ms=self.market.clock_ms)
+            self._episodes.end_silence(since_ms, until_ms)
             self.market.gaps.miss()
             self._graph.break_off(now_ms)
-            self._out.append(self._reporter.feed_alive(mark))
+            self._out.append(self._reporter.feed_alive(replace(mark, ts_ms=until_ms)))
 
     def _take_control(self, control: Control) -> None:
         if control.kind is ControlKind.RULES:

@@ -283,8 +283,9 @@ class ByHand:
             case "tick":
                 told += self._tick(given)
             case "silent" if not self.silence.stands:
-                told += self._timers(given.ts_ms + 1)
-                self.silence.stop(given.ts_ms)
+                since = max(given.ts_ms, self.now)  # up to then there were ticks, whatever the feed's clock says
+                told += self._timers(since + 1)
+                self.silence.stop(since)
             case "alive" if self.silence.stands:
                 self._alive(given.ts_ms)
             case "gap":
@@ -334,6 +335,7 @@ class ByHand:
 
     def _alive(self, ts_ms: int) -> None:
         start = self.silence.stretches[-1][0]
+        ts_ms = ts_ms if ts_ms >= start else max(self.now, start)
         for _, life in self._ordered():
             life.over.add("feed")
             if life.state == "pending" and passed(life.rule, start, ts_ms, []) > 60 * SECOND:

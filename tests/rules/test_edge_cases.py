@@ -187,6 +187,7 @@ def test_feed_marks_silence_dated_back_to_a_day_that_is_over_is_an_episode_of_it
         ("nodata", "2023-02-02", 2), ("resolve", "2023-02-02", 2),
     ]  # fmt: skip
     assert len({one.id for one in watch.events}) == 6  # whom the store knows already it tells nobody
+    assert [one.ts_event_ms for one in watch.events[4:]] == [ms("10:00:30", 20230202)] * 2
 
 
 def test_day_roll_ends_what_fires_at_the_old_days_last_second_and_is_a_start() -> None:

@@ -137,11 +137,21 @@ BACK_BEFORE_IT_WENT = [
     Given("tick", ms("15:00:15"), SYMBOLS[0], 1000),
 ]
 """A silence whose end has the earlier time: the feed's clock was put back."""
+DATED_BACK = [
+    Given("tick", ms("10:00:00"), SYMBOLS[0], 1100),
+    Given("silent", ms("13:00:02", 20230131)),
+    Given("beat", ms("10:20:00")),
+    Given("alive", ms("13:00:03", 20230131)),
+    Given("tick", ms("10:20:01"), SYMBOLS[0], 1100),
+    Given("tick", ms("10:20:40"), SYMBOLS[0], 1100),
+]
+"""A silence of twenty minutes, both ends of which are dated back to the day before: nothing pending outlives it."""
 
 
 @few
 @given(rule_sets(), streams())
 @example([StateRule("r0", 1000, for_ms=6000, spans=ALL_TRADING)], BACK_BEFORE_IT_WENT)
+@example([StateRule("r0", 1000, for_ms=30_000)], DATED_BACK)
 def test_every_event_is_the_one_of_the_machine_by_hand(hand_rules: list[StateRule], stream: list[Given]) -> None:
     watch = Watch(*(line(rule) for rule in hand_rules))
     watch.take(*(engine_input(number, one) for number, one in enumerate(stream)))
