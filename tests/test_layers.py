@@ -29,6 +29,7 @@ ONLY_IN = {
     "xtquant": {"feeds/xt.py", "monitord/xttrader.py"},
     "sqlite3": {
         "feeds/spool.py",
+        "monitord/database.py",
         "monitord/store.py",
         "monitord/schema.py",
         "monitord/storefile.py",
