@@ -20,6 +20,7 @@ enum {
     TOGETHER = 16,    /* ticks whose values are asked for before the first of them is read */
     AHEAD = 8,        /* ticks between asking for a table and searching it */
     MOST_FIELDS = 16, /* of one call */
+    MOST_WIDE = 1024, /* so that what they take together is a number of bytes */
     TABLE_HEAD = 64,  /* bytes of a table of up to 21 entries before the first of them */
     ENTRY = 16,
     LINE = 64,
@@ -199,8 +200,8 @@ read_fields(PyObject *described, Field *fields)
         if (!PyArg_ParseTuple(PyTuple_GET_ITEM(described, i), "Unddd", &field->name, &field->width, &field->least,
                               &field->most, &field->grid))
             return -1;
-        if (field->width < 1) {
-            PyErr_SetString(PyExc_ValueError, "a field is at least 1 wide");
+        if (field->width < 1 || field->width > MOST_WIDE) {
+            PyErr_Format(PyExc_ValueError, "a field is 1 to %d wide", MOST_WIDE);
             return -1;
         }
         field->row = rows;

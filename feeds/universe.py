@@ -54,6 +54,12 @@ class Universe:
         """Return the row of a symbol, None if it never came."""
         return self._row.get(symbol)
 
+    def knows(self, symbols: tuple[str, ...]) -> bool:
+        """Tell whether none of these symbols would be new."""
+        if any(known is symbols or known == symbols for known, _ in self._recent):
+            return True
+        return all(map(self._row.__contains__, symbols))
+
     def rows(self, symbols: tuple[str, ...]) -> IntArray:
         """Return the row of each of these symbols, (n,) int64, read-only; unknown ones are appended first.
 

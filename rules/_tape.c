@@ -125,7 +125,7 @@ check(const Column *column, char kind, Py_ssize_t n, Py_ssize_t at)
 {
     int is_gathered = column->start != column->view.buf;
     int right = strcmp(column->view.format, format_of(kind)) == 0 &&
-                (kind == 'B' ? column->length == (n + 7) / 8 : column->length == n || column->length == BLOCK) &&
+                (kind == 'B' ? column->length == n / 8 + (n % 8 > 0) : column->length == n || column->length == BLOCK) &&
                 !(is_written(kind) && (column->view.readonly || is_gathered));
     if (!right)
         PyErr_Format(PyExc_ValueError, "step %zd of the tape cannot take a column it names", at);
@@ -246,7 +246,8 @@ play_some(Tape *tape, Py_ssize_t n, PyObject *given)
     if (PyObject_GetBuffer(given, &rows, PyBUF_ND | PyBUF_FORMAT) < 0)
         return 0;
     tape->n = -1;
-    int good = rows.ndim == 1 && rows.itemsize == 8 && rows.shape[0] == n;
+    int good = rows.ndim == 1 && (strcmp(rows.format, "l") == 0 || strcmp(rows.format, "q") == 0) && rows.itemsize == 8 &&
+               rows.shape[0] == n;
     if (!good)
         PyErr_SetString(PyExc_ValueError, "rows are as many int64 as there are symbols");
     char *found = good ? PyMem_Malloc(8 * n * tape->standing + 1) : NULL;

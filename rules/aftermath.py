@@ -16,7 +16,7 @@ from feeds.inputs import Control, Input
 from feeds.sessions import TRADING_DAY_MS, day_number, trading_clock_ms
 from feeds.tick import TickBatch
 from rules.alert import Alert, Event
-from rules.market import Market
+from rules.market import FUTURE_MS, Market
 
 MINUTES: Final = (5, 30)
 """After so many minutes of trading time the price is looked at again."""
@@ -55,9 +55,7 @@ class Aftermath:
 
     def before(self, value: Input) -> None:
         """Look at the prices that are due before this input, which the engine has not taken yet."""
-        if isinstance(value, Control | Bars):
-            return
-        ts_ms = int(value.ts_event_ms.min()) if isinstance(value, TickBatch) and len(value) else _ts_ms(value)
+        ts_ms = self._begins_ms(value)
         if not ts_ms:
             return
         day = day_number(ts_ms)
@@ -86,13 +84,23 @@ class Aftermath:
         """Look at the prices that are due by the last input; those of later stay unknown."""
         self._settle(self._now_ms + 1)
 
+    def _begins_ms(self, value: Input) -> int:
+        """Return the earliest time in what the engine takes of an input; 0 where time does not go on.
+
+        A push may hold the last ticks of days long past, and ticks that are ahead of their arrival: it takes neither.
+        """
+        if isinstance(value, Control | Bars):
+            return 0
+        today_ms = self._market.midnight_ms
+        if not isinstance(value, TickBatch):
+            return value.ts_ms if value.ts_ms >= today_ms else 0
+        ts_ms = value.ts_event_ms
+        taken = ts_ms[(ts_ms >= today_ms) & (ts_ms <= value.recv_ms + FUTURE_MS)]
+        return int(taken.min()) if len(taken) else 0
+
     def _settle(self, before_ms: int) -> None:
         while self._waiting and self._waiting[0][0] < before_ms:
             _, _, minutes, outcome = heapq.heappop(self._waiting)
             row = self._market.universe.row(outcome.alert.symbol or "")
             last = np.nan if row is None else self._market.latest.raw("last")[row]
             outcome.later[minutes] = None if np.isnan(last) else float(last)
-
-
-def _ts_ms(value: Input) -> int:
-    return 0 if isinstance(value, TickBatch | Control | Bars) else value.ts_ms

@@ -9,7 +9,7 @@ reads a clock.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -184,6 +184,16 @@ class Engine:
     def _take_admitted(self, batch: TickBatch) -> None:
         if not len(batch):
             return
+        if not self._breadth.is_watching or self.market.universe.knows(batch.symbols):
+            self._take_members(batch)
+            return
+        # Groups are measured when a second is entered: whoever first comes in it is no member yet.
+        for part in self.market.seconds(batch):
+            self._enter(part.span_ms[1])
+            self._take_members(part)
+
+    def _take_members(self, batch: TickBatch) -> None:
+        """Take ticks, whose symbols belong to the universe from now on."""
         rows, grown = self.market.rows(batch.symbols)
         if grown:
             self._loaded.cover()
@@ -368,27 +378,34 @@ class Engine:
     # ── marks and control records ─────────────────────────────────────────────────────────────────────────────────
 
     def _take_mark(self, mark: Mark) -> None:
-        """Note what the feed says of itself; a silence is an episode of the rule `feed`: nodata, then resolve."""
+        """Note what the feed says of itself; a silence is an episode of the rule `feed`: nodata, then resolve.
+
+        What is missing is missing behind all that came, though a feed's clock was put back and dates it before.
+        """
+        if mark.kind is not MarkKind.GAP:
+            self._enter(mark.ts_ms)
+        now_ms = max(mark.ts_ms, self.market.clock_ms + 1)
         if mark.kind is MarkKind.GAP:
             # Behind a hole somebody else may speak (a restarted feed, a spare bridge), or the word of the end be lost.
             self._doubts_silence = self._reporter.is_silent
             self.market.gaps.miss(away_since_ms=mark.ts_ms if mark.reason == RESTART else None)
-            self.market.exrights.miss(mark.ts_ms)
-            self._graph.break_off(mark.ts_ms)
+            self.market.exrights.miss(now_ms)
+            self._graph.break_off(now_ms)
             return
-        self._enter(mark.ts_ms)
         self._doubts_silence = False
         silent = self._reporter.silent_episode is not None
         if mark.kind is MarkKind.SILENT and not silent:
+            mark = replace(mark, ts_ms=max(mark.ts_ms, self.market.clock_ms))  # up to then there were ticks
             self._ring(mark.ts_ms + 1)  # what has ended within this second, before the silence begins
             self.market.outages.begin_silence(mark.ts_ms)
-            self.market.exrights.miss(mark.ts_ms)
+            self.market.exrights.miss(now_ms)
             self._out.append(self._reporter.feed_silent(mark))
         elif mark.kind is MarkKind.ALIVE and silent:
-            self._episodes.end_silence(self.market.outages.end_silence(mark.ts_ms), mark.ts_ms)
+            since_ms, until_ms = self.market.outages.end_silence(mark.ts_ms, clock_ms=self.market.clock_ms)
+            self._episodes.end_silence(since_ms, until_ms)
             self.market.gaps.miss()
-            self._graph.break_off(mark.ts_ms)
-            self._out.append(self._reporter.feed_alive(mark))
+            self._graph.break_off(now_ms)
+            self._out.append(self._reporter.feed_alive(replace(mark, ts_ms=until_ms)))
 
     def _take_control(self, control: Control) -> None:
         if control.kind is ControlKind.RULES:

@@ -49,7 +49,7 @@ def needs_of(rule: Rule) -> dict[str, int]:
     for formula in _formulas(rule):
         # As loaded, parameters put in: the text still names them.
         words = MARKET if rule.select.book is None else SPELLINGS
-        for period, bars in check(formula, period=rule.period, words=words).needs.items():
+        for period, bars in check(formula, period=rule.period, words=words, cap=rule.cap).needs.items():
             if period not in _NOT_OF_BARS:
                 needed[period] = max(bars, needed.get(period, 0))
     return needed

@@ -165,18 +165,28 @@ class Market:
         Before `quiet_until_ms` entering a second does nothing, so ticks of several seconds are one segment: a snapshot
         of the whole market spreads over three, and one pass over all columns costs less than three over some.
         """
-        quiet_s = -(-quiet_until_ms // 1000) - 1
-        cuts = [0, len(rows)]
-        if max(batch.span_ms[1], self.clock_ms) // 1000 > quiet_s:
-            reached = np.maximum.accumulate(np.maximum(batch.ts_event_ms, self.clock_ms)) // 1000
-            reached = np.maximum(reached, quiet_s)
-            cuts[1:1] = (np.flatnonzero(np.diff(reached)) + 1).tolist()
+        cuts = self._cuts(batch, quiet_until_ms)
         repeats = rows is not self._in_order and len(rows) > 1 and int(np.bincount(rows).max()) > 1
         for start, stop in pairwise(cuts):
             if repeats:
                 yield from _without_repeats(rows, start, stop)
             else:
                 yield slice(start, stop)
+
+    def seconds(self, batch: TickBatch) -> Iterator[TickBatch]:
+        """Cut a batch where the market clock enters a new second."""
+        for start, stop in pairwise(self._cuts(batch, 0)):
+            yield batch.take(slice(start, stop))
+
+    def _cuts(self, batch: TickBatch, quiet_until_ms: int) -> list[int]:
+        """Return where parts begin, and the end: wherever the clock enters a second that is not before that time."""
+        quiet_s = -(-quiet_until_ms // 1000) - 1
+        cuts = [0, len(batch)]
+        if max(batch.span_ms[1], self.clock_ms) // 1000 > quiet_s:
+            reached = np.maximum.accumulate(np.maximum(batch.ts_event_ms, self.clock_ms)) // 1000
+            reached = np.maximum(reached, quiet_s)
+            cuts[1:1] = (np.flatnonzero(np.diff(reached)) + 1).tolist()
+        return cuts
 
     def news(self, at: Selection, batch: TickBatch) -> BoolArray | None:
         """Tell which ticks are to be used: of the clock's day, not older than their symbol's last, and no repeats.

@@ -27,14 +27,15 @@ class Outages:
         """Note that the feed is silent from now on."""
         self.silences.append((ts_ms, None))
 
-    def end_silence(self, ts_ms: int) -> int:
-        """Note that the feed is back, and return since when it was silent, on this day.
+    def end_silence(self, ts_ms: int, *, clock_ms: int) -> tuple[int, int]:
+        """Note that the feed is back, and return from when to when it was silent, on this day.
 
-        Where the feed's clock has been put back meanwhile, the silence was none, not one of negative length.
+        Where its clock has been put back to before that, the market's tells the end: no silence is of negative length.
         """
         since_ms = self.silences[-1][0]
-        self.silences[-1] = since_ms, max(ts_ms, since_ms)
-        return since_ms
+        until_ms = ts_ms if ts_ms >= since_ms else max(clock_ms, since_ms)
+        self.silences[-1] = since_ms, until_ms
+        return since_ms, until_ms
 
     def follow(self, rows: IntArray, times_ms: IntArray, *, halted: BoolArray, before: BoolArray) -> None:
         """Note which halts begin and end with ticks of these symbols, `before` being who was halted until now."""

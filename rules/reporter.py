@@ -207,8 +207,8 @@ class Reporter:
         self._noted.append((0, BEFORE_TICK, order, "", alert))
 
     def feed_silent(self, mark: Mark) -> Alert:
-        """Begin the episode of a silence."""
-        date = date_text(mark.ts_ms)
+        """Begin the episode of a silence, on the market's date: where a mark is dated back, numbers are taken."""
+        date = date_text(self._market.clock_ms)
         self.silent_episode = date, self.ledger.next_episode(FEED_RULE, leg=None, symbol="", date=date)
         return self._feed_event(Event.NODATA, mark, "行情中断")
 

@@ -283,8 +283,9 @@ class ByHand:
             case "tick":
                 told += self._tick(given)
             case "silent" if not self.silence.stands:
-                told += self._timers(given.ts_ms + 1)
-                self.silence.stop(given.ts_ms)
+                since = max(given.ts_ms, self.now)  # up to then there were ticks, whatever the feed's clock says
+                told += self._timers(since + 1)
+                self.silence.stop(since)
             case "alive" if self.silence.stands:
                 self._alive(given.ts_ms)
             case "gap":
@@ -313,8 +314,8 @@ class ByHand:
         return sorted(self.lives.items())
 
     def _tick(self, given: Given) -> list[Told]:
-        if given.ts_ms < self.latest.get(given.symbol, 0):
-            return []
+        if given.ts_ms < max(self.latest.get(given.symbol, 0), midnight(self.now)):
+            return []  # older than the symbol's last, or of a day that is over
         self.latest[given.symbol] = given.ts_ms
         halt = self.halts.setdefault(given.symbol, Standstill())
         if given.status in HALTED:
@@ -334,6 +335,7 @@ class ByHand:
 
     def _alive(self, ts_ms: int) -> None:
         start = self.silence.stretches[-1][0]
+        ts_ms = ts_ms if ts_ms >= start else max(self.now, start)
         for _, life in self._ordered():
             life.over.add("feed")
             if life.state == "pending" and passed(life.rule, start, ts_ms, []) > 60 * SECOND:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feeds.inputs import Control, ControlKind, Heartbeat
+from feeds.inputs import Control, ControlKind, Heartbeat, Mark, MarkKind
 from feeds.recording import inputs
 from feeds.sessions import unix_ms
 from rules.aftermath import MINUTES, Aftermath, Outcome
@@ -17,6 +17,7 @@ from rules.engine import Engine
 from rules.rulefile import load
 from rules.testfeed import lay_out
 from rules.testfile import read_suite
+from tests.rules.ticks import SYMBOL, batch, ms, tick
 
 RULES = """\
 version: 1
@@ -80,6 +81,24 @@ def test_a_time_that_falls_on_the_close_has_the_closing_price() -> None:
         'date: 2025-01-03, start: "09:15:00", step: 60s, LAST: "nan*15 20 21"',
     )
     assert later(one)[0] == 13
+
+
+def test_ticks_that_the_engine_does_not_take_make_no_time_pass() -> None:
+    engine = Engine()
+    engine.step(Control(ControlKind.RULES, load({"r": RULES}).source))
+    aftermath = Aftermath(engine.market)
+    of_yesterday = tick("15:00:00", 5.0, symbol="000001.SZ", day=20230131)
+    ahead = tick("10:40:00", 6.0, symbol="000001.SZ", recv=ms("10:02:00"))
+    on_the_day = [tick(f"10:0{minute}:00", 9.0 + 2 * min(minute, 2) + minute) for minute in range(8)]
+    late_mark = Mark(MarkKind.ALIVE, ms("14:59:00", 20230131), "test")
+    for given in (*on_the_day[:3], of_yesterday, late_mark, ahead, *on_the_day[3:]):
+        value = batch(given) if isinstance(given, dict) else given
+        aftermath.before(value)
+        for alert in engine.step(value):
+            aftermath.note(alert)
+    aftermath.finish()
+    (one,) = [outcome for outcome in aftermath.outcomes if outcome.alert.symbol == SYMBOL]
+    assert (one.alert.ts_event_ms, later(one)) == (ms("10:01:00"), (19.0, None))
 
 
 def test_fires_of_a_recorded_day_against_the_rows_themselves(market_data: Path) -> None:

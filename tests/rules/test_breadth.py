@@ -177,6 +177,17 @@ def test_nothing_is_sampled_in_a_marked_silence() -> None:
     assert [(one.rule, str(one.event)) for one in watch.events[1:]] == [("feed", "resolve"), ("r", "fire")]
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_who_first_comes_in_a_batch_is_no_member_of_the_seconds_before(together: bool) -> None:
+    """Else data would be missing in all of them, or not, by how ticks are cut into batches."""
+    watch = Watch(
+        "id: r, over: {board: main, by: none}, period: 1m, agg: {n: share(C > 10)}, min_valid: 50%, when: n >= 50%"
+    )
+    rows = tick("10:05:58", 8.0, symbol="300001.SZ"), tick("10:05:57", math.nan, symbol="000001.SZ")
+    watch.take(heartbeat("10:00:34"), *([batch(*rows)] if together else rows), heartbeat("10:05:59"))
+    assert said(watch.events) == ["nodata main 359000 None"]
+
+
 def test_groups_by_sector_and_board_with_ranks() -> None:
     watch = Watch(
         f"id: s, over: {{all: true, by: sector}}, agg: {{n: count(LAST > 0), m: mean(PCT), r: rank(m)}}, {FIRST}",

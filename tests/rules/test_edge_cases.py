@@ -177,6 +177,19 @@ def test_feed_marks_silence_after_a_deadline_of_that_very_second() -> None:
 # ── day roll ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_feed_marks_silence_dated_back_to_a_day_that_is_over_is_an_episode_of_its_own() -> None:
+    watch = Watch('id: any, select: all, when: "LAST > 10"')
+    for day, says in ((20230201, 20230201), (20230202, 20230202), (20230202, 20230201)):
+        watch.take(heartbeat("10:00:00", day), mark("silent", "10:00:10", says), mark("alive", "10:00:30", says))
+    assert [(str(one.event), one.trade_date, one.episode) for one in watch.events] == [
+        ("nodata", "2023-02-01", 1), ("resolve", "2023-02-01", 1),
+        ("nodata", "2023-02-02", 1), ("resolve", "2023-02-02", 1),
+        ("nodata", "2023-02-02", 2), ("resolve", "2023-02-02", 2),
+    ]  # fmt: skip
+    assert len({one.id for one in watch.events}) == 6  # whom the store knows already it tells nobody
+    assert [one.ts_event_ms for one in watch.events[4:]] == [ms("10:00:30", 20230202)] * 2
+
+
 def test_day_roll_ends_what_fires_at_the_old_days_last_second_and_is_a_start() -> None:
     watch = Watch(HOLD, AT_ONCE)
     watch.prices(("14:56:00", 9.0), ("14:56:40.500", 10.2))
@@ -302,6 +315,16 @@ def test_a_cross_after_the_first_tick_behind_a_gap_is_not_tagged() -> None:
     watch = Watch(CROSS)
     watch.prices(("11:29:50", 9.0), ("13:00:01", 9.9), ("13:00:04", 10.2))
     assert [one.gap for one in watch.events] == [None]
+
+
+@pytest.mark.parametrize("says", ["10:00:16", "09:00:00"])
+def test_a_rise_knows_no_price_of_before_a_gap_whatever_its_time_says(says: str) -> None:
+    """A feed's clock that is put back dates its marks before ticks that came: these are behind the gap no less."""
+    watch = Watch('id: fast, select: all, when: "RISE(9) >= 1", freq: always, on_start: fire')
+    watch.prices(*((f"10:00:{second:02}", 10.0) for second in range(0, 18, 3)))
+    watch.take(mark("gap", says), *(heartbeat(f"10:00:{second}") for second in range(18, 30, 3)))
+    watch.prices(("10:00:30", 12.0))
+    assert watch.said == []
 
 
 def test_a_pending_episode_over_a_gap_is_tagged_and_its_fire_by_the_timer_is_not() -> None:

@@ -108,12 +108,21 @@ def test_a_close_that_is_not_surely_yesterdays_tells_nothing(before: list[dict[s
 
 
 @pytest.mark.parametrize("kind", ["gap", "silent"])
-@pytest.mark.parametrize("missed", ["15:00:00", "15:00:02", "15:00:03", "15:01:00"])
-def test_what_was_missed_behind_a_days_last_tick_may_have_been_its_close(kind: str, missed: str) -> None:
+@pytest.mark.parametrize(
+    ("missed", "is_behind"),
+    [
+        ("15:00:00", False), ("15:00:02", True), ("15:00:03", True), ("15:01:00", True),
+        ("14:00:00", True),  # the feed's clock was put back: it is behind the tick all the same
+    ],
+)  # fmt: skip
+def test_what_was_missed_behind_a_days_last_tick_may_have_been_its_close(
+    kind: str, missed: str, is_behind: bool
+) -> None:
     watch = Watch(MEAN_DAYS)
-    watch.take(*day(("09:30:00", 20.0), ("15:00:02.500", 20.0)), mark(kind, missed))
+    first, last = day(("09:30:00", 20.0), ("15:00:02.500", 20.0))
+    watch.take(first, *((last, mark(kind, missed)) if is_behind else (mark(kind, missed), last)))
     watch.take(*day(("09:30:00", 20.4), date=EX, prev_close=20.3))
-    assert ex_date(watch) == (EX if missed == "15:00:00" else 0)
+    assert ex_date(watch) == (0 if is_behind else EX)
 
 
 def test_the_latest_of_all_that_was_missed_counts() -> None:

@@ -71,6 +71,7 @@ def test_what_a_rule_needs_is_the_most_of_its_legs_and_nothing_on_ticks() -> Non
     assert needs("when: LAST > 10") == {}
     assert needs("period: 5m", "when: C > MA(C,20)", "rearm: C < LLV(C,34)") == {"5m": 34}
     assert needs("period: 1m", "legs: {p: {when: 'C > MA(C,5)'}, q: {when: 'C > MA(C,9)'}}") == {"1m": 9}
+    assert needs("period: 1m", "cap: 400", "when: C > REF(C,BARSLAST(C>O))") == {"1m": 401}
 
 
 @pytest.mark.parametrize(

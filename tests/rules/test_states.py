@@ -64,19 +64,24 @@ def rule_sets(draw: st.DrawFn) -> list[StateRule]:
     ]
 
 
+BACK = (0,) * 30 + (1, 999, 3000, 61_000, 3_600_000, 86_400_000)
+"""How far clocks are put back, by a feed that dates all it says anew."""
 STEPS = (0, 0, 1, 500, 999, 1000, 1000, 2000, 3000, 3000, 5999, 6000, 10_000, 31_000, 62_000)
 KINDS = ("tick",) * 12 + ("beat",) * 5 + ("silent", "alive", "gap")
 
 
 @st.composite
 def streams(draw: st.DrawFn) -> list[Given]:
-    """Draw ticks, heartbeats and marks of up to three days, ticks of one symbol now and then a little behind others."""
+    """Draw ticks, heartbeats and marks of up to three days, ticks of one symbol now and then a little behind others.
+
+    Now and then the clock that dates them all is put back.
+    """
     found: list[Given] = []
     for day in DAYS[: draw(st.integers(1, 3))]:
         for start in STARTS:
             now = ms(start, day)
             for _ in range(draw(st.integers(0, 12))):
-                now += draw(st.sampled_from(STEPS))
+                now += draw(st.sampled_from(STEPS)) - draw(st.sampled_from(BACK))
                 found.append(draw(inputs_at(now)))
     return found
 
@@ -132,11 +137,21 @@ BACK_BEFORE_IT_WENT = [
     Given("tick", ms("15:00:15"), SYMBOLS[0], 1000),
 ]
 """A silence whose end has the earlier time: the feed's clock was put back."""
+DATED_BACK = [
+    Given("tick", ms("10:00:00"), SYMBOLS[0], 1100),
+    Given("silent", ms("13:00:02", 20230131)),
+    Given("beat", ms("10:20:00")),
+    Given("alive", ms("13:00:03", 20230131)),
+    Given("tick", ms("10:20:01"), SYMBOLS[0], 1100),
+    Given("tick", ms("10:20:40"), SYMBOLS[0], 1100),
+]
+"""A silence of twenty minutes, both ends of which are dated back to the day before: nothing pending outlives it."""
 
 
 @few
 @given(rule_sets(), streams())
 @example([StateRule("r0", 1000, for_ms=6000, spans=ALL_TRADING)], BACK_BEFORE_IT_WENT)
+@example([StateRule("r0", 1000, for_ms=30_000)], DATED_BACK)
 def test_every_event_is_the_one_of_the_machine_by_hand(hand_rules: list[StateRule], stream: list[Given]) -> None:
     watch = Watch(*(line(rule) for rule in hand_rules))
     watch.take(*(engine_input(number, one) for number, one in enumerate(stream)))
