@@ -35,6 +35,7 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+    import msvcrt
 
 SPOOL_SEGMENT_BYTES: Final = 16 << 20
 _FUTURE_MS: Final = 10_000
@@ -314,17 +315,18 @@ def _digest(bars: Bars) -> bytes:
 
 
 def _lock(folder: Path) -> int:
-    """Return a descriptor that holds the folder for this recorder alone, where the system has such locks."""
+    """Return a descriptor that holds the folder for this recorder alone, until it is closed or its process ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o640)
     except OSError as error:
         raise FeedError(f"{folder}: cannot be used for recordings: {error.strerror}; check the folder") from None
-    if fcntl is None:
-        return lock
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
+    except (BlockingIOError, PermissionError):  # what each of them raises where another process holds it
         os.close(lock)
         raise FeedError(f"{folder}: another recorder is at work here; give each a folder of its own") from None
     return lock

@@ -63,7 +63,8 @@ from monitord.rulebook import Rulebook
 from monitord.store import Store
 from monitord.storefile import STORE_NAME, state_folder
 from monitord.systemd import WATCHDOG_S, notify
-from notifiers.channel import AlertChannel, Fenced
+from notifiers.alertstream import Fenced
+from notifiers.channel import AlertChannel
 from notifiers.delivery import Delivery
 from notifiers.errors import DeliveryError
 from notifiers.group import AlertConsumer, consumer_client

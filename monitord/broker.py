@@ -30,7 +30,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from feeds.connection import heeding_cancel
 from feeds.tickstream import ACL_COMMANDS, PREFIX
 from monitord.errors import BrokerError
-from notifiers.channel import connect_to
+from notifiers.alertstream import connect_to
 from notifiers.errors import DeliveryError
 
 try:

@@ -127,8 +127,11 @@ def _write(file: BinaryIO, checkpoint: Checkpoint) -> None:
         "meta": checkpoint.meta,
         "arrays": {name: [_described(name, array), checkpoint.arrays[name].shape] for name, array in arrays.items()},
     }
-    digest = blake2b(digest_size=_DIGEST_BYTES)
-    for piece in (orjson.dumps(header) + b"\n", *(array.tobytes() for array in arrays.values())):
+    line = orjson.dumps(header) + b"\n"
+    digest = blake2b(line, digest_size=_DIGEST_BYTES)
+    file.write(line)
+    for array in arrays.values():
+        piece = array.reshape(-1).view(np.uint8).data
         digest.update(piece)
         file.write(piece)
     file.write(digest.digest())

@@ -1,7 +1,8 @@
 """`InputLog`: how the pipeline writes its journal, so that the disk is busy while the engine is.
 
-Writing and syncing a market's batch takes as long as deciding on it. A large batch is therefore written by a thread of
-its own, and waited for only where its events are to be told, or where the journal is used next.
+Writing and syncing a market's batch takes as long as deciding on it. A batch that will likely bring events, being large
+or behind one that brought some, is therefore written by a thread of its own, and waited for only where its events are
+to be told, or where the journal is used next.
 """
 
 from __future__ import annotations
@@ -36,14 +37,17 @@ class InputLog:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._writing: Future[None] | None = None
         self._failure: BaseException | None = None
+        self._brought_events = False
+        """Whether the newest input brought events: then the next one likely does, and its sync costs no other one."""
 
     def append(self, value: Input, *, rest_later: bool) -> int:
-        """Journal an input and return its offset; a large batch may not be there yet.
+        """Journal an input and return its offset; a batch that will likely bring events may not be there yet.
 
         rest_later: its lazy columns may wait for `finish`, as nothing is decided from them.
         """
         self._wait()
-        if not isinstance(value, TickBatch) or len(value) < EARLY_SYNC_TICKS:
+        behind_events, self._brought_events = self._brought_events, False
+        if not isinstance(value, TickBatch) or (len(value) < EARLY_SYNC_TICKS and not behind_events):
             return self._journal.append(value, rest_later=rest_later)
         offset = self._journal.end + 1
         self._writing = self._thread.submit(self._write, value, rest_later=rest_later)
@@ -51,6 +55,7 @@ class InputLog:
 
     def secure(self) -> None:
         """Put the input just taken on the disk: there are events to tell."""
+        self._brought_events = True
         if not self._wait():
             self._journal.sync()
 

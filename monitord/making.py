@@ -12,7 +12,7 @@ from monitord.ruledesk import RuleDesk
 from monitord.store import Store
 from monitord.taskdesk import Channels, TaskDesk
 from notifiers.adviser import Adviser, AdviserOptions
-from notifiers.channel import connect_to
+from notifiers.alertstream import connect_to
 from notifiers.errors import DeliveryError
 from notifiers.matching import Known, nothing_known
 from notifiers.notifier import Notifier

@@ -16,7 +16,8 @@ from typing import Final
 import structlog
 
 from monitord.store import Batch, Store
-from notifiers.channel import AlertChannel, Behind, ChannelDown, Outgoing, Receipt
+from notifiers.alertstream import Behind, ChannelDown, Outgoing, Receipt
+from notifiers.channel import AlertChannel
 from rules.alert import stamp_published
 
 BATCH_ROWS: Final = 256

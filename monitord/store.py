@@ -1,32 +1,23 @@
-"""The store: events (outbox and history), the input offset, what the broker acknowledged, deliveries. One SQLite file.
-
-All SQL runs on one thread over one connection, because two connections can lose commits on older SQLite and because a
-queue of calls needs no busy handling. Every call is one transaction: durable when it returns, undone when it raises.
-"""
+"""The store: events (outbox and history), the input offset, what the broker acknowledged, deliveries. One database."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import orjson
 
+from monitord.database import Database
 from monitord.deliveries import Deliveries
-from monitord.errors import StoreError
 from monitord.paging import Page, check_page
 from monitord.positions import ApiPositions
-from monitord.schema import migrate
 from monitord.silences import StoredSilences
 from monitord.storedrules import StoredMonitors, StoredService, StoredTasks
-from monitord.storefile import copy_read, take_lock
 from notifiers.routing import DELIVERY_RULE
 from rules.alert import Alert
 
@@ -39,10 +30,6 @@ PRUNED_AT_ONCE: Final = 200
 
 CHECKPOINT_ROWS: Final = 250
 """So many events sent, and the write-ahead log is copied into the file: about as often as SQLite would by itself."""
-LONGEST_WAL_PAGES: Final = 10_000
-"""Where SQLite itself does it, within a commit: 40 MB."""
-
-T = TypeVar("T")
 
 
 class OutboxRow(NamedTuple):
@@ -122,11 +109,9 @@ class EpisodeCounter:
 
 
 class Store:
-    """One open store file. Methods are called on the event loop; any number may wait at the same time.
+    """What one `Database` holds; every method is one call of it, with what that says of threads, cancelling and errors.
 
-    Calls wait in the thread's queue, as many as there are callers. Cancelling a call does not undo it: it still runs,
-    and only its answer is lost. Every method raises StoreError when SQLite refuses (disk full, damaged file).
-
+    copied     yields a file that holds the store as it is now
     committed  is set whenever a commit brought new events; whoever waits for it clears it.
     lag_rows   events committed and not marked sent.
     """
@@ -134,45 +119,39 @@ class Store:
     def __init__(self, path: Path, *, clock_ms: Callable[[], int]) -> None:
         """Use `open`."""
         self.path = path
+        self.file = Database(path)
+        self.copied = self.file.copied
         self.committed = asyncio.Event()
         self.lag_rows = 0
         self.duplicates = 0
-        self.deliveries = Deliveries(self._run, clock_ms=clock_ms, tell=self._tell, on_told=self._on_told)
-        self.silences = StoredSilences(self._run, clock_ms=clock_ms)
-        self.held = ApiPositions(self._run)
-        self.monitors = StoredMonitors(self._run, clock_ms=clock_ms)
-        self.tasks = StoredTasks(self._run, clock_ms=clock_ms)
-        self.service = StoredService(self._run, clock_ms=clock_ms)
+        self.deliveries = Deliveries(self.file.run, clock_ms=clock_ms, tell=self._tell, on_told=self._on_told)
+        self.silences = StoredSilences(self.file.run, clock_ms=clock_ms)
+        self.held = ApiPositions(self.file.run)
+        self.monitors = StoredMonitors(self.file.run, clock_ms=clock_ms)
+        self.tasks = StoredTasks(self.file.run, clock_ms=clock_ms)
+        self.service = StoredService(self.file.run, clock_ms=clock_ms)
         self._clock_ms = clock_ms
         self._unchecked_rows = 0
-        self._copy = path.with_name(f"{path.name}.copy")
-        self._copying = asyncio.Lock()
         self._waiting: Batch | None = None
         """What the newest commit found in the outbox, until the outbox changes otherwise."""
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
-        self._lock = -1
-        self._db: sqlite3.Connection | None = None
 
     @classmethod
     async def open(cls, path: Path, *, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> Store:
-        """Open or create the store and bring it to the newest schema.
-
-        Raises StoreError: another process has it open (with its pid), a newer program wrote it, it is damaged or can't
-        be written.
-        """
+        """Open or create the store; raises as `Database.open` does."""
         store = cls(path, clock_ms=clock_ms)
+        await store.file.open()
         try:
-            await asyncio.get_running_loop().run_in_executor(store._thread, store._open)
+            (store.lag_rows,) = await store.file.row("SELECT count(*) FROM events WHERE sent_ms IS NULL") or (0,)
         except BaseException:
-            store._thread.shutdown(wait=False)
+            await store.file.close()
             raise
+        if store.lag_rows:
+            store.committed.set()
         return store
 
     async def close(self) -> None:
         """Finish the calls that wait, close the file and give it free for others; idempotent."""
-        if self._db is not None:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
-            self._thread.shutdown()
+        await self.file.close()
 
     async def commit(
         self, alerts: Sequence[Alert], *, offset: int, source_id: str = "", records: Sequence[bytes] | None = None
@@ -183,7 +162,7 @@ class Store:
         duplicate: it was decided before from the same inputs. The offset never goes back. Cancelled, it is counted and
         tells the pump as ever.
         """
-        committed = await self._run(
+        committed = await self.file.run(
             lambda db: self._commit(db, alerts, records, offset, source_id),
             lambda committed: self._count(committed, len(alerts)),
         )
@@ -191,7 +170,7 @@ class Store:
 
     async def offset(self, *, source_id: str = "") -> int:
         """Return the newest committed input offset of the source, -1 if there is none."""
-        row = await self._one("SELECT offset FROM inputs WHERE source_id = ?", source_id)
+        row = await self.file.row("SELECT offset FROM inputs WHERE source_id = ?", source_id)
         return -1 if row is None else int(row[0])
 
     async def pending(self, *, limit: int) -> list[OutboxRow]:
@@ -207,24 +186,24 @@ class Store:
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             return replace(waiting, rows=waiting.rows[:limit])
-        return await self._run(lambda db: _look(db, limit))
+        return await self.file.run(lambda db: _look(db, limit))
 
     async def mark_sent(self, receipts: Sequence[tuple[int, int]], *, epoch: str) -> None:
         """Take (seq, stream offset) pairs out of the outbox and remember the greatest offset as acknowledged."""
-        await self._run(lambda db: self._mark_sent(db, receipts, epoch), self._count_sent)
+        await self.file.run(lambda db: self._mark_sent(db, receipts, epoch), self._count_sent)
         if self._unchecked_rows >= CHECKPOINT_ROWS and not self.lag_rows:
             # By itself SQLite would do it within a commit that events wait for: 12 ms in place of 4.
             self._unchecked_rows = 0
-            await self._checkpoint()
+            await self.file.checkpoint()
 
     async def acked(self) -> tuple[str, int]:
         """Return (epoch, greatest offset the broker acknowledged in it), ("", 0) before the first epoch."""
-        epoch, off = await self._one("SELECT epoch, acked FROM channel") or ("", 0)
+        epoch, off = await self.file.row("SELECT epoch, acked FROM channel") or ("", 0)
         return epoch, off
 
     async def begin_epoch(self, epoch: str, *, base: int) -> int:
         """Put all events sent within the last 24 h back into the outbox for a new epoch; return how many wait there."""
-        return await self._run(lambda db: self._begin_epoch(db, epoch, base), self._count_all)
+        return await self.file.run(lambda db: self._begin_epoch(db, epoch, base), self._count_all)
 
     async def prune(self, *, before_ms: int) -> tuple[int, int]:
         """Delete events sent, deliveries recorded, silences ended before then; return how many of the first two.
@@ -234,31 +213,12 @@ class Store:
         """
         limit_ms = min(before_ms, self._clock_ms() - REDRIVE_MS)
         events = deliveries = 0
-        while some := await self._run(lambda db: db.execute(_PRUNE, (limit_ms, PRUNED_AT_ONCE)).rowcount):
+        while some := await self.file.run(lambda db: db.execute(_PRUNE, (limit_ms, PRUNED_AT_ONCE)).rowcount):
             events += some
         while some := await self.deliveries.prune(created_before_ms=limit_ms, at_once=PRUNED_AT_ONCE):
             deliveries += some
         await self.silences.prune(ended_before_ms=limit_ms)
         return events, deliveries
-
-    @asynccontextmanager
-    async def copied(self) -> AsyncIterator[Path]:
-        """Yield a file that holds the store as it is now; it is gone afterwards. Commits go on meanwhile.
-
-        One at a time: a second one waits. Raises StoreError where the disk refuses.
-        """
-        async with self._copying:
-            writing = asyncio.get_running_loop().run_in_executor(None, self._write_copy)
-            try:
-                await asyncio.shield(writing)
-                yield self._copy
-            finally:
-                await asyncio.wait([writing])  # cancelled, the thread still writes what is removed below
-                self._copy.unlink(missing_ok=True)
-
-    def _write_copy(self) -> None:
-        with _sqlite_errors(self.path):
-            copy_read(self.path, self._copy)
 
     async def history(self, wanted: HistoryFilter, *, page: int = 1, page_size: int = 100) -> Page[StoredAlert]:
         """Return a page of the events that pass, newest first; page_size is at most 1000."""
@@ -266,7 +226,7 @@ class Store:
         where, values = _where(wanted)
         # Named, for SQLite would take that of all rules, and sort what it finds there.
         events = "events" if wanted.task_rules is None else "events INDEXED BY events_of_tasks"
-        return await self._run(
+        return await self.file.run(
             lambda db: Page(
                 tuple(
                     StoredAlert(*row)
@@ -283,12 +243,12 @@ class Store:
 
     async def alert(self, alert_id: str) -> StoredAlert | None:
         """Return the event of this id, None if there is none."""
-        row = await self._one("SELECT seq, id, record, epoch, off FROM events WHERE id = ?", alert_id)
+        row = await self.file.row("SELECT seq, id, record, epoch, off FROM events WHERE id = ?", alert_id)
         return None if row is None else StoredAlert(*row)
 
     async def alerts(self, alert_ids: Sequence[str]) -> dict[str, StoredAlert]:
         """Return the events of these ids that there are, by id."""
-        rows = await self._all(
+        rows = await self.file.rows(
             "SELECT seq, id, record, epoch, off FROM events WHERE id IN (SELECT value FROM json_each(?))",
             orjson.dumps(list(alert_ids)).decode(),
         )
@@ -300,14 +260,14 @@ class Store:
         By their own time: a simulated or replayed market's is not ours, which receivers' events have.
         """
         newest = "SELECT max(ts_event_ms) FROM events WHERE rule <> ?"
-        rows = await self._all(
+        rows = await self.file.rows(
             f"SELECT record FROM events WHERE ts_event_ms >= ({newest}) - ? ORDER BY seq", DELIVERY_RULE, within_ms
         )
         return [row[0] for row in rows]
 
     async def counters(self, trade_date: str) -> list[EpisodeCounter]:
         """Return what that trade date ("2023-02-01") has seen, per (rule, rev, leg, symbol or group)."""
-        rows = await self._all(_COUNTERS, trade_date)
+        rows = await self.file.rows(_COUNTERS, trade_date)
         return [
             EpisodeCounter(
                 rule=rule, rev=rev, leg=leg, symbol=symbol, group=group,
@@ -318,7 +278,7 @@ class Store:
 
     async def episodes(self, *, since_date: str) -> dict[tuple[str, str, str, str], int]:
         """Return (rule, leg or "", symbol or group or "", trade date) → greatest episode, from `since_date` on."""
-        rows = await self._all(
+        rows = await self.file.rows(
             "SELECT rule, coalesce(leg, ''), coalesce(symbol, \"group\", ''), trade_date, max(episode) FROM events "
             "WHERE trade_date >= ? GROUP BY 1, 2, 3, 4",
             since_date,
@@ -327,91 +287,14 @@ class Store:
 
     async def position(self, consumer: str) -> tuple[str, int] | None:
         """Return (epoch, offset) up to which a consumer of the channel has read, None for a new one."""
-        row = await self._one("SELECT epoch, off FROM positions WHERE consumer = ?", consumer)
+        row = await self.file.row("SELECT epoch, off FROM positions WHERE consumer = ?", consumer)
         return None if row is None else (row[0], row[1])
 
     async def set_position(self, consumer: str, *, epoch: str, off: int) -> None:
         """Remember how far a consumer of the channel has read."""
-        await self._run(
+        await self.file.run(
             lambda db: db.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", (consumer, epoch, off))
         )
-
-    async def _all(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        return await self._run(lambda db: db.execute(sql, values).fetchall())
-
-    async def _one(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
-        return next(iter(await self._all(sql, *values)), None)
-
-    async def _run(self, work: Callable[[sqlite3.Connection], T], on_done: Callable[[T], None] | None = None) -> T:
-        """Run `work` in a transaction on the store's thread.
-
-        on_done is given its result on the loop whatever has become of the task that waits here: what is counted must
-        be what the file holds. Results come in the order of the transactions.
-        """
-        if self._db is None:
-            raise StoreError(f"store {self.path} is closed")
-        working = asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
-        if on_done is None:
-            return await working
-
-        def tell(done: asyncio.Future[T]) -> None:
-            if not done.cancelled() and done.exception() is None:
-                on_done(done.result())
-
-        working.add_done_callback(tell)
-        return await asyncio.shield(working)
-
-    async def _checkpoint(self) -> None:
-        """Copy what the write-ahead log holds into the file."""
-
-        def copy() -> None:
-            if self._db is not None:
-                with _sqlite_errors(self.path):
-                    self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-
-        await asyncio.get_running_loop().run_in_executor(self._thread, copy)
-
-    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        db = self._db
-        if db is None:
-            raise StoreError(f"store {self.path} is closed")
-        with _sqlite_errors(self.path):
-            db.execute("BEGIN")
-            try:
-                result = work(db)
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:  # SQLite has already rolled back after some errors, a full disk among them
-                    db.execute("ROLLBACK")
-                raise
-        return result
-
-    def _open(self) -> None:
-        with _sqlite_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = take_lock(self.path)
-            try:
-                self._db = db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=True)
-                for setting in (
-                    "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON",
-                    f"wal_autocheckpoint = {LONGEST_WAL_PAGES}",
-                ):  # fmt: skip
-                    db.execute(f"PRAGMA {setting}").fetchall()
-                migrate(db, self.path)
-                for left in self.path.parent.glob(f"{self._copy.name}*"):
-                    left.unlink()  # by a process that was killed
-                (self.lag_rows,) = db.execute("SELECT count(*) FROM events WHERE sent_ms IS NULL").fetchone()
-            except BaseException:
-                self._close()
-                raise
-        if self.lag_rows:
-            self.committed.set()
-
-    def _close(self) -> None:
-        db, self._db = self._db, None
-        if db is not None:
-            db.close()
-        os.close(self._lock)
 
     def _commit(
         self,
@@ -454,7 +337,7 @@ class Store:
 
     async def tell(self, alert: Alert) -> None:
         """Put an event that no input decided into the outbox; one whose id is here already is passed over."""
-        await self._run(lambda db: self._tell(db, alert), self._on_told)
+        await self.file.run(lambda db: self._tell(db, alert), self._on_told)
 
     def _tell(self, db: sqlite3.Connection, alert: Alert) -> int:
         """Put an event that no input decided into the outbox."""
@@ -569,12 +452,3 @@ def _where(wanted: HistoryFilter) -> tuple[str, tuple[Any, ...]]:
     }
     asked = {test: value for test, value in tests.items() if value is not None}
     return f"WHERE {' AND '.join(asked)}" if asked else "", tuple(asked.values())
-
-
-@contextmanager
-def _sqlite_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite and the file system raise into StoreError."""
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        raise StoreError(f"store {path}: {error}; check the disk's space and the file") from error

@@ -12,7 +12,7 @@ import structlog
 from redis.exceptions import RedisError, ResponseError
 
 from feeds.connection import Client, heeding_cancel
-from notifiers.channel import Names, connect_to
+from notifiers.alertstream import Names, connect_to
 from notifiers.consumer import BLOCK_MS, CLAIM_AFTER_MS, GroupEntry
 from notifiers.errors import BrokerUnavailable
 

@@ -10,7 +10,8 @@ All state (rings, bar counts, what nodes carry) lies in the `StateTable`: its du
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
@@ -57,6 +58,22 @@ class FieldSource(Protocol):
         """Return the row of a symbol, None if it is not in the universe (yet)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """What is done for some nodes of a layer when a bar closes.
+
+    every     gives each of them the closed bar's value, and what they read of other periods
+    carrying  gives it to what the state is made from alone: of most rules' terms nothing is
+    stateful  who makes the bar part of his state
+    rings     what takes a value
+    """
+
+    every: Plan
+    carrying: Plan
+    stateful: tuple[Node, ...]
+    rings: tuple[Ring, ...]
+
+
 class Layer:
     """The nodes and rings of one period; what a function's `build` sees of the graph."""
 
@@ -71,11 +88,10 @@ class Layer:
         """Grows with each change of nodes and rings: what lived with others knows too little."""
         self.alone = False
         """While old bars run through (pastlife.py): what other periods were then is not known."""
-        self._stateful: tuple[Node, ...] = ()
         self.sealed = False
         """While a node is only looked for: nothing may be made."""
-        self._plans: dict[bool, tuple[Plan, Plan]] = {}
-        """By `alone`: of all nodes and what they read of other periods, and of what the state here is made from."""
+        self._passes: dict[bool, Passes] = {}
+        """Those of all nodes, by `alone`."""
         self._late: set[str] = set()
         self.history: dict[str, Ring] = {}
         if period in _BAR_PERIODS:
@@ -146,18 +162,20 @@ class Layer:
     def compare(self, op: str, left: Value, right: Value) -> TruthNode:
         return comparing.compare(self, op, left, right)
 
-    def commit(self, at: IntArray, *, values: bool = True) -> None:
+    def commit(self, at: IntArray, *, values: bool = True, passes: Passes | None = None) -> None:
         """Close the bar of symbols `at`.
 
         values: afterwards every node's value is that of the closed bar; without, only what carries state is evaluated.
+        passes: those of some nodes, for whom alone the bar closes.
         """
-        every, carrying = self._settled()
-        plan = every if values else carrying
+        if passes is None:
+            passes = self._settled()
+        plan = passes.every if values else passes.carrying
         whole = at.size == self._state.n and bool((at == np.arange(at.size)).all())
         plan.peek(ALL if whole else at)
-        self.rings.close(at, whole=whole)
+        self.rings.close(at, passes.rings, whole=whole)
         with np.errstate(all="ignore"):
-            for node in self._stateful:
+            for node in passes.stateful:
                 node.commit(at)
         self.rings.done()
 
@@ -178,19 +196,25 @@ class Layer:
     def warm(self, bars: Mapping[str, FloatArray]) -> None:
         """Give nodes made since bars were committed the state they would have, had they seen these bars.
 
-        The bars run through the whole period from an empty state, as arguments of a new node may be old ones; then
+        The bars run from an empty state through the new nodes and what these read, for that may be old ones; then
         everything but the state of the new nodes is put back.
         """
         late, self._late = self._late, set()
         self.live_again(bars, made=late)
 
+    @property
+    def is_late(self) -> bool:
+        """Whether nodes were made since bars were committed."""
+        return bool(self._late)
+
     def live_again(self, bars: Mapping[str, FloatArray], *, made: Collection[str], at: Selection = ALL) -> None:
         """Make these state arrays anew for symbols `at` from bars (k, n) as `warm` has them; leave all else alone."""
         if not made:
             return
-        bars = {word: column[:, at] for word, column in bars.items()}
-        there = ~np.isnan(bars["C"])
-        life = PastLife(self, counts=self.rings.counts.array[at] - there.sum(axis=0), sees_ends=END in bars)
+        there = ~np.isnan(bars["C"][:, at])
+        before = self.rings.counts.array[at] - there.sum(axis=0)
+        life = PastLife(self, counts=before, sees_ends=END in bars, nodes=self._owners(made))
+        bars = {word: bars[word][:, at] for word in life.words if word in bars}
         with life.shown():
             for number in np.flatnonzero(there.any(axis=1)):
                 closing = np.flatnonzero(there[number])
@@ -204,6 +228,12 @@ class Layer:
             if made is None or name in made:
                 columns[name].array[..., at] = array
 
+    def _owners(self, made: Collection[str]) -> tuple[Value, ...]:
+        """Return the nodes that these state arrays belong to, and what they read here, arguments first."""
+        keys = set(map(self.key_of, made))
+        reached = reach(self.nodes[key] for key in keys if key in self.nodes)
+        return tuple(node for node in self.nodes.values() if node in reached)
+
     @property
     def state_table(self) -> StateTable:
         """The table in which the state of all layers lies."""
@@ -212,6 +242,10 @@ class Layer:
     def columns(self) -> dict[str, Column]:
         """Return every state array of this layer by name."""
         return self._state.columns(f"{self.period}/")
+
+    def key_of(self, name: str) -> str:
+        """Return the key of the node that a state array belongs to; "bars" for those of the layer itself."""
+        return name.removeprefix(f"{self.period}/").rpartition("/")[0]
 
     def state(self) -> dict[str, dict[str, Column]]:
         """Return the columns that nodes carry, rings among them, by the node's key and their own name."""
@@ -236,20 +270,23 @@ class Layer:
     def _change(self) -> None:
         """Take note that nodes or rings have come or gone."""
         self.edition += 1
-        self._plans.clear()
+        self._passes.clear()
 
-    def _settled(self) -> tuple[Plan, Plan]:
-        """Return the plan of all nodes and what they read of other periods, and that of what the state here is made
-        from: of most rules' terms nothing is."""
-        if self.alone not in self._plans:
-            nodes = tuple(self.nodes.values())
-            reached = nodes if self.alone else tuple(reach(nodes))
-            every = Plan(reached, self._state, results=reached)
-            self._stateful = tuple(node for node in nodes if type(node).commit is not Node.commit)
-            carried = reach([*self._stateful, *(ring.node for ring in self.rings)])
-            needed = [node for node in every.nodes if node in carried]
-            self._plans[self.alone] = every, Plan(needed, self._state, results=needed)
-        return self._plans[self.alone]
+    def _settled(self) -> Passes:
+        """Return the passes of all nodes."""
+        if self.alone not in self._passes:
+            self._passes[self.alone] = self.passes(tuple(self.nodes.values()), self.rings, alone=self.alone)
+        return self._passes[self.alone]
+
+    def passes(self, nodes: Sequence[Node], rings: Iterable[Ring], *, alone: bool) -> Passes:
+        """Return the passes of some nodes, arguments first; alone: with nothing of other periods."""
+        rings = tuple(rings)
+        reached = nodes if alone else tuple(reach(nodes))
+        every = Plan(reached, self._state, results=reached)
+        stateful = tuple(node for node in nodes if type(node).commit is not Node.commit)
+        carried = reach([*stateful, *(ring.node for ring in rings)])
+        needed = [node for node in every.nodes if node in carried]
+        return Passes(every, Plan(needed, self._state, results=needed), stateful, rings)
 
 
 class Graph:
@@ -407,13 +444,12 @@ class Graph:
         where a symbol has no such bar. None: the bars kept here (`history`). Older nodes keep their state.
         """
         layer = self._layers.get(period)
-        if layer is not None:
+        if layer is not None and layer.is_late:
             layer.warm(bars if bars is not None else self.history(period) if layer.history else {})
 
-    def history(self, period: str) -> dict[str, FloatArray]:
+    def history(self, period: str) -> Mapping[str, FloatArray]:
         """Return the kept bars of a period by field and END, each (window, n) oldest first, NaN where is none."""
-        layer = self._layers[period]
-        return {word: np.stack(list(ring.rows(ALL, ring.depth))) for word, ring in layer.history.items()}
+        return _KeptBars(self._layers[period].history)
 
     def layer(self, period: str) -> Layer:
         """Return the layer of a period, made if there is none."""
@@ -432,6 +468,23 @@ class Graph:
             raise RuleError(f"{key} is not among the nodes")
         sample = self._sampler.claim(self._state, period, symbol=symbol, word=word, key=key)
         return layer.share(Field(key, sample, period=period))
+
+
+class _KeptBars(Mapping[str, FloatArray]):
+    """What rings hold, put in order when it is asked for: 10 MB a word, and few are."""
+
+    def __init__(self, rings: Mapping[str, Ring]) -> None:
+        self._rings = rings
+
+    def __getitem__(self, word: str) -> FloatArray:
+        ring = self._rings[word]
+        return np.stack(list(ring.rows(ALL, ring.depth)))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rings)
+
+    def __len__(self) -> int:
+        return len(self._rings)
 
 
 def reach(nodes: Iterable[Node]) -> dict[Node, None]:

@@ -70,7 +70,7 @@ class Loaded:
 
     def load(self, rules: RuleSet) -> None:
         """Swap the rule set; slots whose rule id and rev are unchanged keep their arming, nodes in use their state."""
-        slots = compile_slots(rules, self._graph, groups=self._breadth.graph)
+        slots = compile_slots(rules, self._graph, groups=self._breadth.graph, known=self.slots)
         of_symbols = [slot for slot in slots if slot.rule.over is None]
         for slot in slots:
             if slot.rule.period != "tick":

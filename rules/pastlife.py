@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from feeds.tick import FloatArray, IntArray
 from rules.functions.across import BarEnd, Foreign
+from rules.functions.function import Value
 from rules.functions.values import Field, TruthField
 from rules.node import Node, Selection
 from rules.state import Column
 
 if TYPE_CHECKING:
-    from rules.graph import Layer
+    from rules.graph import Layer, Passes
+    from rules.rings import Ring
 
 _END = "END"
 
@@ -83,16 +85,26 @@ class Course:
 class PastLife:
     """What the nodes of a layer hold of k symbols; the layer's thread alone.
 
-    counts: (k,) bars each symbol had before. sees_ends: whether the bars tell their ends.
+    counts: (k,) bars each symbol had before. sees_ends: whether the bars tell their ends. nodes: who lives, arguments
+    first; None = all of the layer.
     """
 
-    def __init__(self, layer: Layer, *, counts: IntArray, sees_ends: bool = True) -> None:
+    def __init__(
+        self, layer: Layer, *, counts: IntArray, sees_ends: bool = True, nodes: Sequence[Value] | None = None
+    ) -> None:
         self._layer = layer
         self._edition = layer.edition
         self._symbols = len(counts)
+        self._nodes = nodes
+        self._passes: Passes | None = None
         self._names = layer.columns()
-        nodes = layer.nodes.values()
-        end = layer.nodes.get(_END)
+        if nodes is None:
+            nodes = tuple(layer.nodes.values())
+        else:
+            rings = dict.fromkeys(ring for node in nodes for ring in node.rings())
+            self._passes = layer.passes(nodes, rings, alone=True)
+            self._names = _of_some(layer, nodes, rings)
+        end = next((node for node in nodes if node.key == _END), None)
         self._seeing = [end] if sees_ends and isinstance(end, BarEnd) else []
         self._blind = [node for node in nodes if isinstance(node, Foreign) and node not in self._seeing]
         self._words = [*_words(nodes), *((_END, one.column) for one in self._seeing)]
@@ -101,6 +113,11 @@ class PastLife:
         self._columns = list(dict.fromkeys(own))
         self._arrays = [np.full((*c.array.shape[:-1], len(counts)), c.fill, c.array.dtype) for c in self._columns]
         self._arrays[self._columns.index(layer.rings.counts)][:] = counts
+
+    @property
+    def words(self) -> frozenset[str]:
+        """The words of bars that are read here."""
+        return frozenset(word for word, _ in self._words)
 
     @property
     def is_over(self) -> bool:
@@ -140,7 +157,7 @@ class PastLife:
         for word, column in self._words:
             if word in bar:
                 column.array[at] = bar[word]
-        self._layer.commit(at, values=False)
+        self._layer.commit(at, values=False, passes=self._passes)
 
     def live(self, course: Course, *, since: IntArray, first: int = 0, last: int | None = None) -> None:
         """Close the rows `first` to `last` of a course, of each symbol those from `since` on.
@@ -156,7 +173,9 @@ class PastLife:
 
     def part(self, those: IntArray) -> PastLife:
         """Return the life of some of the symbols, which goes on by itself."""
-        part = PastLife(self._layer, counts=np.zeros(len(those), np.int64), sees_ends=bool(self._seeing))
+        part = PastLife(
+            self._layer, counts=np.zeros(len(those), np.int64), sees_ends=bool(self._seeing), nodes=self._nodes
+        )
         part._edition = self._edition
         shown = rows_of(those)
         part._arrays = [array[..., shown].copy() for array in self._arrays]
@@ -171,6 +190,15 @@ class PastLife:
 def _words(nodes: Collection[Node]) -> list[tuple[str, Column]]:
     """Return what bars tell the nodes by word; of the now words that is LAST alone."""
     return [("C" if node.key == "LAST" else node.key, node.column) for node in nodes if isinstance(node, Field)]
+
+
+def _of_some(layer: Layer, nodes: Collection[Node], rings: Collection[Ring]) -> dict[str, Column]:
+    """Return the state arrays of some nodes by name, of rings only these; and how many bars there are."""
+    keys = {"bars", *(node.key for node in nodes)}
+    others = layer.rings.names() - {ring.name for ring in rings}
+    return {
+        name: column for name, column in layer.columns().items() if layer.key_of(name) in keys and name not in others
+    }
 
 
 def rows_of(rows: IntArray) -> Selection:

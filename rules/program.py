@@ -7,7 +7,7 @@ and mode. A group's `sample` takes one sample of all of them for some symbols: g
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Final, NamedTuple, TypeAlias
 
@@ -268,30 +268,48 @@ def ticks_in_session(
     return np.asarray(in_session(times_ms, sessions))
 
 
-def compile_slots(rules: RuleSet, market: Graph, *, groups: Graph | None = None) -> list[Slot]:
+def compile_slots(
+    rules: RuleSet, market: Graph, *, groups: Graph | None = None, known: Sequence[Slot] = ()
+) -> list[Slot]:
     """Put every leg of every rule into its graph; equal sub-expressions of all rules become one node.
 
-    market: of symbols; groups: of groups of them, None where no rule is about any.
+    market: of symbols; groups: of groups of them, None where no rule is about any. known: slots that stand in these
+    graphs; rules that stay as they are keep theirs, for a change among a thousand rules comes while ticks do.
     """
     slots: list[Slot] = []
+    compiled: dict[str, list[Slot]] = {}
+    for slot in known:
+        compiled.setdefault(slot.rule.id, []).append(slot)
     for rule in rules.rules:
+        stays = compiled.get(rule.id, [])
+        if stays and _is_same(stays[0].rule, rule):
+            slots += (replace(slot, rule=rule, order=order) for order, slot in enumerate(stays, len(slots)))
+            continue
         graph = market if rule.over is None or groups is None else groups
-        for leg in rule.legs:
-            period = layer_of(rule)
-            given = names_given(rule)
-            when = renamed(leg.when, given)
-            closed = rule.evaluation is Evaluation.BAR_CLOSE
-            reading = partial(graph.add_formula, period=period, cap=rule.cap, closed=closed)
-            condition, _ = reading(when)
-            rearm = None if leg.rearm is None else reading(renamed(leg.rearm, given))[0]
-            names = local_names(when)
-            free = {name: column for name, column in given.items() if name not in names}
-            values = {
-                text: graph.add(renamed_expr(expr, free), period=period, names=names, cap=rule.cap, closed=closed)
-                for text, expr in value_exprs(rule, leg).items()
-            }
-            slots.append(Slot(rule, leg, len(slots), condition, rearm, values, Imprint.of(rule, leg.name)))
+        slots += (_compiled(rule, leg, order, graph) for order, leg in enumerate(rule.legs, len(slots)))
     return slots
+
+
+def _is_same(one: Rule, other: Rule) -> bool:
+    """Tell whether two rules are equal but for where they stand."""
+    return one.rev == other.rev and replace(one, file=other.file, line=other.line) == other
+
+
+def _compiled(rule: Rule, leg: Leg, order: int, graph: Graph) -> Slot:
+    """Put one leg into the graph."""
+    period, closed = layer_of(rule), rule.evaluation is Evaluation.BAR_CLOSE
+    given = names_given(rule)
+    when = renamed(leg.when, given)
+    reading = partial(graph.add_formula, period=period, cap=rule.cap, closed=closed)
+    condition, _ = reading(when)
+    rearm = None if leg.rearm is None else reading(renamed(leg.rearm, given))[0]
+    names = local_names(when)
+    free = {name: column for name, column in given.items() if name not in names}
+    values = {
+        text: graph.add(renamed_expr(expr, free), period=period, names=names, cap=rule.cap, closed=closed)
+        for text, expr in value_exprs(rule, leg).items()
+    }
+    return Slot(rule, leg, order, condition, rearm, values, Imprint.of(rule, leg.name))
 
 
 def layer_of(rule: Rule) -> str:

@@ -8,7 +8,7 @@ oldest first, one row after the other, so no result depends on which symbols wer
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -137,13 +137,13 @@ class Rings:
             return self._closing
         return Cursor(at, _level(self.counts.array[at] - 1), isinstance(at, slice))
 
-    def close(self, at: IntArray, *, whole: bool) -> None:
-        """Take the value of every ring's node as that of the closing bar of symbols `at`, and count the bar.
+    def close(self, at: IntArray, rings: Iterable[Ring], *, whole: bool) -> None:
+        """Let these rings take their nodes' values as those of the closing bar of symbols `at`, and count the bar.
 
         From here until `done`, the closing bar is the newest committed one. whole: `at` is all symbols in order.
         """
         cursor = Cursor(at, _level(self.counts.array[at]), whole)
-        for ring in self._rings:
+        for ring in rings:
             ring.take(cursor)
         self.counts.array[at] += 1
         self._closing = cursor

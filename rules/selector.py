@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Final, TypeAlias
@@ -94,6 +94,7 @@ class Coverage:
 
     def __init__(self, symbols: Sequence[str], instruments: Mapping[str, Instrument], *, held: Held) -> None:
         """Take the symbols in order; `held` are the positions now."""
+        self._row_of = {symbol: row for row, symbol in enumerate(symbols)}
         self._known = [instruments.get(symbol) or Instrument(symbol, board=board_of(symbol)) for symbol in symbols]
         self._held = held
         self._of: dict[Selector, BoolArray] = {}
@@ -104,6 +105,14 @@ class Coverage:
     def of(self, select: Selector) -> BoolArray:
         """Return (n,) which symbols the selector covers; not to be written to."""
         if select not in self._of:
-            covers = (select.covers(one, self._held) for one in self._known)
-            self._of[select] = np.fromiter(covers, np.bool_, len(self._known))
+            covered = np.zeros(len(self._known), np.bool_)
+            covered[[row for row in self._candidates(select) if select.covers(self._known[row], self._held)]] = True
+            self._of[select] = covered
         return self._of[select]
+
+    def _candidates(self, select: Selector) -> Iterable[int]:
+        """Return rows beyond which the selector covers none: of a list of symbols, and most are, only those."""
+        named = select.symbols if select.book is None else self._held.get(select.book, ())
+        if not named and select.book is None:
+            return range(len(self._known))
+        return (self._row_of[symbol] for symbol in named if symbol in self._row_of)

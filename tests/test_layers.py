@@ -20,7 +20,9 @@ ONLY_IN = {
         "feeds/connection.py",
         "feeds/remote.py",
         "feeds/tickstream.py",
+        "notifiers/alertstream.py",
         "notifiers/channel.py",
+        "notifiers/subscription.py",
         "notifiers/group.py",
         "notifiers/ordering.py",
         "notifiers/orders.py",
@@ -31,6 +33,7 @@ ONLY_IN = {
     "xtquant": {"feeds/xt.py", "monitord/xttrader.py"},
     "sqlite3": {
         "feeds/spool.py",
+        "monitord/database.py",
         "monitord/store.py",
         "monitord/schema.py",
         "monitord/storefile.py",

@@ -23,7 +23,7 @@ from monitord.gateway.protocol import (
     RequestError,
     channels_of,
 )
-from notifiers import channel
+from notifiers import alertstream
 from notifiers.errors import DeliveryError
 
 log = structlog.get_logger(__name__)
@@ -35,9 +35,9 @@ CATCH_UP_S: Final = 2.0
 
 
 class Stream(Protocol):
-    """Positions and envelopes, as `notifiers.channel.Subscription` yields them, for ever."""
+    """Positions and envelopes, as `notifiers.subscription.Subscription` yields them, for ever."""
 
-    def __aiter__(self) -> AsyncIterator[channel.Position | channel.Envelope]: ...
+    def __aiter__(self) -> AsyncIterator[alertstream.Position | alertstream.Envelope]: ...
     async def aclose(self) -> None: ...
 
 
@@ -47,7 +47,7 @@ class AlertSource(Protocol):
     async def top(self) -> tuple[str, int]:
         """Return epoch and offset of the newest alert; raises DeliveryError."""
 
-    async def read(self, *, after: int, count: int) -> Sequence[channel.Envelope]:
+    async def read(self, *, after: int, count: int) -> Sequence[alertstream.Envelope]:
         """Return up to `count` kept alerts behind this offset, oldest first; raises DeliveryError."""
 
     def subscribe(self, since: tuple[str, int] | None) -> Stream:
@@ -155,12 +155,12 @@ class Hub:
         since = None if self._epoch is None else (self._epoch, self._ring.top)
         async with aclosing(self._source.subscribe(since)) as stream:
             async for step in stream:
-                if isinstance(step, channel.Position):
+                if isinstance(step, alertstream.Position):
                     await self._orient(step)
                 else:
                     self.take(step)
 
-    def take(self, envelope: channel.Envelope) -> None:
+    def take(self, envelope: alertstream.Envelope) -> None:
         """Keep an alert and fan it out with those that come beside it, unless it is known already."""
         if envelope.off <= self._ring.top and envelope.epoch == self._epoch:
             return
@@ -170,7 +170,7 @@ class Hub:
         if self._flush_at is None:
             self._flush_at = asyncio.get_running_loop().call_soon(self.flush)
 
-    def hear(self, epoch: str, alerts: Sequence[tuple[int, channel.Outgoing]]) -> None:
+    def hear(self, epoch: str, alerts: Sequence[tuple[int, alertstream.Outgoing]]) -> None:
         """Fan out alerts, each with its offset, that a publisher in this process has just got acknowledged.
 
         The channel's own message of them takes 2 ms more for a burst of 60, and is then passed over. What does not
@@ -361,7 +361,7 @@ class Hub:
             raise Gap(f"alert {after + 1} is not kept any more")
         return page
 
-    async def _orient(self, place: channel.Position) -> None:
+    async def _orient(self, place: alertstream.Position) -> None:
         """Take note of where the envelopes go on."""
         if self._epoch is None:
             await self._prefill(place)
@@ -374,7 +374,7 @@ class Hub:
         else:
             self._rupture(place.epoch, place.off)
 
-    async def _prefill(self, place: channel.Position) -> None:
+    async def _prefill(self, place: alertstream.Position) -> None:
         """Fill the ring with what the stream keeps: all clients come back at once when we were restarted."""
         self._ring.reset(place.off)
         kept: list[Published] = []
@@ -406,7 +406,7 @@ class Hub:
         self._epoch = epoch
         self._ring.reset(off)
 
-    def _opened(self, envelope: channel.Envelope) -> Published:
+    def _opened(self, envelope: alertstream.Envelope) -> Published:
         try:
             return Published.of(envelope.epoch, envelope.off, envelope.alert_json)
         except ValueError as error:  # somebody else wrote into the stream; its place must still be taken
@@ -465,7 +465,7 @@ class _Encoded:
         return self._texts[key]
 
 
-def _contiguous_tail(kept: list[Published], place: channel.Position) -> list[Published]:
+def _contiguous_tail(kept: list[Published], place: alertstream.Position) -> list[Published]:
     """Return the end of `kept` that leads up to this place without a hole or another epoch."""
     begin = len(kept)
     for at, alert in enumerate(reversed(kept)):

@@ -15,7 +15,8 @@ from typing import Any
 import orjson
 
 from monitord.broker import EmbeddedBroker
-from notifiers.channel import AlertChannel, Envelope
+from notifiers.alertstream import Envelope
+from notifiers.channel import AlertChannel
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOK_S = 0.05

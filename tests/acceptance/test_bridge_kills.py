@@ -22,7 +22,8 @@ import pytest
 from feeds.connection import connect
 from feeds.inputs import FeedInput
 from monitord.broker import EmbeddedBroker
-from notifiers.channel import AlertChannel, Envelope
+from notifiers.alertstream import Envelope
+from notifiers.channel import AlertChannel
 from tests.acceptance.bridging import BridgeProcess, Recorder, account, decided, told_by_market
 from tests.acceptance.daemon import whole_stream
 from tests.acceptance.live_market import OPENED

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from monitord.broker import EmbeddedBroker
-from notifiers.channel import AlertChannel, Outgoing, connect_to
+from notifiers.alertstream import Outgoing, connect_to
+from notifiers.channel import AlertChannel
 from rules.alert import Alert, Event
 from tests.faults.followers import loaded
 

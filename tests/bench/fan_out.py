@@ -23,7 +23,7 @@ from aiohttp import web
 from websockets.asyncio.server import broadcast, serve
 
 from monitord.gateway.hub import Hub
-from notifiers.channel import Outgoing
+from notifiers.alertstream import Outgoing
 from tests.bench.report import Line, Report, times_faster
 from tests.bench.timing import summary
 from tests.monitord.gateway.stand import EPOCH, record, standing, until

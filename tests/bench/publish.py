@@ -14,7 +14,8 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from monitord.broker import EmbeddedBroker
-from notifiers.channel import AlertChannel, Outgoing
+from notifiers.alertstream import Outgoing
+from notifiers.channel import AlertChannel
 from tests.bench.report import Line, Report, times_faster
 from tests.bench.timing import summary
 from tests.monitord.gateway.stand import record

@@ -23,7 +23,8 @@ from ruamel.yaml import YAML
 from config.loading import load
 from feeds.tickstream import ACL_COMMANDS
 from monitord.broker import broker_facts, find_server
-from notifiers.channel import AlertChannel, Outgoing
+from notifiers.alertstream import Outgoing
+from notifiers.channel import AlertChannel
 from notifiers.group import AlertConsumer, consumer_client
 from rules.rulefile import load as load_rules
 from tests.monitord.gateway.stand import record

@@ -19,7 +19,8 @@ from redis.exceptions import RedisError
 from feeds.journal import read_journal
 from feeds.simulated import SimulatedFeed
 from monitord.broker import EmbeddedBroker
-from notifiers.channel import AlertChannel, connect_to
+from notifiers.alertstream import connect_to
+from notifiers.channel import AlertChannel
 from rules.alert import Alert
 from rules.engine import Engine
 from tests.acceptance.daemon import Daemon, whole_stream

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -373,6 +375,20 @@ def test_a_second_recorder_on_the_folder_is_refused(tmp_path: Path) -> None:
         Recorder(tmp_path, source_id="test")
     first.close()
     Recorder(tmp_path, source_id="test").close()
+
+
+def test_a_second_recorder_is_refused_on_windows_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locking(fd: int, mode: int, count: int) -> None:
+        """Lock as the system there does, which says that it may not rather than that it would have to wait."""
+        assert (mode, count) == (2, 1)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PermissionError(13, "Permission denied") from None
+
+    monkeypatch.setattr("feeds.recorder.fcntl", None)
+    monkeypatch.setattr("feeds.recorder.msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2), raising=False)
+    test_a_second_recorder_on_the_folder_is_refused(tmp_path)
 
 
 def test_more_rows_than_a_row_group_are_several_of_them(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from monitord import broker as broker_module
 from monitord.broker import EmbeddedBroker, ExternalBroker, find_server, unsafe_settings
 from monitord.errors import BrokerError
-from notifiers.channel import connect_to
+from notifiers.alertstream import connect_to
 
 pytestmark = pytest.mark.acceptance
 

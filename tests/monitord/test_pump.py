@@ -15,7 +15,8 @@ from monitord import pump as pump_module
 from monitord.broker import EmbeddedBroker
 from monitord.pump import Pump
 from monitord.store import Store
-from notifiers.channel import AlertChannel, Envelope, Fenced, Outgoing, Position
+from notifiers.alertstream import Envelope, Fenced, Outgoing, Position
+from notifiers.channel import AlertChannel
 from rules.alert import Alert, Event
 
 

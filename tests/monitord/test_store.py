@@ -89,11 +89,13 @@ async def test_the_offset_never_goes_back_and_is_kept_per_source(store: Store) -
 
 async def test_a_commit_that_fails_leaves_neither_events_nor_offset(store: Store) -> None:
     await store.commit([alert(1)], offset=1)
-    await store._run(lambda db: db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}"))
+    await store.file.run(
+        lambda db: db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
+    )
     with pytest.raises(StoreError, match="database or disk is full; check the disk's space"):
         await store.commit([alert(n, message="x" * 3000) for n in range(2, 30)], offset=2)
     assert (await store.offset(), store.lag_rows) == (1, 1)
-    await store._run(lambda db: db.execute("PRAGMA max_page_count = 100000"))
+    await store.file.run(lambda db: db.execute("PRAGMA max_page_count = 100000"))
     assert await store.commit([alert(2)], offset=2) == 1
     assert [row.id for row in await store.pending(limit=9)] == ["al_1", "al_2"]
 
@@ -281,8 +283,8 @@ async def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> No
 
 
 async def test_it_writes_ahead_and_syncs_every_commit(store: Store) -> None:
-    assert await store._one("PRAGMA journal_mode") == ("wal",)
-    assert await store._one("PRAGMA synchronous") == (2,)
+    assert await store.file.row("PRAGMA journal_mode") == ("wal",)
+    assert await store.file.row("PRAGMA synchronous") == (2,)
 
 
 async def test_a_closed_store_says_so(store: Store) -> None:

@@ -630,7 +630,7 @@ async def test_an_alarm_whose_storing_failed_is_raised_with_the_next_failure(
 ) -> None:
     bot = Bot(wall)
     bot.answer = lambda _: BAD
-    kept = Deliveries(store._run, clock_ms=lambda: wall.ms, tell=store._tell, on_told=store._on_told)
+    kept = Deliveries(store.file.run, clock_ms=lambda: wall.ms, tell=store._tell, on_told=store._on_told)
     delivery = delivery_of(bot, stream, kept)
     keep, failed = kept.set_receiver_state, []
 
@@ -686,7 +686,7 @@ async def _live_through(folder: Path, kills: list[tuple[int, bool]], paced: bool
         stream.add(alert(number, rule=f"r{number % 3}"), at_ms=T0_MS + number * 700)
     for kill in [*kills, None]:
         store = await Store.open(folder / "store.db", clock_ms=lambda: wall.ms)
-        kept = Deliveries(killing(store._run, kill), clock_ms=lambda: wall.ms, tell=store._tell)
+        kept = Deliveries(killing(store.file.run, kill), clock_ms=lambda: wall.ms, tell=store._tell)
         try:
             await run_for(delivery_of(bot, stream, kept, grouped(wait_ms=wait_ms, interval_ms=5000)), wall, 10 * MIN)
         except Killed:

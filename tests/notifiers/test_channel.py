@@ -17,8 +17,7 @@ from redis.exceptions import ReadOnlyError, ResponseError
 
 from feeds.connection import heeding_cancel
 from monitord.broker import EmbeddedBroker
-from notifiers.channel import (
-    AlertChannel,
+from notifiers.alertstream import (
     Behind,
     ChannelDown,
     Envelope,
@@ -27,11 +26,12 @@ from notifiers.channel import (
     Outgoing,
     Position,
     Receipt,
-    Subscription,
     open_envelope,
 )
+from notifiers.channel import AlertChannel
 from notifiers.errors import DeliveryError
 from notifiers.group import AlertConsumer, consumer_client
+from notifiers.subscription import Subscription
 
 
 def outgoing(number: int, *, symbol: str | None = "600519.SH") -> Outgoing:

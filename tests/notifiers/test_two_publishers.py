@@ -13,7 +13,8 @@ import pytest
 from monitord import pump as pump_module
 from monitord.pump import Pump
 from monitord.store import Store
-from notifiers.channel import AlertChannel, Behind, Fenced, Outgoing, Receipt
+from notifiers.alertstream import Behind, Fenced, Outgoing, Receipt
+from notifiers.channel import AlertChannel
 from rules.alert import Alert, Event
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rules.errors import RuleError
 from rules.evaluate import as_floats
+from rules.functions.averages import Smoothed
 from rules.functions.function import Clock
 from rules.functions.registry import FUNCTIONS
 from rules.graph import Graph
@@ -229,6 +230,38 @@ def test_nodes_of_a_hot_reload_have_the_state_they_would_have_had(skipping: bool
         early.close(at, row)
         always.close(at, row)
         assert_identical(_without_rings(early), _without_rings(always))
+
+
+def test_functions_that_come_one_after_the_other_have_the_state_they_would_have_had() -> None:
+    exprs = every_function()
+    always, grown = Market(exprs, 3, window=40), Market([expr_of("C")], 3, window=40)
+    # Truths of the market are not kept: what reads them begins with the first bar behind its making.
+    rows = [{word: row[word] for word in FIELDS} for row in some_bars(40, 3, seed=7)]
+    for row in rows:
+        always.close(np.arange(3), row)
+        grown.close(np.arange(3), row)
+    for place in np.random.default_rng(7).permutation(len(exprs)):
+        grown.graph.add(exprs[place], period=PERIOD)
+        grown.graph.warm(PERIOD)
+    assert_identical(_without_rings(grown), _without_rings(always))
+
+
+def test_only_new_nodes_and_what_they_read_live_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    market = Market([expr_of("EMA(C,12)"), expr_of("EMA(H,5)")], 2, window=20)
+    for row in some_bars(20, 2, seed=8):
+        market.close(np.arange(2), row)
+    lived: list[str] = []
+    commit = Smoothed.commit
+
+    def noted(self: Smoothed, at: np.ndarray) -> None:
+        lived.append(self.key)
+        commit(self, at)
+
+    monkeypatch.setattr(Smoothed, "commit", noted)
+    market.graph.add(expr_of("EMA(EMA(C,12),9)"), period=PERIOD)
+    market.graph.warm(PERIOD)
+    assert len(lived) == 2 * 20  # the new one and its argument, at each bar
+    assert not any("H" in key for key in lived)
 
 
 def _without_rings(market: Market) -> dict[str, np.ndarray]:

@@ -35,7 +35,7 @@ def test_rows_are_each_symbols_own_last_values_oldest_first(
     for number, symbols in enumerate(commits):
         at = np.array(sorted(symbols), np.int64)
         node.value = number + at / 10
-        rings.close(at, whole=at.size == 4)
+        rings.close(at, rings, whole=at.size == 4)
         for symbol in at:
             seen[symbol].append(number + symbol / 10)
         expected = [([np.nan] * depth + seen[symbol])[-depth:] for symbol in at]
@@ -53,7 +53,7 @@ def test_a_ring_of_truths_holds_what_is_known_true() -> None:
     node = TruthNode("T", period="1m")
     ring = rings.of(node, 2)
     node.value = Truth(np.array([True, False, False]), np.array([False, True, False]))
-    rings.close(np.arange(3), whole=True)
+    rings.close(np.arange(3), rings, whole=True)
     np.testing.assert_array_equal(ring.back(ALL, 0), [True, False, False])
     np.testing.assert_array_equal(ring.back(ALL, 1), [False, False, False])
 
@@ -78,7 +78,7 @@ def test_the_closing_bars_place_is_forgotten_when_done() -> None:
     at = np.array([0])
     for value in (1.0, 2.0):
         node.value = np.array([value])
-        rings.close(at, whole=False)
+        rings.close(at, rings, whole=False)
         rings.done()
     at[0] = 1
     assert np.isnan(rings.of(node, 3).back(at, 0)).all()

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 import aiohttp
@@ -33,6 +34,8 @@ LATE_S: Final = 0.05
 """Loop lag of which 99 of 100 looks may be no more."""
 HOUR_S: Final = 3600.0
 GROWTH_BYTES: Final = 16 << 20
+LEVEL_S: Final = 300.0
+"""Market time over which memory's level is taken."""
 STOP_S: Final = 30.0
 START_S: Final = 300.0
 LOOK_S: Final = 2.0
@@ -79,9 +82,14 @@ class Result:
         return 1 - (last[LATE_S] - first[LATE_S]) / seen if seen else 0.0
 
     def growth_bytes(self, *, after_s: float) -> int:
-        """Return by how much memory grew after so much market time, to the end."""
-        before = next((look for look in self.looks if look.market_s >= after_s), self.looks[-1])
-        return self.looks[-1].rss_bytes - before.rss_bytes
+        """Return by how much memory grew after so much market time, to the end.
+
+        Both are the median of some minutes: for a second each minute a checkpoint's copy of the state stands there too.
+        """
+        end_s = self.looks[-1].market_s
+        before = [look.rss_bytes for look in self.looks if after_s <= look.market_s <= after_s + LEVEL_S]
+        after = [look.rss_bytes for look in self.looks if look.market_s >= end_s - LEVEL_S]
+        return round(median(after) - median(before)) if before else 0
 
     def __str__(self) -> str:
         load, last = self.load, self.looks[-1]
@@ -92,7 +100,9 @@ class Result:
                 f"{self.events:,} events, {self.told:,} of them for receivers; "
                 f"{self.events * load.clients + self.told * load.receivers:,} messages; stopped in {self.stop_s:.1f} s",
                 f"loop more than {LATE_S * 1000:.0f} ms late at {self.late_share():.2%} of looks",
-                "RSS in MB: " + ", ".join(f"{look.rss_bytes / 1e6:.0f}" for look in _some(self.looks)),
+                "RSS in MB: "
+                + ", ".join(f"{look.rss_bytes / 1e6:.0f}" for look in _some(self.looks))
+                + f"; {self.growth_bytes(after_s=HOUR_S) / 1e6:+.1f} since the first hour",
                 *(self.faults[:20] or ["0 lost, 0 duplicate, 0 phantom"]),
             ]
         )

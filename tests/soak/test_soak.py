@@ -66,3 +66,5 @@ def test_lateness_and_growth_are_counted_from_the_first_look_on() -> None:
         result.looks.append(Look(market_s, rss, {0.05: late, float("inf"): late + (5 if market_s > 5000 else 0)}))
     assert result.late_share() == pytest.approx(5 / 105)
     assert result.growth_bytes(after_s=3600) == 10
+    result.looks += [Look(9010.0, 161, {}), Look(9020.0, 300, {})]  # in the midst of a checkpoint
+    assert result.growth_bytes(after_s=3600) == 11

@@ -20,7 +20,7 @@ from monitord.gateway.server import Gateway
 from monitord.paging import Page
 from monitord.store import HistoryFilter, StoredAlert
 from monitord.warmup import Progress
-from notifiers.channel import Envelope, Position
+from notifiers.alertstream import Envelope, Position
 from notifiers.errors import DeliveryError
 from rules.alert import Alert, Event
 from rules.engine import Engine

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from monitord.gateway.client import Allowance
 from monitord.gateway.protocol import CloseCode, ErrorCode
-from notifiers.channel import Outgoing, Position
+from notifiers.alertstream import Outgoing, Position
 from tests.monitord.gateway.stand import (
     EPOCH,
     SECRET,

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from monitord.broker import EmbeddedBroker
-from notifiers.channel import AlertChannel, Outgoing
+from notifiers.alertstream import Outgoing
+from notifiers.channel import AlertChannel
 from notifiers.errors import DeliveryError
 from tests.monitord.gateway.stand import record, standing
 

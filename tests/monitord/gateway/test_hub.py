@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from monitord.gateway.hub import Hub, Ring, _contiguous_tail
 from monitord.gateway.protocol import Position, Published
-from notifiers import channel
+from notifiers import alertstream
 from notifiers.errors import DeliveryError
 from tests.monitord.gateway.stand import EPOCH, FakeAlerts, record, standing, until
 
@@ -36,7 +36,7 @@ def test_the_ring_holds_what_a_list_of_the_newest_would(size: int, base: int, co
 
 
 def test_the_tail_that_leads_to_the_top_is_kept() -> None:
-    place = channel.Position(EPOCH, 9, recovered=True)
+    place = alertstream.Position(EPOCH, 9, recovered=True)
     kept = [alert(1), alert(2), alert(5, "old1"), alert(6, "old1"), alert(7), alert(8), alert(9)]
     assert [found.off for found in _contiguous_tail(kept, place)] == [7, 8, 9]
     assert _contiguous_tail(kept[:-1], place) == []
@@ -84,8 +84,8 @@ async def test_a_record_that_cannot_be_read_takes_its_place_and_is_counted() -> 
     alerts = FakeAlerts()
     hub = Hub(alerts, ring_size=100)  # type: ignore[arg-type]
     task = await running(hub)
-    hub.take(channel.Envelope(1, EPOCH, b"rubbish"))
-    hub.take(channel.Envelope(2, EPOCH, record(2)))
+    hub.take(alertstream.Envelope(1, EPOCH, b"rubbish"))
+    hub.take(alertstream.Envelope(2, EPOCH, record(2)))
     assert hub.top == Position(EPOCH, 2)
     assert hub.counters["unreadable"] == 1
     assert hub.counters["gaps"] == 0
@@ -96,7 +96,7 @@ async def test_an_envelope_that_comes_again_is_dropped() -> None:
     hub = Hub(FakeAlerts(), ring_size=10)  # type: ignore[arg-type]
     task = await running(hub)
     for off in (1, 2, 2, 1, 3):
-        hub.take(channel.Envelope(off, EPOCH, record(off)))
+        hub.take(alertstream.Envelope(off, EPOCH, record(off)))
     assert hub.top == Position(EPOCH, 3)
     assert hub.counters["alerts"] == 3
     task.cancel()
@@ -107,8 +107,8 @@ async def test_a_client_that_is_let_go_at_a_gap_hears_nothing_from_behind_it() -
         talk = await stand.connect()
         await talk.ask({"id": 1, "op": "subscribe", "args": ["alerts"]})
         hub = stand.gateway.hub
-        hub.take(channel.Envelope(1, EPOCH, record(1)))
-        hub.take(channel.Envelope(9, "new1", record(9)))
+        hub.take(alertstream.Envelope(1, EPOCH, record(1)))
+        hub.take(alertstream.Envelope(9, "new1", record(9)))
         hub.flush()
         heard = (await talk.ws.receive()).data.split("\n")
         assert [orjson.loads(line)["off"] for line in heard] == [1]
@@ -116,9 +116,9 @@ async def test_a_client_that_is_let_go_at_a_gap_hears_nothing_from_behind_it() -
         assert talk.ws.close_code == 4010
 
 
-def heard(*offs: int) -> list[tuple[int, channel.Outgoing]]:
+def heard(*offs: int) -> list[tuple[int, alertstream.Outgoing]]:
     """Return what a pump tells of these alerts."""
-    return [(off, channel.Outgoing(f"al_{off}", record(off), "600519.SH", "brk", "info")) for off in offs]
+    return [(off, alertstream.Outgoing(f"al_{off}", record(off), "600519.SH", "brk", "info")) for off in offs]
 
 
 async def test_what_was_just_published_here_goes_out_at_once_as_one_frame_and_once() -> None:
@@ -129,7 +129,7 @@ async def test_what_was_just_published_here_goes_out_at_once_as_one_frame_and_on
         hub.hear(EPOCH, heard(1, 2, 3))
         assert hub._flush_at is None, "nothing waits for a timer"
         for off in (1, 2, 3, 4):  # the channel's own messages come behind it
-            hub.take(channel.Envelope(off, EPOCH, record(off)))
+            hub.take(alertstream.Envelope(off, EPOCH, record(off)))
         frames = [(await talk.ws.receive()).data.split("\n") for _ in range(2)]
         told = [[(said["ch"], said["off"]) for said in map(orjson.loads, frame)] for frame in frames]
         assert told[0] == [(ch, off) for off in (1, 2, 3) for ch in ("alerts", "alerts:sym:600519.SH")]
@@ -154,7 +154,7 @@ async def test_a_hole_in_the_channel_of_what_was_heard_here_is_no_gap() -> None:
     hub = Hub(alerts, ring_size=10)  # type: ignore[arg-type]
     task = await running(hub)
     hub.hear(EPOCH, heard(1, 2, 3))
-    alerts.announce(channel.Position(EPOCH, 2, recovered=False))
+    alerts.announce(alertstream.Position(EPOCH, 2, recovered=False))
     alerts.publish(2)
     await until(lambda: hub.top == Position(EPOCH, 4))
     assert (hub.counters["gaps"], hub.counters["alerts"]) == (0, 4)
