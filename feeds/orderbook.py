@@ -98,8 +98,8 @@ def _lots(quotes: Quotes, price: FloatArray) -> FloatArray:
 
 
 def _random(keys: IntArray, price: FloatArray, salt: int | IntArray) -> FloatArray:
-    """Return numbers in [0, 1) that depend on nothing but the arguments (the finaliser of splitmix64)."""
-    mixed = keys.astype(np.uint64) * _GOLDEN + np.nan_to_num(price).astype(np.int64).astype(np.uint64)
+    """Return numbers in [0, 1) that depend on nothing but the arguments, no price NaN (splitmix64's finaliser)."""
+    mixed = keys.astype(np.uint64) * _GOLDEN + price.astype(np.int64).astype(np.uint64)
     mixed = (mixed ^ (mixed >> np.uint64(31))) * _MIX + np.asarray(salt, np.int64).astype(np.uint64) * _GOLDEN
     mixed = (mixed ^ (mixed >> np.uint64(29))) * _MIX
     return (mixed >> np.uint64(11)).astype(np.float64) / float(1 << 53)

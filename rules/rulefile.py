@@ -72,10 +72,11 @@ def load(
     rules: list[Rule] = []
     ids: dict[str, str] = {}
     for file, text in texts.items():
-        known = _good(text, file, Language(language)) if functions is FUNCTIONS and len(text) <= KEPT_LONGEST else None
-        if known is not None and ids.keys().isdisjoint(known.ids):
+        known = _alone(text, file, Language(language)) if functions is FUNCTIONS and len(text) <= KEPT_LONGEST else None
+        if known is not None and ids.keys().isdisjoint(known.ids):  # else there is more to say of it
             ids.update(known.ids)
             rules += known.rules
+            errors += known.errors
             warnings += known.warnings
             continue
         document = Document(text.removeprefix("\ufeff"), file)
@@ -89,23 +90,25 @@ def load(
 
 
 @dataclass(frozen=True, slots=True)
-class _Good:
-    """A file without errors. ids: rule id → file:line."""
+class _Alone:
+    """What is in one file, whatever stands beside it. ids: rule id → file:line."""
 
     rules: tuple[Rule, ...]
+    errors: tuple[Finding, ...]
     warnings: tuple[Finding, ...]
     ids: Mapping[str, str]
 
 
 @lru_cache(maxsize=KEPT)
-def _good(text: str, file: str, language: Language) -> _Good | None:
-    """Read one file, None if there are errors in it: where others stand beside it they may be more.
+def _alone(text: str, file: str, language: Language) -> _Alone:
+    """Read one file by itself.
 
     Kept, for each change of one task reads the files of all: 12 ms of processor time each, nearly all of it YAML.
     """
     document, ids = Document(text.removeprefix("\ufeff"), file), dict[str, str]()
     rules = tuple(_FileReader(document, FUNCTIONS, ids, language).rules())
-    return None if document.errors else _Good(rules, tuple(_in_order(document.warnings)), MappingProxyType(ids))
+    errors, warnings = tuple(_in_order(document.errors)), tuple(_in_order(document.warnings))
+    return _Alone(rules, errors, warnings, MappingProxyType(ids))
 
 
 def from_source(source: str, *, functions: Mapping[str, Function] = FUNCTIONS) -> RuleSet:

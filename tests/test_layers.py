@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
+from tests.conftest import LONG
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("monitord", "notifiers", "rules", "feeds", "config")
 
@@ -117,6 +119,10 @@ def _is_asyncio(owner: ast.expr) -> bool:
     """Tell whether the task would be nobody's: asyncio.create_task, or that of a loop."""
     text = ast.unparse(owner)
     return text == "asyncio" or "loop" in text
+
+
+def test_the_test_files_that_go_first_are_there() -> None:
+    assert [name for name in LONG if not (ROOT / "tests" / name).is_file()] == []
 
 
 def test_no_module_has_a_name_that_says_nothing() -> None:

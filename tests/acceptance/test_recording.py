@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sqlite3
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,8 @@ import pytest
 
 from feeds.sessions import HOUR_MS, Calendar, unix_ms
 from feeds.simulated import Market
-from tests.acceptance.daemon import LOOK_S, ROOT, Daemon
+from tests.acceptance.daemon import LOOK_S
+from tests.faults.lives import ForkedDaemon, ForkedProcess
 
 pytestmark = pytest.mark.acceptance
 
@@ -38,19 +37,20 @@ groups:
 """
 
 
-async def command(*words: str) -> asyncio.subprocess.Process:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("MONITORD_")}
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "monitord", *words,
-        cwd=ROOT, env=clean, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
+class Command:
+    """One command of `monitord` in a forked process, and what it writes."""
 
+    def __init__(self, log: Path, *words: str) -> None:
+        self._log = log
+        self.process = ForkedProcess(words, log)
 
-async def finished(process: asyncio.subprocess.Process, *, deadline_s: float = 300.0) -> str:
-    async with asyncio.timeout(deadline_s):
-        output, _ = await process.communicate()
-    assert process.returncode == 0, output.decode(errors="replace")[-3000:]
-    return output.decode()
+    async def finished(self, *, deadline_s: float = 300.0) -> str:
+        """Return what it wrote; it must end well."""
+        async with asyncio.timeout(deadline_s):
+            code = await self.process.wait()
+        output = self._log.read_text("utf-8", errors="replace")
+        assert code == 0, output[-3000:]
+        return output
 
 
 def flags(settings: dict[str, object]) -> list[str]:
@@ -73,7 +73,8 @@ def told(state_dir: Path) -> list[dict[str, Any]]:
 
 async def replayed(rules: Path, folder: Path) -> list[dict[str, Any]]:
     sessions, output = files(folder), folder / "events.jsonl"
-    await finished(await command("replay", "--rules", str(rules), "--input", *sessions, "--output", str(output)))
+    words = ("replay", "--rules", str(rules), "--input", *sessions, "--output", str(output))
+    await Command(folder.with_suffix(".replay.log"), *words).finished()
     return [unstamped(json.loads(line)) for line in lines(output)]
 
 
@@ -107,14 +108,14 @@ def rule_file(folder: Path) -> Path:
 
 async def test_a_recording_replays_to_the_events_of_the_live_daemon(tmp_path: Path) -> None:
     rules = rule_file(tmp_path)
-    daemon = Daemon(
+    daemon = ForkedDaemon(
         tmp_path / "d",
         {**FEED, "rules.files": rules, "record.folder": tmp_path / "beside", "history.files": bar_file(tmp_path)},
     )
     await daemon.start()
-    recorder = await command("record", "--to", str(tmp_path / "apart"), *flags(FEED))
+    recorder = Command(tmp_path / "record.log", "record", "--to", str(tmp_path / "apart"), *flags(FEED))
     assert await daemon.end(300) == 0, daemon.tail()
-    assert "recorded:" in await finished(recorder)
+    assert "recorded:" in await recorder.finished()
     events = told(daemon.state_dir)
     assert len(events) > 50
     assert any(event["rule"] == "trend" for event in events[:60]), "warm at the first tick"
@@ -128,15 +129,13 @@ async def test_a_recording_replays_to_the_events_of_the_live_daemon(tmp_path: Pa
 
 async def test_a_daemon_killed_again_and_again_records_every_input_once(tmp_path: Path) -> None:
     rules = rule_file(tmp_path)
-    daemon = Daemon(tmp_path / "d", {**FEED, "rules.files": rules, "record.folder": tmp_path / "beside"})
-    daemon.log.touch()
+    daemon = ForkedDaemon(tmp_path / "d", {**FEED, "rules.files": rules, "record.folder": tmp_path / "beside"})
+
+    async def works() -> bool:
+        return bool(daemon.events("alert_fired"))
+
     for seconds in (0.1, 0.3, 0.5):
-        told_before = len(daemon.events("alert_fired"))
-
-        async def works(before: int = told_before) -> bool:
-            return len(daemon.events("alert_fired")) > before
-
-        await daemon.start()
+        await daemon.start()  # with a log of its own
         await daemon.until("it told something", works)
         assert await daemon.killed_after(seconds), "it had told everything before it was killed"
     await daemon.start()
@@ -146,12 +145,12 @@ async def test_a_daemon_killed_again_and_again_records_every_input_once(tmp_path
 
 async def test_a_recorder_stopped_by_a_signal_leaves_whole_files(tmp_path: Path) -> None:
     live = {**FEED, "feed.simulated.speed": 60}
-    recorder = await command("record", "--to", str(tmp_path / "r"), *flags(live))
+    recorder = Command(tmp_path / "record.log", "record", "--to", str(tmp_path / "r"), *flags(live))
     for _ in range(1200):
         if files(tmp_path / "r", "*.part"):
             break
         await asyncio.sleep(LOOK_S)
-    recorder.send_signal(signal.SIGINT)
-    output = await finished(recorder)
+    recorder.process.send_signal(signal.SIGINT)
+    output = await recorder.finished()
     assert f"recorded: {tmp_path / 'r'}" in output
     assert [Path(path).suffix for path in files(tmp_path / "r", "2*")] == [".parquet"]

@@ -32,7 +32,7 @@ from monitord.pipeline import Pipeline
 from monitord.store import Store
 from monitord.warmup import ASK, Warmup
 from rules import rulefile
-from tests.rules.test_past import DAYS, FIRST, W1, clock_of, past
+from tests.rules.test_past import DAYS, FIRST, W1, agree_on, clock_of, past
 
 PERIODS = ("1m", "5m", "1d", "1w")
 RULES = "version: 1\ngroups:\n- name: g\n  rules:\n" + "".join(
@@ -179,12 +179,6 @@ def values(pipeline: Pipeline) -> dict[tuple[str, str, str], float]:
     return found
 
 
-def agree(mine: Mapping[Any, float], theirs: Mapping[Any, float]) -> None:
-    assert mine.keys() == theirs.keys()
-    for key, value in mine.items():
-        assert value == pytest.approx(theirs[key], rel=1e-9, abs=1e-9, nan_ok=True), key
-
-
 @dataclass(frozen=True, slots=True)
 class Lived:
     """What a daemon knew that never stopped, and the bars it kept."""
@@ -223,7 +217,7 @@ async def test_a_start_without_checkpoint_equals_an_uninterrupted_run(
     assert cache.dates("1m") == cache.dates("1d") == kept
     after = Daemon(tmp_path, Live(ticks[start:]), files=[files])
     await after.play(watch=1)
-    agree(values(after.pipeline), lived.values)
+    agree_on(values(after.pipeline), lived.values)
     at_first_tick = {key: value for key, value in after.seen[0].items() if key[1] in ("w1-1d", "w1-1w")}
     assert at_first_tick
     # Before the opening auction's result there is no price yet: all that looks at closed bars alone is known.
@@ -238,7 +232,7 @@ async def test_the_journal_alone_gives_the_same_again(ticks: list[Input], files:
     shutil.rmtree(tmp_path / "bars")
     again = Daemon(tmp_path, Live(()))
     await again.play()
-    agree(values(again.pipeline), expected)
+    agree_on(values(again.pipeline), expected)
     assert not np.isnan(expected[next(key for key in expected if key[1:] == ("w1-1d", "MA60"))])
 
 
@@ -257,7 +251,7 @@ async def test_the_vendor_is_asked_beside_the_ticks_for_what_is_not_at_hand(
     await asked.play(until_searched=True)
     filed = Daemon(tmp_path / "b", Live(night), files=[files])
     await filed.play()
-    agree(values(asked.pipeline), values(filed.pipeline))
+    agree_on(values(asked.pipeline), values(filed.pipeline))
     assert {request.period for request in vendor.asked} == {"1m", "5m", "1d"}
     assert all(len(request.symbols) <= ASK + 1 for request in vendor.asked)
     day = next(request for request in vendor.asked if request.period == "1d")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,10 +93,17 @@ def values(engine: Engine) -> dict[tuple[str, str, str], float]:
 
 
 def agree(mine: Engine, theirs: Engine) -> None:
-    a, b = values(mine), values(theirs)
-    assert a.keys() == b.keys()
-    for key, value in a.items():
-        assert value == pytest.approx(b[key], rel=1e-9, abs=1e-9, nan_ok=True), key
+    agree_on(values(mine), values(theirs))
+
+
+def agree_on(mine: Mapping[Any, float], theirs: Mapping[Any, float]) -> None:
+    """Compare as `pytest.approx` does with rel and abs 1e-9 and NaN equal to itself, all values at once."""
+    assert mine.keys() == theirs.keys()
+    a, b = np.array([*mine.values()]), np.array([theirs[key] for key in mine])
+    with np.errstate(invalid="ignore"):
+        same = (a == b) | (np.isnan(a) & np.isnan(b)) | (np.abs(a - b) <= np.maximum(1e-9 * np.abs(b), 1e-9))
+    differing = [(key, mine[key], theirs[key]) for key, equal in zip(mine, same.tolist(), strict=True) if not equal]
+    assert not differing
 
 
 class Long:

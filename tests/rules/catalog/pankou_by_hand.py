@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -39,7 +38,8 @@ class Tick:
     @property
     def clock(self) -> int:
         """HHMMSS."""
-        return int(hand.at(self.ts_ms).replace(":", ""))
+        seconds = hand.day_ms(self.ts_ms) // 1000
+        return seconds // 3600 * 10_000 + seconds // 60 % 60 * 100 + seconds % 60
 
     @property
     def sealed_up(self) -> bool | None:
@@ -92,7 +92,7 @@ def ticks(frame: pd.DataFrame, limits: Mapping[str, tuple[float, float]] | None 
     for symbol, part in frame.groupby("symbol", sort=False):
         part = part[~_repeated(part)]
         given = (limits or {}).get(str(symbol))
-        found[str(symbol)] = [_tick(one, given) for one in part.itertuples(index=False)]
+        found[str(symbol)] = _ticks(part, given)
     return found
 
 
@@ -108,19 +108,30 @@ def _repeated(part: pd.DataFrame) -> pd.Series:
     return ((part == before) | (part.isna() & before.isna())).all(axis=1)
 
 
-def _tick(one: Any, limits: tuple[float, float] | None) -> Tick:
-    early = hand.day_ms(one.ts_event) < hand.OPEN - 5 * hand.MINUTE
-    day = [None if early else _price(price) for price in (one.last, one.open, one.high, one.low)]
-    up, down = limits or (one.limit_up, one.limit_down)
-    return Tick(
-        one.ts_event, *day, _price(one.prev_close), one.volume_lots, one.amount_cny, one.status, _price(up),
-        _price(down), _book(one, "bid"), _book(one, "ask"),
-    )  # fmt: skip
+def _ticks(part: pd.DataFrame, limits: tuple[float, float] | None) -> list[Tick]:
+    times = part.ts_event.tolist()
+    early = [hand.day_ms(ts_ms) < hand.OPEN - 5 * hand.MINUTE for ts_ms in times]
+    day = (
+        [None if too_early else price for too_early, price in zip(early, _prices(part, name), strict=True)]
+        for name in ("last", "open", "high", "low")
+    )
+    plain = (part[name].tolist() for name in ("volume_lots", "amount_cny", "status"))
+    known = [[_price(limit)] * len(times) for limit in limits] if limits else None
+    up, down = known or (_prices(part, name) for name in ("limit_up", "limit_down"))
+    columns = times, *day, _prices(part, "prev_close"), *plain, up, down, _book(part, "bid"), _book(part, "ask")
+    return [Tick(*row) for row in zip(*columns, strict=True)]
 
 
-def _book(one: Any, side: str) -> tuple[Level, ...]:
-    levels = ((getattr(one, f"{side}_price_{k}"), getattr(one, f"{side}_lots_{k}")) for k in range(1, 6))
-    return tuple((_price(price), lots) for price, lots in levels)
+def _book(part: pd.DataFrame, side: str) -> Iterator[tuple[Level, ...]]:
+    """Yield each row's five levels of one side."""
+    levels = (
+        zip(_prices(part, f"{side}_price_{k}"), part[f"{side}_lots_{k}"].tolist(), strict=True) for k in range(1, 6)
+    )
+    return zip(*levels, strict=True)
+
+
+def _prices(part: pd.DataFrame, name: str) -> list[float | None]:
+    return [_price(price) for price in part[name].tolist()]
 
 
 def _price(price: float) -> float | None:

@@ -137,7 +137,8 @@ def part_inputs(folder: Path, part: Part) -> Iterator[Any]:
 def part_frame(folder: Path, part: Part) -> pd.DataFrame:
     """Return the rows of a part."""
     frame = pd.read_parquet(folder / "sessions" / f"{part.session}.parquet")
-    frame = frame[frame.ts_event.map(lambda ts_ms: inside(part, ts_ms))]
+    times = {ts_ms: inside(part, ts_ms) for ts_ms in frame.ts_event.unique().tolist()}
+    frame = frame[frame.ts_event.map(times)]
     return frame if part.symbols is None else frame[frame.symbol.isin(part.symbols)]
 
 

@@ -147,7 +147,21 @@ def _stretch(ts_ms: int) -> int | None:
     return None
 
 
-def speeds(rows: list[tuple[str, Tick]], clocks: list[int], symbol: str, seconds: int) -> Iterator[Speed]:
+Slot = tuple[int | None, int, int]
+"""The start of a stretch, and how many slots of three seconds have begun since, and how many have gone by whole."""
+
+
+def slots(clocks: list[int]) -> list[Slot]:
+    """Return the slot of the clock at each row."""
+    found: dict[int, Slot] = {}
+    for clock in dict.fromkeys(clocks):
+        stretch = _stretch(clock)
+        passed = 0 if stretch is None else clock - stretch
+        found[clock] = stretch, passed // 3000, -(-passed // 3000)
+    return [found[clock] for clock in clocks]
+
+
+def speeds(rows: list[tuple[str, Tick]], slots: list[Slot], symbol: str, seconds: int) -> Iterator[Speed]:
     """Walk all rows in order of arrival, keeping the symbol's last price in each slot of three seconds."""
     start: int | None = None
     first_slot = 0
@@ -155,12 +169,10 @@ def speeds(rows: list[tuple[str, Tick]], clocks: list[int], symbol: str, seconds
     prices: dict[int, float | None] = {}
     slot = 0
     before: Tick | None = None
-    for (name, row), clock in zip(rows, clocks, strict=True):
-        stretch = _stretch(clock)
-        now = 0 if stretch is None else (clock - stretch) // 3000
+    for (name, row), (stretch, now, whole) in zip(rows, slots, strict=True):
         if stretch != start:
             start, slot, prices = stretch, now, {}
-            first_slot = 0 if stretch is None else -(-(clock - stretch) // 3000)  # one that was seen whole
+            first_slot = whole  # one that was seen whole
         for passed in range(slot, now):
             prices[passed] = last
         slot = now
@@ -199,7 +211,7 @@ def condition(rule: str, at: Mapping[str, float]) -> Callable[[Speed], bool | No
 
 
 @cache
-def speed_play(folder: Path, name: str) -> tuple[Told, list[tuple[str, Tick]], list[int]]:
+def speed_play(folder: Path, name: str) -> tuple[Told, list[tuple[str, Tick]], list[Slot]]:
     lines = [f"use: {rule}" for rule in SPEEDS]
     for rule in SPEEDS:
         moved = "fall" if rule in ("plunge", "dive", "late-fall") else "rise"
@@ -211,21 +223,21 @@ def speed_play(folder: Path, name: str) -> tuple[Told, list[tuple[str, Tick]], l
         values, frame = simulated(30, 3_000, 1, moments=1_300)
         told, ticks = run(used(*lines), values), oracle.ticks(frame)
     else:
-        told, (ticks, _) = run(used(*lines), part_inputs(folder, part)), part_ticks(folder, part)
-        frame = part_frame(folder, part)
+        told = run(used(*lines), part_inputs(folder, part))
+        frame, (ticks, _) = part_frame(folder, part), part_ticks(folder, part)
     places = {symbol: iter(rows) for symbol, rows in ticks.items()}
     rows = [(symbol, next(places[symbol])) for symbol in oracle.arrivals(frame)]
     clocks = list(accumulate((row.ts_ms // 1000 * 1000 for _, row in rows), max))
-    return told, rows, clocks
+    return told, rows, slots(clocks)
 
 
 @pytest.mark.parametrize("name", SPEED_PLAYS)
 @pytest.mark.parametrize("nervous", [False, True])
 def test_speeds_are_those_of_prices_in_slots_of_three_seconds(market_data: Path, name: str, nervous: bool) -> None:
-    told, rows, clocks = speed_play(market_data, name)
+    told, rows, slots = speed_play(market_data, name)
     fires = 0
     for symbol in sorted({symbol for symbol, _ in rows})[:12]:
-        seen = {seconds: list(speeds(rows, clocks, symbol, seconds)) for seconds in ((60,) if nervous else (300,))}
+        seen = {seconds: list(speeds(rows, slots, symbol, seconds)) for seconds in ((60,) if nervous else (300,))}
         for rule in SPEEDS:
             at = NERVOUS if nervous else LATE if rule.startswith("late") else SHIPPED
             side = -1 if rule in ("plunge", "dive", "late-fall") else 1
