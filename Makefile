@@ -39,6 +39,7 @@ $(VENV)/run.stamp: pyproject.toml $(SOURCES) | $(BIN)/python
 # processor time, all of it beforehand 35 s.
 $(VENV)/dev.stamp: pyproject.toml $(SOURCES) | $(BIN)/python
 	$(PIP) install --no-compile --prefer-binary -e ".[dev]"
+	@$(BIN)/python -m compileall -qq $(VENV)/lib/python3*/site-packages/xtquant  # imported while a loop is watched
 	@touch $@ $(VENV)/run.stamp
 
 setup: $(VENV)/dev.stamp
@@ -64,9 +65,7 @@ style: $(VENV)/dev.stamp
 	$(BIN)/lint-imports
 
 # Imports all that tests import, so that it is compiled once and not by every worker: their asserts alone are 14 s of work.
-# The vendor's layer is imported while a loop is watched.
 warm: $(VENV)/dev.stamp
-	@$(BIN)/python -m compileall -qq $(VENV)/lib/python3*/site-packages/xtquant
 	@$(BIN)/python -m pytest --collect-only --quiet >$(VENV)/collected || { cat $(VENV)/collected; exit 1; }
 
 bench: $(VENV)/dev.stamp
