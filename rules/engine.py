@@ -538,6 +538,8 @@ class Engine:
         engine._breadth.prepare(header["breadth"])
         if expected is not None:
             engine.expect(expected)
+        engine.market.state.awaited = set(arrays)
+        engine._breadth.state.awaited = {name.removeprefix("groups/") for name in arrays if name.startswith("groups/")}
         engine.step(Control(ControlKind.RULES, header["rules"]))
         engine.market.state.load(arrays)
         engine.market.put_back(header["market"])

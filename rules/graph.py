@@ -213,7 +213,7 @@ class Layer:
             return
         there = ~np.isnan(bars["C"][:, at])
         before = self.rings.counts.array[at] - there.sum(axis=0)
-        life = PastLife(self, counts=before, sees_ends=END in bars, nodes=self._owners(made))
+        life = PastLife(self, counts=before, sees_ends=END in bars, nodes=self._owners(made), made=made)
         bars = {word: bars[word][:, at] for word in life.words if word in bars}
         with life.shown():
             for number in np.flatnonzero(there.any(axis=1)):

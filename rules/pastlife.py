@@ -86,22 +86,25 @@ class PastLife:
     """What the nodes of a layer hold of k symbols; the layer's thread alone.
 
     counts: (k,) bars each symbol had before. sees_ends: whether the bars tell their ends. nodes: who lives, arguments
-    first; None = all of the layer.
+    first; None = all of the layer. made: state arrays that are wanted of them; their rings live too, whoever reads
+    them, for not all of their readers have a state of their own.
     """
 
     def __init__(
-        self, layer: Layer, *, counts: IntArray, sees_ends: bool = True, nodes: Sequence[Value] | None = None
-    ) -> None:
+        self, layer: Layer, *, counts: IntArray, sees_ends: bool = True,
+        nodes: Sequence[Value] | None = None, made: Collection[str] = (),
+    ) -> None:  # fmt: skip
         self._layer = layer
         self._edition = layer.edition
         self._symbols = len(counts)
-        self._nodes = nodes
+        self._nodes, self._made = nodes, made
         self._passes: Passes | None = None
         self._names = layer.columns()
         if nodes is None:
             nodes = tuple(layer.nodes.values())
         else:
-            rings = dict.fromkeys(ring for node in nodes for ring in node.rings())
+            read = {ring for node in nodes for ring in node.rings()}
+            rings = [ring for ring in layer.rings if ring in read or ring.name in made]
             self._passes = layer.passes(nodes, rings, alone=True)
             self._names = _of_some(layer, nodes, rings)
         end = next((node for node in nodes if node.key == _END), None)
@@ -174,8 +177,9 @@ class PastLife:
     def part(self, those: IntArray) -> PastLife:
         """Return the life of some of the symbols, which goes on by itself."""
         part = PastLife(
-            self._layer, counts=np.zeros(len(those), np.int64), sees_ends=bool(self._seeing), nodes=self._nodes
-        )
+            self._layer, counts=np.zeros(len(those), np.int64), sees_ends=bool(self._seeing),
+            nodes=self._nodes, made=self._made,
+        )  # fmt: skip
         part._edition = self._edition
         shown = rows_of(those)
         part._arrays = [array[..., shown].copy() for array in self._arrays]

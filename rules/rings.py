@@ -100,12 +100,23 @@ class Rings:
     def of(self, node: Node, depth: int) -> Ring:
         """Return a ring of this node at least `depth` deep, an existing one if there is one.
 
-        A new ring is as deep as the next power of two from 8 on, so that windows of about one length share it.
+        A new ring is as deep as the next power of two from 8 on, so that windows of about one length share it. While a
+        checkpoint is put back it may be a deeper one that is awaited: after reloads a window may read what was made for
+        another.
         """
         for ring in self._rings:
             if ring.node is node and ring.depth >= max(depth, LEAST_DEPTH):
                 return ring
-        return self.make(node, max(LEAST_DEPTH, 1 << (depth - 1).bit_length()))
+        least = max(LEAST_DEPTH, 1 << (depth - 1).bit_length())
+        return self.make(node, self._awaited_depth(node, least))
+
+    def _awaited_depth(self, node: Node, least: int) -> int:
+        """Return the depth of the shallowest ring of this node that is awaited and deep enough; else `least`."""
+        stem, awaited = f"{self._period}/{node.key}/ring", self._state.awaited
+        if not awaited or f"{stem}{least}" in awaited:
+            return least
+        depths = (int(name.removeprefix(stem)) for name in awaited if name.startswith(stem))
+        return min((depth for depth in depths if depth >= least), default=least)
 
     def make(self, node: Node, depth: int) -> Ring:
         """Claim a ring of exactly this depth."""

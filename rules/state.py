@@ -5,7 +5,7 @@ Growing the universe, writing a checkpoint and reading one back are each one loo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -65,6 +65,8 @@ class StateTable:
         self.n = n_symbols
         self.lender: object = None
         """The plan whose columns the graph's nodes write to; None after the universe has grown."""
+        self.awaited: Collection[str] = ()
+        """Names of the arrays that `load` will put back, while what is to claim them is made."""
         self._columns: dict[str, Column] = {}
 
     def claim(
@@ -134,3 +136,4 @@ class StateTable:
                     f"{column.array.dtype}{column.array.shape} here"
                 )
             column.array = np.array(array)
+        self.awaited = ()

@@ -498,6 +498,19 @@ def test_episodes_that_the_store_holds_are_never_numbered_again() -> None:
     assert watch.said == ["fire 10:00:03 #8", "fire 10:00:09 #9"]
 
 
+def test_a_checkpoint_is_put_back_whose_windows_share_what_was_made_for_others_before() -> None:
+    short = 'id: short, select: all, period: 1m, when: "C > REF(EMA(C,5),3)"'
+    long = 'id: long, select: all, period: 1m, when: "C > REF(EMA(C,5),12)"'
+    watch = Watch(long)
+    watch.prices(*((f"10:{minute:02}:03", 10 + minute % 7 / 10) for minute in range(20)))
+    watch.take(rules(short, long))  # the short one reads the long one's ring
+    arrays, header = watch.engine.checkpoint()
+    again, _ = Engine.restore(arrays, header).checkpoint()
+    assert again.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(again[name], array, err_msg=name)
+
+
 # ── cuts, restarts and reloads change nothing ─────────────────────────────────────────────────────────────────────
 
 PROPERTY_RULES = (

@@ -246,6 +246,24 @@ def test_functions_that_come_one_after_the_other_have_the_state_they_would_have_
     assert_identical(_without_rings(grown), _without_rings(always))
 
 
+WINDOWS_OF_THEIR_RING_ALONE = (
+    "AVEDEV(EMA(C,5),9)", "SUM(EMA(C,5),BARSLAST(C>O)+1)", "HHV(EMA(C,5),BARSLAST(C>O)+1)",
+    "REF(EMA(C,5),BARSLAST(C>O))", "COUNT(EMA(C,5)>O,BARSLAST(C>O)+1)",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", WINDOWS_OF_THEIR_RING_ALONE)
+@pytest.mark.parametrize("old", ["C", "EMA(C,5)"])
+def test_a_late_ring_whose_reader_has_no_state_of_its_own_is_filled(text: str, old: str) -> None:
+    always, late = Market([expr_of(old), expr_of(text)], 3, window=40), Market([expr_of(old)], 3, window=40)
+    for row in some_bars(37, 3, seed=7):
+        for market in (always, late):
+            market.close(np.arange(3), {word: row[word] for word in FIELDS})
+    late.graph.add(expr_of(text), period=PERIOD)
+    late.graph.warm(PERIOD)
+    assert_identical(late.own_state(), always.own_state())
+
+
 def test_only_new_nodes_and_what_they_read_live_again(monkeypatch: pytest.MonkeyPatch) -> None:
     market = Market([expr_of("EMA(C,12)"), expr_of("EMA(H,5)")], 2, window=20)
     for row in some_bars(20, 2, seed=8):
