@@ -150,9 +150,11 @@ class Database:
 
     def _close(self) -> None:
         db, self._db = self._db, None
+        lock, self._lock = self._lock, -1
         if db is not None:
             db.close()
-        os.close(self._lock)
+        if lock >= 0:  # else closed already, by who asked for it at the same time
+            os.close(lock)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

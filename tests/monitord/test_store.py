@@ -87,6 +87,13 @@ async def test_the_offset_never_goes_back_and_is_kept_per_source(store: Store) -
     assert not store.committed.is_set()
 
 
+async def test_closed_by_two_at_the_same_time_it_is_closed_once(store: Store) -> None:
+    await asyncio.gather(store.close(), store.close())
+    await store.close()
+    again = await Store.open(store.path)
+    await again.close()
+
+
 async def test_a_commit_that_fails_leaves_neither_events_nor_offset(store: Store) -> None:
     await store.commit([alert(1)], offset=1)
     await store.file.run(
