@@ -35,7 +35,6 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
-    import msvcrt
 
 SPOOL_SEGMENT_BYTES: Final = 16 << 20
 _FUTURE_MS: Final = 10_000
@@ -325,6 +324,8 @@ def _lock(folder: Path) -> int:
         if fcntl is not None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         else:
+            import msvcrt
+
             msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
     except (BlockingIOError, PermissionError):  # what each of them raises where another process holds it
         os.close(lock)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -387,7 +388,7 @@ def test_a_second_recorder_is_refused_on_windows_too(tmp_path: Path, monkeypatch
             raise PermissionError(13, "Permission denied") from None
 
     monkeypatch.setattr("feeds.recorder.fcntl", None)
-    monkeypatch.setattr("feeds.recorder.msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2), raising=False)
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2))
     test_a_second_recorder_on_the_folder_is_refused(tmp_path)
 
 

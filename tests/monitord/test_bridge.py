@@ -606,10 +606,11 @@ async def test_the_embedded_broker_lets_a_bridge_in_and_no_further(
 
 
 NOT_POSIX = f"""
-import asyncio, contextlib, io, json, signal, sys
+import asyncio, contextlib, io, json, signal, sys, types
 for name in {POSIX_ONLY!r}:
     if name != "posix":  # the interpreter itself holds it
         sys.modules[name] = None
+sys.modules["msvcrt"] = types.SimpleNamespace(LK_NBLCK=2, locking=lambda fd, mode, count: None)  # there it is
 def refuse(*_):
     raise NotImplementedError
 asyncio.SelectorEventLoop.add_signal_handler = refuse
