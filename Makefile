@@ -3,7 +3,7 @@
 #   make test    all tests          make check   lint, format, types, layers
 #   make bench   speed beside its peers, in one run
 #   make soak    a market day under load in 24 minutes: nothing lost, the loop in time, memory level
-#   make faults  kills, cuts, stalls and bad input in long counts; PART=1 to 5 for one part, each within an hour
+#   make faults  kills, cuts, stalls and bad input in long counts; PART=1 to 6 for one part, each within an hour
 
 VENV ?= .venv
 STATE ?= var

@@ -109,8 +109,8 @@ def with_section(text: str, lines: str, *, heading: str) -> str:
 def _steps(clone: Path, bot: DingTalkBot, url: str) -> list[Step]:
     return [
         Step(
-            "install: `make run` sets itself up, and compiles five small files of C",
-            "安装：`make run` 自己准备环境，编译五个 C 小文件",
+            "install: `make run` sets itself up, what is in C compiled",
+            "安装：`make run` 自己准备环境，编译 C 代码",
             lambda: _run(clone, "make", "--quiet", ".venv/run.stamp"),
         ),
         Step("first alert after `make run`", "`make run` 之后的第一条提醒", lambda: _first_alert(clone)),
