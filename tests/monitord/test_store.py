@@ -87,10 +87,20 @@ async def test_the_offset_never_goes_back_and_is_kept_per_source(store: Store) -
     assert not store.committed.is_set()
 
 
-async def test_closed_by_two_at_the_same_time_it_is_closed_once(store: Store) -> None:
+async def test_closed_by_two_at_the_same_time_it_is_closed_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[int] = []
+    close = os.close
+
+    def noted(descriptor: int) -> None:
+        closed.append(descriptor)
+        close(descriptor)  # a second time it may be somebody else's by now
+
+    monkeypatch.setattr("monitord.database.os.close", noted)
     await asyncio.gather(store.close(), store.close())
     await store.close()
+    assert len(closed) == 1
     again = await Store.open(store.path)
+    assert await again.offset() == -1
     await again.close()
 
 
