@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 from functools import lru_cache
@@ -117,22 +117,20 @@ class Alert:
             raise ValueError(f"not an alert record: {error}") from None
 
 
-Draft = cast(
-    type[Alert],
-    make_dataclass(
-        "Draft",
-        [(one.name, one.type, field(default=one.default)) for one in fields(Alert)],
-        slots=True,
-        kw_only=True,
-    ),
-)
-"""An Alert while it is being made. A frozen class writes each of its 23 fields by a call: 3 of the 9 us of an alert."""
+class Draft:
+    """An Alert while it is being made: its very slots, to be written one by one, all of them.
 
+    0.5 µs for an alert. A frozen class writes each of its 24 fields by a call, which takes 6; another class that is given
+    them by name has a dict made of them first, which takes 2.
+    """
 
-def sealed(draft: Alert) -> Alert:
-    """Make an Alert of a Draft, which has its very slots; nothing can be written to it any more."""
-    draft.__class__ = Alert
-    return draft
+    __slots__ = tuple(Alert.__dataclass_fields__)
+
+    def sealed(self) -> Alert:
+        """Become the Alert, to which nothing can be written any more."""
+        alert: Any = self
+        alert.__class__ = Alert
+        return cast(Alert, alert)
 
 
 def stamp_published(record: bytes, published_ms: int) -> bytes:
@@ -168,11 +166,11 @@ class Identities:
 
         key: the symbol or group. The same as `identities` of all these parts gives.
         """
-        whole = self._begun.copy()
-        whole.update(f"{_NONE if key is None else key}\x1f{date}\x1f{episode}".encode())
-        first = whole.copy()
-        first.update(_FIRSTS[event])
-        return "al_" + first.hexdigest(), "ep_" + whole.hexdigest()
+        hashed = self._begun.copy()
+        hashed.update(f"{_NONE if key is None else key}\x1f{date}\x1f{episode}".encode())
+        episode_id = "ep_" + hashed.hexdigest()
+        hashed.update(_FIRSTS[event])
+        return "al_" + hashed.hexdigest(), episode_id
 
 
 def identities(*parts: str | int | None, event: Event) -> tuple[str, str]:

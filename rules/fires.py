@@ -71,10 +71,10 @@ class Fires:
             return
         rows = np.array([fire.row for fire in fires])
         places = sample.places(rows)
-        told = zip(
-            fires, self._reporter.moments(group, rows, sample.times_ms[places], bars=bars), arrival[places].tolist(),
-            self._reported.of_fires(group, fires, rows), self._reporter.ticks(group, rows), strict=True,
-        )  # fmt: skip
+        ticks = self._reporter.ticks(group, rows)
+        moments = self._reporter.moments(group, rows, sample.times_ms.take(places), ticks=ticks, bars=bars)
+        values_of = self._reported.of_fires(group, fires, rows)
+        told = zip(fires, moments, arrival.take(places).tolist(), values_of, ticks, strict=True)
         for fire, moment, arrived, values, tick in told:
             self._tell(fire, moment, Cause(arrived, phase), values, tick)
 
