@@ -56,12 +56,12 @@ class Imprint:
     ) -> Alert:
         """Make the record of an event of this symbol or group, in an episode that began on this trade date."""
         rule = self.rule
-        is_group = rule.over is not None
         made: Any = Draft()
         made.id, made.episode_id = self.identities.of(key, date, episode, event)
         made.event = event
         made.rule, made.rev, made.leg = rule.id, rule.rev, self.leg
-        made.symbol, made.group, made.name = (None, key, name) if is_group else (key, None, name)
+        made.symbol, made.group = (key, None) if rule.over is None else (None, key)
+        made.name = name
         made.severity, made.labels = rule.severity, self.labels
         made.trade_date, made.episode = date, episode
         made.ts_event_ms, made.period, made.bar_end_ms = moment.ts_ms, rule.period, moment.bar_end_ms
