@@ -222,16 +222,16 @@ class Engine:
         """Take ticks of one clock second, or of several before `quiet_until_ms`, each symbol once."""
         market = self.market
         self._enter(batch.span_ms[1], quiet_until_ms=quiet_until_ms)
-        arrival = places(len(rows))
+        whole, arrival = batch, places(len(rows))
         news = market.news(market.selection(rows), batch)
         if news is not None:
             arrival = np.flatnonzero(news)
-            rows, batch = rows[arrival], batch.keep(news)
+            rows, batch = rows[arrival], batch.take(arrival)
             if not len(rows):
                 return
         if market.exrights.waits(market.selection(rows), market.date):
             self._adjust(rows, batch)
-        ticks = market.take_ordinary(rows, batch, arrival=arrival)
+        ticks = market.take_ordinary(rows, batch, whole=whole, arrival=arrival)
         if ticks is None:
             ticks = market.segment(rows, batch, arrival=arrival)
             self._take_in_steps(ticks)
