@@ -296,13 +296,12 @@ class Engine:
             if is_tick(layer):
                 layers[layer] = inside
         for layer, inside in layers.items():
-            sampled = rows if isinstance(inside, bool) else rows[inside]
+            sampled, sampled_ms = (rows, times_ms) if isinstance(inside, bool) else (rows[inside], times_ms[inside])
             self._graph.commit(layer, sampled, values=False)
-            priced = ~np.isnan(self.market.latest.column("LAST").array[sampled])
-            if layer == layer_name((Session.OPEN_AUCTION,)):
-                priced[...] = True  # in the opening auction there is only AUCP to be sampled
-            sampled_ms = times_ms if isinstance(inside, bool) else times_ms[inside]
-            self.market.gaps.trail(layer).follow(sampled[priced], sampled_ms[priced])
+            if ticks.live is not None and layer != layer_name((Session.OPEN_AUCTION,)):  # in it there is only AUCP
+                priced = ~np.isnan(self.market.latest.column("LAST").array[sampled])
+                sampled, sampled_ms = sampled[priced], sampled_ms[priced]
+            self.market.gaps.trail(layer).follow(sampled, sampled_ms)
 
     # ── the market clock ──────────────────────────────────────────────────────────────────────────────────────────
 
