@@ -233,9 +233,9 @@ entry(PyObject *list, Py_ssize_t at, Py_ssize_t size)
 
 /* Each hold_… takes some columns of one argument into the market; 0 with an exception set if it is not what it should be. */
 
-/* kinds: of each column of a tuple; addresses: where to note where it lies. */
+/* kinds: of each column of a tuple; found: where each lies. */
 static int
-hold_some(Held *held, PyObject *given, const char *kinds, int is_written, Py_ssize_t n, const void **addresses[])
+hold_some(Held *held, PyObject *given, const char *kinds, int is_written, Py_ssize_t n, void *found[])
 {
     Py_ssize_t count = (Py_ssize_t)strlen(kinds);
     if (!PyTuple_Check(given) || PyTuple_GET_SIZE(given) != count) {
@@ -244,7 +244,7 @@ hold_some(Held *held, PyObject *given, const char *kinds, int is_written, Py_ssi
     }
     for (Py_ssize_t i = 0; i < count; i++) {
         char kind = kinds[i];
-        if ((*addresses[i] = column(held, PyTuple_GET_ITEM(given, i), &kind, is_written, n)) == NULL)
+        if ((found[i] = column(held, PyTuple_GET_ITEM(given, i), &kind, is_written, n)) == NULL)
             return 0;
     }
     return 1;
@@ -276,10 +276,14 @@ hold_bars(Held *held, PyObject *given, Market *m)
     for (; m->n_bars < PyList_GET_SIZE(given); m->n_bars++) {
         Bars *bars = &m->bars[m->n_bars];
         PyObject *tuple = entry(given, m->n_bars, 2);
-        const void **where[] = {(const void **)&bars->ends_ms, (const void **)&bars->closed, (const void **)&bars->flat,
-                                (const void **)&bars->high, (const void **)&bars->low};
-        if (tuple == NULL || !hold_some(held, PyTuple_GET_ITEM(tuple, 0), "qBBdd", 1, m->n, where))
+        void *found[5];
+        if (tuple == NULL || !hold_some(held, PyTuple_GET_ITEM(tuple, 0), "qBBdd", 1, m->n, found))
             return 0;
+        bars->ends_ms = found[0];
+        bars->closed = found[1];
+        bars->flat = found[2];
+        bars->high = found[3];
+        bars->low = found[4];
         bars->end_ms = PyLong_AsLongLong(PyTuple_GET_ITEM(tuple, 1));
         if (bars->end_ms == -1 && PyErr_Occurred())
             return 0;
@@ -291,6 +295,10 @@ hold_bars(Held *held, PyObject *given, Market *m)
 static int
 hold_writes(Held *held, PyObject *given, Market *m)
 {
+    if (m->rows == NULL && PyList_GET_SIZE(given) > 0) {
+        PyErr_SetString(PyExc_ValueError, "what is written needs rows");
+        return 0;
+    }
     for (; m->n_writes < PyList_GET_SIZE(given); m->n_writes++) {
         Write *write = &m->writes[m->n_writes];
         PyObject *tuple = entry(given, m->n_writes, 3);
@@ -333,11 +341,36 @@ hold_marks(Held *held, PyObject *given, Market *m)
 static int
 hold_market(Held *held, PyObject *known, PyObject *trail, Market *m)
 {
-    const void **where[] = {(const void **)&m->status_before, (const void **)&m->first_ms, (const void **)&m->day_high,
-                            (const void **)&m->day_low};
-    const void **trailing[] = {(const void **)&m->sampled_ms, (const void **)&m->broken};
-    return hold_some(held, known, "hqdd", 0, m->n, where) &&
-           ((PyTuple_Check(trail) && PyTuple_GET_SIZE(trail) == 0) || hold_some(held, trail, "qB", 0, m->n, trailing));
+    void *found[4];
+    if (!hold_some(held, known, "hqdd", 0, m->n, found))
+        return 0;
+    m->status_before = found[0];
+    m->first_ms = found[1];
+    m->day_high = found[2];
+    m->day_low = found[3];
+    if (PyTuple_Check(trail) && PyTuple_GET_SIZE(trail) == 0)
+        return 1;
+    if (!hold_some(held, trail, "qB", 0, m->n, found))
+        return 0;
+    m->sampled_ms = found[0];
+    m->broken = found[1];
+    return 1;
+}
+
+/* Hold what is looked at of the batch; 0 without an exception if it is of another layout. */
+static int
+hold_shown(Held *held, PyObject *shown, Market *m)
+{
+    void *found[4];
+    if (!hold_some(held, shown, "dddh", 0, m->of_batch, found)) {
+        PyErr_Clear();
+        return 0;
+    }
+    m->last = found[0];
+    m->high = found[1];
+    m->low = found[2];
+    m->status = found[3];
+    return 1;
 }
 
 static int
@@ -457,9 +490,8 @@ take(PyObject *module, PyObject *args)
             PyErr_SetString(PyExc_TypeError, "a tuple of columns is needed");
         return NULL;
     }
-    const void **where[] = {(const void **)&m.last, (const void **)&m.high, (const void **)&m.low, (const void **)&m.status};
     PyObject *result = NULL;
-    m.is_of_another_layout = !hold_some(&held, shown, "dddh", 0, rows == Py_None ? m.n : m.of_batch, where);
+    m.is_of_another_layout = (rows == Py_None && m.of_batch != m.n) || !hold_shown(&held, shown, &m);
     if (!m.is_of_another_layout && are_lists(bars, writes, marks) && hold_rows(&held, rows, places, &m) &&
         hold_market(&held, known, trail, &m) && hold_bars(&held, bars, &m) && hold_writes(&held, writes, &m) &&
         hold_marks(&held, marks, &m)) {
@@ -498,15 +530,18 @@ news(PyObject *module, PyObject *args)
         return NULL;
     c.midnight_ms = midnight_ms;
     c.result_ms = result_ms;
-    const void **coming[] = {(const void **)&c.ts_ms, (const void **)&c.status};
-    const void **before[] = {(const void **)&c.ts_before, (const void **)&c.status_before};
+    void *before[2], *coming[2];
     PyObject *result = NULL;
     unsigned char *where = NULL;
     char bytes = 'B', indices = 'q';
     c.k = rows == Py_None ? n : PyObject_Length(rows);
     if (c.k >= 0 && (where = column(&held, out, &bytes, 1, c.k)) != NULL && hold_some(&held, known, "qh", 0, n, before) &&
         (rows == Py_None || ((c.rows = column(&held, rows, &indices, 0, c.k)) != NULL && are_rows(c.rows, c.k, n)))) {
+        c.ts_before = before[0];
+        c.status_before = before[1];
         if (hold_some(&held, shown, "qh", 0, c.k, coming) && hold_pairs(&held, pairs, &c, n)) {
+            c.ts_ms = coming[0];
+            c.status = coming[1];
             sort_out(&c, where);
             result = Py_BuildValue("nnn", c.stale, c.old, c.repeats);
         }

@@ -215,6 +215,7 @@ def test_each_tick_is_written_to_its_symbol() -> None:
         (8, [((np.ones(N),) * 5, 5)]), (9, [(np.ones(4), None)]), (9, [(np.ones(4), None, np.ones(4))]), (9, [7]),
         (9, [(np.ones(4, np.int64), np.ones(3), np.ones(3, np.int64))]), (10, [(np.ones(3), 0)]), (10, [(np.ones(3),)]),
         (9, [(np.ones(4), None, np.ones(3))] * 129), (10, None),
+        (0, 4),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_and_nothing_is_written(place: int, bad: Any) -> None:
@@ -226,6 +227,18 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(place: int, bad: An
     for mine, theirs in zip(given[8:], untouched[8:], strict=True):
         if mine is not bad:
             assert repr(mine) == repr(theirs)
+
+
+def test_a_whole_market_has_nothing_to_write() -> None:
+    assert ordinary.COMPILED is not None
+    given = arguments()
+    given[1] = given[2] = None
+    given[3] = tuple(column[:N].copy() for column in given[3])
+    with pytest.raises(ValueError, match="needs rows"):
+        ordinary.COMPILED.take(*given)
+    given[9] = []
+    assert ordinary.COMPILED.take(*given) is True
+    assert given[8][0][0][3].tolist() == [1, 1, 2]
 
 
 @pytest.mark.parametrize("odd", [np.ones(4, np.int64), np.ones(3), np.ones((4, 2))[:, 0]])
