@@ -125,7 +125,13 @@ class Latest:
     def ticks(self, rows: IntArray) -> list[Tick]:
         """Return the core columns of these symbols' latest ticks."""
         columns = [knowns(self._raw[name].array.take(rows)) for name in CORE]
-        return [dict(zip(CORE, numbers, strict=True)) for numbers in zip(*columns, strict=True)]
+        return [  # names written out: half the time of a dict of pairs
+            {
+                "last": last, "open": first, "high": high, "low": low, "prev_close": prev, "volume_lots": lots,
+                "amount_cny": cny,
+            }
+            for last, first, high, low, prev, lots, cny in zip(*columns, strict=True)
+        ]  # fmt: skip
 
     def halted(self) -> BoolArray:
         """Tell which symbols' latest status is a halt."""

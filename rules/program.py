@@ -218,7 +218,8 @@ class EdgeGroup(Group):
         fires = self.bits.take(
             self._circuit, rearm_rows=self._rearm_rows, enabled=enabled, fire_on_start=self._fire_on_start
         )
-        return [Fire(self.slots[slot_row], row, late) for slot_row, row, late in fires]
+        slots = self.slots
+        return [Fire(slots[slot_row], row, late) for slot_row, row, late in fires]
 
     def _wire_rearms(self) -> IntArray:
         """Return each slot's row of re-arming in [t; f] stacked: its own rearm true, else its condition false."""
