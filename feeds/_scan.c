@@ -15,7 +15,7 @@
 #define FOR_EACH_PROCESSOR
 #endif
 
-enum { LAYOUT = 1 /* what feeds/scan.py must have been written for */ };
+enum { LAYOUT = 2 /* what feeds/scan.py must have been written for */ };
 
 FOR_EACH_PROCESSOR static void
 least_and_most(Py_ssize_t n, const int64_t *x, int64_t *least, int64_t *most)
@@ -29,17 +29,26 @@ least_and_most(Py_ssize_t n, const int64_t *x, int64_t *least, int64_t *most)
     *most = high;
 }
 
+/* A word from anywhere: a part of a frame may begin at any byte. */
+static inline uint64_t
+word_at(const char *x)
+{
+    uint64_t word;
+    memcpy(&word, x, sizeof word);
+    return word;
+}
+
 /* In four places at once: while one waits for memory, the others go on. */
 FOR_EACH_PROCESSOR static uint64_t
-sum_of(Py_ssize_t words, const uint64_t *x)
+sum_of(Py_ssize_t words, const char *x)
 {
     Py_ssize_t quarter = words / 4;
-    const uint64_t *second = x + quarter, *third = second + quarter, *fourth = third + quarter;
+    const char *second = x + 8 * quarter, *third = second + 8 * quarter, *fourth = third + 8 * quarter;
     uint64_t sum = 0;
-    for (Py_ssize_t i = 0; i < quarter; i++)
-        sum += x[i] + second[i] + third[i] + fourth[i];
+    for (Py_ssize_t i = 0; i < 8 * quarter; i += 8)
+        sum += word_at(x + i) + word_at(second + i) + word_at(third + i) + word_at(fourth + i);
     for (Py_ssize_t i = 4 * quarter; i < words; i++)
-        sum += x[i];
+        sum += word_at(x + 8 * i);
     return sum;
 }
 
@@ -66,18 +75,19 @@ span(PyObject *module, PyObject *times)
 }
 
 PyDoc_STRVAR(word_sum_doc,
-"word_sum(frame) -> int\n\n"
-"The sum of the 8-byte little-endian words of bytes, modulo 2**64; bytes behind the last whole word are left out.");
+"word_sum(bytes) -> int\n\n"
+"Of the 8-byte little-endian words of a C-contiguous buffer, modulo 2**64; bytes behind the last whole one are left out.");
 
 static PyObject *
-word_sum(PyObject *module, PyObject *frame)
+word_sum(PyObject *module, PyObject *bytes)
 {
+    Py_buffer view;
     (void)module;
-    if (!PyBytes_Check(frame)) {
-        PyErr_SetString(PyExc_TypeError, "a frame is bytes");
+    if (PyObject_GetBuffer(bytes, &view, PyBUF_SIMPLE) < 0)
         return NULL;
-    }
-    return PyLong_FromUnsignedLongLong(sum_of(PyBytes_GET_SIZE(frame) / 8, (const uint64_t *)PyBytes_AS_STRING(frame)));
+    uint64_t sum = sum_of(view.len / 8, view.buf);
+    PyBuffer_Release(&view);
+    return PyLong_FromUnsignedLongLong(sum);
 }
 
 static PyMethodDef methods[] = {

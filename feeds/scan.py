@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feeds.compiled import compiled
 
-COMPILED: Final = compiled("feeds._scan", layout=1)
+COMPILED: Final = compiled("feeds._scan", layout=2)
 
 
 def span(times: NDArray[np.int64]) -> tuple[int, int]:
@@ -18,8 +18,11 @@ def span(times: NDArray[np.int64]) -> tuple[int, int]:
     return (int(times.min()), int(times.max())) if found is None else found
 
 
-def word_sum(frame: bytes) -> int:
-    """Return the sum of the 8-byte little-endian words of a frame, modulo 2**64."""
+def word_sum(words: bytes | NDArray[Any]) -> int:
+    """Return the sum of the 8-byte little-endian words of bytes, or of a C-contiguous array's, modulo 2**64.
+
+    Bytes behind the last whole word are left out.
+    """
     if COMPILED is not None:
-        return int(COMPILED.word_sum(frame))
-    return int(np.frombuffer(frame, "<u8", len(frame) // 8).sum(dtype=np.uint64))
+        return int(COMPILED.word_sum(words))
+    return int(np.frombuffer(words, "<u8", memoryview(words).nbytes // 8).sum(dtype=np.uint64))

@@ -185,6 +185,7 @@ class Group:
         return self._scope & self._session_bits(sample)
 
     def _session_bits(self, sample: Sample) -> BitRows:
+        """Return who is sampled in session, (slots, bytes); one row where it is that of all slots."""
         table = np.zeros((len(self._sessions), byte_width(sample.n_symbols)), np.uint8)
         for row, sessions in enumerate(self._sessions):
             inside = sample.inside(sessions)
@@ -194,7 +195,7 @@ class Group:
             mask = np.zeros(sample.n_symbols, np.bool_)
             mask[sample.at] = inside
             table[row] = np.packbits(mask)
-        return table.take(self._session_of, axis=0)
+        return table if len(table) == 1 else table.take(self._session_of, axis=0)
 
 
 class EdgeGroup(Group):
