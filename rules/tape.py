@@ -19,7 +19,7 @@ from rules.functions.values import NumberNode, TruthNode
 from rules.node import Bits, Node, Selection, Step
 from rules.state import Column
 
-COMPILED: Final = compiled("rules._tape", layout=1)
+COMPILED: Final = compiled("rules._tape", layout=2)
 _STEP_WORDS: Final = 8
 """int16 of one step: its number among the compiled ones, then the places of its columns in the list."""
 _UNSET: Final = np.empty(0)

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from rules.alert import Alert, Draft, Event, Identities, identities, identity, sealed, shanghai_iso, stamp_published
+from rules.alert import Alert, Draft, Event, Identities, identities, identity, shanghai_iso, stamp_published
 
 
 def alert(**fields: Any) -> Alert:
@@ -80,8 +80,10 @@ def test_times_are_written_in_shanghai() -> None:
 
 
 def test_a_sealed_draft_is_the_alert_and_frozen() -> None:
-    given = {name: getattr(alert(), name) for name in Alert.__dataclass_fields__}
-    made = sealed(Draft(**given))
+    draft = Draft()
+    for name in Alert.__dataclass_fields__:
+        setattr(draft, name, getattr(alert(), name))
+    made = draft.sealed()
     assert type(made) is Alert
     assert made == alert()
     assert made.to_json() == alert().to_json()

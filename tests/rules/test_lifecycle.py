@@ -136,7 +136,7 @@ def test_a_step_is_measured_from_the_last_fire_in_the_direction_of_the_day() -> 
     watched = rule(step=0.01)
     up = [moment("10:00:00", last=price) for price in (100.0, 100.9, 101.0, 100.0, 102.01)]
     assert judged(Ledger(), watched, *up) == [None, "freq", None, "freq", None]
-    down = [moment("10:00:00", last=price, rising=False) for price in (100.0, 99.1, 99.0, 101.0)]
+    down = [moment("10:00:00", last=price, prev_close=102.0) for price in (100.0, 99.1, 99.0, 101.0)]
     assert judged(Ledger(), watched, *down) == [None, "freq", None, "freq"]
 
 
