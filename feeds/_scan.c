@@ -1,4 +1,4 @@
-/* Looks over all of a batch: the span of its times, the sum of a frame's words; feeds/scan.py.
+/* Looks over all of a batch: its times, its units, a frame's words; feeds/scan.py.
  *
  * numpy's passes are as quick, but the way into each of them costs 8 µs when it has left the processor's caches, as it
  * has by the time the next snapshot of a market comes.
@@ -90,8 +90,53 @@ word_sum(PyObject *module, PyObject *bytes)
     return PyLong_FromUnsignedLongLong(sum);
 }
 
+/* As `misfits` of feeds/scan.py, each product in its order: none is added to, so nothing can be fused. */
+FOR_EACH_PROCESSOR static int
+any_misfit(Py_ssize_t n, const double *volume, const double *unit, const double *amount, const double *low,
+           const double *high, double factor)
+{
+    int found = 0;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        double shares = volume[i] * unit[i];
+        found |= ((amount[i] > factor * shares * high[i]) | (amount[i] * factor < shares * low[i])) & (shares > 0) &
+                 (amount[i] > 0) & (high[i] > 0);
+    }
+    return found;
+}
+
+PyDoc_STRVAR(all_fit_doc,
+"all_fit(volume, unit, amount, low, high, factor) -> bool | None\n\n"
+"Of five (n,) float64; None for arrays of another kind or layout, which is numpy's to do.");
+
+static PyObject *
+all_fit(PyObject *module, PyObject *args)
+{
+    enum { COLUMNS = 5 };
+    PyObject *given[COLUMNS];
+    Py_buffer views[COLUMNS];
+    double factor;
+    int got = 0, ours = 1, fit = 0;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OOOOOd", &given[0], &given[1], &given[2], &given[3], &given[4], &factor))
+        return NULL;
+    for (; got < COLUMNS && PyObject_GetBuffer(given[got], &views[got], PyBUF_STRIDES | PyBUF_FORMAT) == 0; got++) {
+        const Py_buffer *view = &views[got];
+        ours &= view->ndim == 1 && strcmp(view->format, "d") == 0 && view->strides[0] == 8 && view->len == views[0].len;
+    }
+    if (got == COLUMNS && ours)
+        fit = !any_misfit(views[0].len / 8, views[0].buf, views[1].buf, views[2].buf, views[3].buf, views[4].buf, factor);
+    while (got > 0)
+        PyBuffer_Release(&views[--got]);
+    if (PyErr_Occurred())
+        return NULL;
+    if (!ours)
+        Py_RETURN_NONE;
+    return PyBool_FromLong(fit);
+}
+
 static PyMethodDef methods[] = {
     {"span", span, METH_O, span_doc},
+    {"all_fit", all_fit, METH_VARARGS, all_fit_doc},
     {"word_sum", word_sum, METH_O, word_sum_doc},
     {NULL, NULL, 0, NULL},
 };

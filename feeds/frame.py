@@ -22,14 +22,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from feeds.errors import FeedError
 from feeds.scan import word_sum
 from feeds.tick import CORE, REST, FloatArray, TickBatch
 
-Part: TypeAlias = bytes | NDArray[Any]
-"""Some of a frame's bytes: C-contiguous, whole words."""
+Part: TypeAlias = bytes | memoryview
+"""Some of a frame's bytes, whole words of them; a view is of an array's memory, as it lies."""
 
 VERSION: Final = 1
 COLUMNS: Final = (*CORE, *REST)
@@ -67,11 +67,11 @@ def parts(batch: TickBatch, *, columns: Literal["all", "core"] = "all") -> list[
     """Return what `encode` joins, for who writes it as it lies: most of it are the batch's own arrays."""
     names = [name for name in (COLUMNS if columns == "all" else CORE) if batch.has(name)]
     symbols_size, symbols = _written(batch.symbols)
-    body = [
+    body: list[Part] = [
         symbols,
-        np.ascontiguousarray(batch.ts_event_ms, _I8),
-        np.ascontiguousarray(batch.recv_ms, _I8),
-        *_columns(batch, names),
+        _view(batch.ts_event_ms, _I8),
+        _view(batch.recv_ms, _I8),
+        *(_view(batch.column(name), _F8) for name in names),
         _padded(batch.status.astype(_I2, copy=False).tobytes()),
     ]
     header = _MAGIC, VERSION, 0, len(batch), symbols_size, _bits(names)
@@ -87,7 +87,7 @@ def encode_rest(batch: TickBatch) -> bytes:
 def rest_parts(batch: TickBatch) -> list[Part]:
     """Return what `encode_rest` joins, as `parts` does."""
     names = [name for name in REST if batch.has(name)]
-    return [_PRESENT.pack(_bits(names)), *_columns(batch, names)]
+    return [_PRESENT.pack(_bits(names)), *(_view(batch.column(name), _F8) for name in names)]
 
 
 def rest_size(n: int) -> int:
@@ -132,8 +132,8 @@ def _decode_rest(rest: bytes, n: int) -> Mapping[str, FloatArray]:
     return dict(zip(names, block, strict=True))
 
 
-def _columns(batch: TickBatch, names: Iterable[str]) -> list[Part]:
-    return [np.ascontiguousarray(batch.column(name), _F8) for name in names]
+def _view(array: NDArray[Any], dtype: DTypeLike) -> memoryview:
+    return np.ascontiguousarray(array, dtype).data
 
 
 def _bits(names: Iterable[str]) -> int:

@@ -245,8 +245,7 @@ class Journal:
         self._check_usable()
         self.append_rest()
         unfinished = value if rest_later and isinstance(value, TickBatch) and value.rest_waits else None
-        content = _encode(value, whole=unfinished is None) if packed is None else (_Kind.BARS, [packed])
-        record = _pack(*content, follows)
+        record = _pack(*_encode(value, whole=unfinished is None, packed=packed), follows)
         rest_size = 0 if unfinished is None else _HEAD.size + frame.rest_size(len(unfinished))
         if self._size + record.size + rest_size > self._segment_bytes and self._next > self._segments[-1].first:
             self._roll()
@@ -448,7 +447,7 @@ def _record_at(bytes_: bytes, at: int) -> tuple[int, int, bytes] | None:
     return (kind, follows, payload) if _checksum(kind, follows, [payload]) == crc else None
 
 
-def _pack(kind: int, payload: list[Part], follows: int) -> _Packed:
+def _pack(kind: _Kind, payload: list[Part], follows: int) -> _Packed:
     size = sum(memoryview(part).nbytes for part in payload)
     if size > MAX_PAYLOAD:
         raise FeedError(f"an input of {size} bytes is larger than a journal record may be ({MAX_PAYLOAD})")
@@ -464,10 +463,10 @@ def _checksum(kind: int, follows: int, payload: list[Part]) -> int:
 
 
 def _write(fd: int, record: _Packed) -> None:
-    """Write a record's parts; raises OSError, and some of them may be written then.
+    """Write the parts of a record; raises OSError, with some of them written already.
 
-    As they lie: to join a market's 450 kB first takes as long as to write them. Windows writes no parts, and any system
-    may stop in the middle of one.
+    To join a market's 450 kB first would take half as long again. Windows cannot write parts, and any system may stop
+    in the middle of one: the rest is joined.
     """
     written = os.writev(fd, record.parts) if hasattr(os, "writev") else 0
     if written < record.size:
@@ -476,7 +475,7 @@ def _write(fd: int, record: _Packed) -> None:
             rest = rest[os.write(fd, rest) :]
 
 
-def _encode(value: Input, *, whole: bool) -> tuple[_Kind, list[Part]]:
+def _encode(value: Input, *, whole: bool, packed: bytes | None) -> tuple[_Kind, list[Part]]:
     match value:
         case TickBatch():
             return _Kind.TICKS, frame.parts(value, columns="all" if whole else "core")
@@ -487,7 +486,7 @@ def _encode(value: Input, *, whole: bool) -> tuple[_Kind, list[Part]]:
         case Control():
             return _Kind.CONTROL, [orjson.dumps([value.kind, value.text])]
         case Bars():
-            return _Kind.BARS, [history.encode(value)]
+            return _Kind.BARS, [history.encode(value) if packed is None else packed]
 
 
 def _decode(kind: int, payload: bytes, rest: bytes | None, where: str) -> Input:

@@ -29,9 +29,9 @@ log = structlog.get_logger(__name__)
 class InputLog:
     """Writes one journal. The engine's thread alone; every method waits for the sync under way, if there is one.
 
-    An input that cannot be written is refused before the engine takes it. A sync that failed is told to the next caller,
-    and the journal refuses every later one, as FeedError: the engine has taken an input that may not be on the disk, and
-    what came behind it would be decided anew without it. `close` passes over what was told.
+    An input that cannot be written is refused before the engine takes it. A sync that failed is told to every caller
+    from then on, as FeedError, for the journal takes nothing more: the engine has taken an input that may not be on the
+    disk, and what came behind it would be decided anew without it. `close` passes over what was told.
     """
 
     def __init__(self, journal: Journal) -> None:
