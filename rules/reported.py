@@ -7,7 +7,7 @@ some symbols are made in less.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, groupby
+from itertools import groupby
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Reported:
 
     def of_fires(self, group: EdgeGroup, fires: Sequence[Fire], rows: IntArray) -> list[Values]:
         """Return what each of these fires of a group, at `rows`, reports; those of a slot stand together."""
-        nodes = dict.fromkeys(chain.from_iterable([slot.values.values() for slot, _, _ in fires]))
+        nodes = {node: None for slot, _, _ in fires for node in slot.values.values()}
         if all(isinstance(node, (Field, TruthField)) for node in nodes):
             standing = {node: knowns(node.column.array.take(rows)) for node in nodes}  # type: ignore[attr-defined]
             return _dealt(fires, standing)
@@ -64,9 +64,13 @@ class Reported:
 
 def _dealt(fires: Sequence[Fire], numbers: Mapping[Node, Sequence[float | None]]) -> list[Values]:
     """Return the values of each fire, which stand at its place in the numbers of each node."""
-    return [
-        {text: numbers[node][place] for text, node in slot.values.items()} for place, (slot, _, _) in enumerate(fires)
-    ]
+    dealt: list[Values] = []
+    for place, (slot, _, _) in enumerate(fires):
+        told: Values = {}
+        for text, node in slot.values.items():  # a comprehension is a call of its own for each fire
+            told[text] = numbers[node][place]
+        dealt.append(told)
+    return dealt
 
 
 def _numbers(node: Node) -> list[float | None]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -205,8 +206,8 @@ def test_episodes_begin_above_what_the_store_holds() -> None:
 
 @pytest.mark.parametrize("moments", [("10:00:00",), ("10:00:00", "10:00:30", "10:02:00")])
 def test_a_ledger_comes_back_from_its_dump(moments: tuple[str, ...]) -> None:
-    ledger, watched = Ledger(), rule(cooldown_ms=60_000)
+    ledger, watched = Ledger(), rule(cooldown_ms=60_000, flap=Flap(over=2, within_ms=60_000))
     ledger.raise_to({("r", "", "600519.SH", "2025-01-02"): 3})
     for when in moments:
         ledger.judge(watched, "600519.SH", leg=None, moment=moment(when))
-    assert Ledger.load(ledger.dump()) == ledger
+    assert Ledger.load(orjson.loads(orjson.dumps(ledger.dump()))) == ledger
