@@ -47,6 +47,7 @@ class Pump:
         store: Store,
         channel: AlertChannel,
         *,
+        on_offered: Callable[[str, Sequence[Outgoing]], None] = lambda epoch, alerts: None,
         on_published: Callable[[str, Sequence[tuple[int, Outgoing]]], None] = lambda epoch, alerts: None,
         batch_rows: int = BATCH_ROWS,
         check_s: float = CHECK_S,
@@ -55,11 +56,11 @@ class Pump:
     ) -> None:
         """Make ready without starting.
 
-        on_published is told the epoch and each alert with its offset as soon as the broker has a batch. random_share
+        on_offered is told the epoch and the alerts that the broker is busy with. on_published is told the epoch and each alert with its offset as soon as the broker has a batch. random_share
         gives the jitter, uniform in [0, 1); sleep waits between tries while closing.
         """
         self._store, self._channel = store, channel
-        self._on_published = on_published
+        self._on_offered, self._on_published = on_offered, on_published
         self._batch_rows, self._check_s = batch_rows, check_s
         self._random_share, self._sleep = random_share, sleep
         self._closing = asyncio.Event()
@@ -145,6 +146,7 @@ class Pump:
         # Only the very batch that the store hands out was committed; one that it never hands out is never sent.
         prepared = staged.prepared if staged is not None and staged.batch is batch else self._prepared(batch)
         outgoing = prepared.alerts
+        asyncio.get_running_loop().call_soon(self._on_offered, epoch, outgoing)  # when the call has gone out
         receipts = await self._channel.send(prepared)
         self._on_published(epoch, [(receipt.off, alert) for receipt, alert in zip(receipts, outgoing, strict=True)])
         await asyncio.sleep(0)  # whoever was told sends first: the store's thread would take the interpreter from him
