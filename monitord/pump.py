@@ -56,8 +56,9 @@ class Pump:
     ) -> None:
         """Make ready without starting.
 
-        on_offered is told the epoch and the alerts that the broker is busy with. on_published is told the epoch and each alert with its offset as soon as the broker has a batch. random_share
-        gives the jitter, uniform in [0, 1); sleep waits between tries while closing.
+        on_offered is told the epoch and the alerts that the broker is busy with; on_published the epoch and each alert
+        with its offset, as soon as the broker has a batch. random_share gives the jitter, uniform in [0, 1); sleep
+        waits between tries while closing.
         """
         self._store, self._channel = store, channel
         self._on_offered, self._on_published = on_offered, on_published

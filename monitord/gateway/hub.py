@@ -192,8 +192,10 @@ class Hub:
     def foresee(self, epoch: str, alerts: Sequence[alertstream.Outgoing]) -> None:
         """Make ready what `hear` tells if these alerts get the next offsets, while the broker is busy with them.
 
-        Nothing is told or kept. 0.5 ms of a burst of 70.
+        Nothing is told or kept. 0.7 ms of a burst of 70 for 100 clients.
         """
+        if not alerts or epoch != self._epoch:
+            return
         offered = [(off, alert) for off, alert in enumerate(alerts, self._ring.top + 1)]
         telling = self._telling([_published(epoch, off, alert) for off, alert in offered])
         for dialect, channels in self._groups:
