@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -167,7 +168,7 @@ class Store:
         """
         loop = asyncio.get_running_loop()
         committed = await self.file.run(
-            lambda db: self._commit(db, alerts, records, offset, source_id, stage=loop.call_soon_threadsafe),
+            lambda db: self._commit(db, alerts, records, offset, source_id, loop=loop),
             lambda committed: self._count(committed, len(alerts)),
         )
         return committed.added
@@ -308,7 +309,7 @@ class Store:
         offset: int,
         source_id: str,
         *,
-        stage: Callable[[Callable[[Batch], None], Batch], object],
+        loop: asyncio.AbstractEventLoop,
     ) -> _Committed:
         nothing_waits = bool(alerts) and db.execute(_ANY_PENDING).fetchone() is None
         rows = _rows(alerts, [alert.to_json() for alert in alerts] if records is None else records)
@@ -323,7 +324,8 @@ class Store:
             return _Committed(0, None)
         if nothing_waits and added == len(rows) <= HANDED_ON:
             waiting = _just_added(db, rows, last_seq)
-            stage(self.on_staged, waiting)
+            with suppress(RuntimeError):  # the loop is closed: nobody is left to be told, and the events stay
+                loop.call_soon_threadsafe(self.on_staged, waiting)
             return _Committed(added, waiting)
         return _Committed(added, _look(db, HANDED_ON))
 

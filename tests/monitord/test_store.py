@@ -140,6 +140,14 @@ async def test_what_comes_behind_a_full_outbox_or_brings_nothing_new_is_not_told
     assert staged == []
 
 
+async def test_a_commit_outlives_the_loop_it_was_to_be_told_on(store: Store) -> None:
+    gone = asyncio.new_event_loop()
+    gone.close()
+    given = [alert(1)]
+    await store.file.run(lambda db: store._commit(db, given, None, 1, "", loop=gone))
+    assert [row.id for row in await store.pending(limit=9)] == ["al_1"]
+
+
 @pytest.mark.parametrize("before", [0, 1])
 async def test_a_batch_right_after_a_commit_is_what_the_file_holds(store: Store, before: int) -> None:
     """With nothing waiting it is made of what was committed, else it is read."""
