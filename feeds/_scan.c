@@ -1,4 +1,4 @@
-/* Looks over all of a batch: the span of its times, the sum of a frame's words; feeds/scan.py.
+/* Looks over all of a batch: its times, its units, a frame's words; feeds/scan.py.
  *
  * numpy's passes are as quick, but the way into each of them costs 8 µs when it has left the processor's caches, as it
  * has by the time the next snapshot of a market comes.
@@ -15,7 +15,7 @@
 #define FOR_EACH_PROCESSOR
 #endif
 
-enum { LAYOUT = 1 /* what feeds/scan.py must have been written for */ };
+enum { LAYOUT = 2 /* what feeds/scan.py must have been written for */ };
 
 FOR_EACH_PROCESSOR static void
 least_and_most(Py_ssize_t n, const int64_t *x, int64_t *least, int64_t *most)
@@ -29,17 +29,26 @@ least_and_most(Py_ssize_t n, const int64_t *x, int64_t *least, int64_t *most)
     *most = high;
 }
 
+/* A word from anywhere: a part of a frame may begin at any byte. */
+static inline uint64_t
+word_at(const char *x)
+{
+    uint64_t word;
+    memcpy(&word, x, sizeof word);
+    return word;
+}
+
 /* In four places at once: while one waits for memory, the others go on. */
 FOR_EACH_PROCESSOR static uint64_t
-sum_of(Py_ssize_t words, const uint64_t *x)
+sum_of(Py_ssize_t words, const char *x)
 {
     Py_ssize_t quarter = words / 4;
-    const uint64_t *second = x + quarter, *third = second + quarter, *fourth = third + quarter;
+    const char *second = x + 8 * quarter, *third = second + 8 * quarter, *fourth = third + 8 * quarter;
     uint64_t sum = 0;
-    for (Py_ssize_t i = 0; i < quarter; i++)
-        sum += x[i] + second[i] + third[i] + fourth[i];
+    for (Py_ssize_t i = 0; i < 8 * quarter; i += 8)
+        sum += word_at(x + i) + word_at(second + i) + word_at(third + i) + word_at(fourth + i);
     for (Py_ssize_t i = 4 * quarter; i < words; i++)
-        sum += x[i];
+        sum += word_at(x + 8 * i);
     return sum;
 }
 
@@ -66,22 +75,68 @@ span(PyObject *module, PyObject *times)
 }
 
 PyDoc_STRVAR(word_sum_doc,
-"word_sum(frame) -> int\n\n"
-"The sum of the 8-byte little-endian words of bytes, modulo 2**64; bytes behind the last whole word are left out.");
+"word_sum(bytes) -> int\n\n"
+"Of the 8-byte little-endian words of a C-contiguous buffer, modulo 2**64; bytes behind the last whole one are left out.");
 
 static PyObject *
-word_sum(PyObject *module, PyObject *frame)
+word_sum(PyObject *module, PyObject *bytes)
 {
+    Py_buffer view;
     (void)module;
-    if (!PyBytes_Check(frame)) {
-        PyErr_SetString(PyExc_TypeError, "a frame is bytes");
+    if (PyObject_GetBuffer(bytes, &view, PyBUF_SIMPLE) < 0)
         return NULL;
+    uint64_t sum = sum_of(view.len / 8, view.buf);
+    PyBuffer_Release(&view);
+    return PyLong_FromUnsignedLongLong(sum);
+}
+
+/* As `misfits` of feeds/scan.py, each product in its order: none is added to, so nothing can be fused. */
+FOR_EACH_PROCESSOR static int
+any_misfit(Py_ssize_t n, const double *volume, const double *unit, const double *amount, const double *low,
+           const double *high, double factor)
+{
+    int found = 0;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        double shares = volume[i] * unit[i];
+        found |= ((amount[i] > factor * shares * high[i]) | (amount[i] * factor < shares * low[i])) & (shares > 0) &
+                 (amount[i] > 0) & (high[i] > 0);
     }
-    return PyLong_FromUnsignedLongLong(sum_of(PyBytes_GET_SIZE(frame) / 8, (const uint64_t *)PyBytes_AS_STRING(frame)));
+    return found;
+}
+
+PyDoc_STRVAR(all_fit_doc,
+"all_fit(volume, unit, amount, low, high, factor) -> bool | None\n\n"
+"Of five (n,) float64; None for arrays of another kind or layout, which is numpy's to do.");
+
+static PyObject *
+all_fit(PyObject *module, PyObject *args)
+{
+    enum { COLUMNS = 5 };
+    PyObject *given[COLUMNS];
+    Py_buffer views[COLUMNS];
+    double factor;
+    int got = 0, ours = 1, fit = 0;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OOOOOd", &given[0], &given[1], &given[2], &given[3], &given[4], &factor))
+        return NULL;
+    for (; got < COLUMNS && PyObject_GetBuffer(given[got], &views[got], PyBUF_STRIDES | PyBUF_FORMAT) == 0; got++) {
+        const Py_buffer *view = &views[got];
+        ours &= view->ndim == 1 && strcmp(view->format, "d") == 0 && view->strides[0] == 8 && view->len == views[0].len;
+    }
+    if (got == COLUMNS && ours)
+        fit = !any_misfit(views[0].len / 8, views[0].buf, views[1].buf, views[2].buf, views[3].buf, views[4].buf, factor);
+    while (got > 0)
+        PyBuffer_Release(&views[--got]);
+    if (PyErr_Occurred())
+        return NULL;
+    if (!ours)
+        Py_RETURN_NONE;
+    return PyBool_FromLong(fit);
 }
 
 static PyMethodDef methods[] = {
     {"span", span, METH_O, span_doc},
+    {"all_fit", all_fit, METH_VARARGS, all_fit_doc},
     {"word_sum", word_sum, METH_O, word_sum_doc},
     {NULL, NULL, 0, NULL},
 };

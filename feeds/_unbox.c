@@ -2,7 +2,7 @@
  *
  * The compiled twin of `unbox_in_python` in feeds/unbox.py; both give the same columns bit for bit. A whole market
  * comes as 5,500 dicts of some twenty entries, most of them not in any cache, so what costs is waiting for memory:
- * ticks are taken some at a time, their tables asked for ahead, then their values.
+ * whatever is read was asked for some ticks before.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -17,21 +17,25 @@
 #endif
 
 enum {
-    TOGETHER = 16,    /* ticks whose values are asked for before the first of them is read */
-    AHEAD = 8,        /* ticks between asking for a table and searching it */
+    BETWEEN = 4,      /* ticks between asking for something and reading it */
+    FAR = 8,          /* keys between asking for one and comparing it */
     MOST_FIELDS = 16, /* of one call */
     MOST_WIDE = 1024, /* so that what they take together is a number of bytes */
     TABLE_HEAD = 64,  /* bytes of a table of up to 21 entries before the first of them */
     ENTRY = 16,
     LINE = 64,
-    LAYOUT = 1 /* what feeds/unbox.py must have been written for */
+    LAYOUT = 2 /* what feeds/unbox.py must have been written for */
 };
 
 typedef struct {
-    PyObject *name;
+    PyObject *name, *seen; /* as it is asked for, and the key of the first tick: most often that of them all */
     Py_ssize_t width, row, place;
     double least, most, grid;
 } Field;
+
+typedef struct {
+    PyObject *key, *value;
+} Entry;
 
 /* Ask for what is read of this dict's table, which may begin anywhere in a cache line. Nothing more: of the vendor's 21
  * entries the first ten are looked at, and most of the time is waiting for lines. */
@@ -46,10 +50,10 @@ ask_for(PyObject *tick, Py_ssize_t bytes)
 }
 
 /* Write the value of a float or of an int; 0 for anything else. */
-static int
+static inline int
 number_of(PyObject *value, double *number)
 {
-    if (PyFloat_Check(value)) {
+    if (PyFloat_CheckExact(value) || (!PyLong_CheckExact(value) && PyFloat_Check(value))) {
         *number = PyFloat_AS_DOUBLE(value);
         return 1;
     }
@@ -71,23 +75,24 @@ typedef double Stored;
 typedef volatile double Stored; /* a register of more bits would keep the fraction */
 #endif
 
-/* Round to 1/grid, 0 becoming NaN; what is no price has grid 0 and stays. Half to even, as np.rint. */
-static double
+/* Round to 1/grid, 0 becoming NaN. Half to even, as np.rint. */
+static inline double
 on_grid(double number, double grid)
 {
     static const double SHIFT = 6755399441055744.0; /* 1.5 * 2**52 leaves no bit for a fraction, up to 2**51 */
-    if (grid == 0.0)
-        return number;
     Stored shifted = number * grid + SHIFT;
     double rounded = (shifted - SHIFT) / grid;
     return rounded == 0.0 ? NAN : rounded;
 }
 
-/* Tell whether a key is this name. Only exact strings are compared, so no Python code runs. */
-static int
-is_name(PyObject *key, PyObject *name)
+/* Tell whether two objects are one, or the same text: of what is decoded anew the keys are other objects each time. Only
+ * exact strings are compared, so no Python code runs. */
+static inline int
+is_same(PyObject *a, PyObject *b)
 {
-    return key == name || (PyUnicode_CheckExact(key) && PyUnicode_Compare(key, name) == 0);
+    return a == b || (PyUnicode_CheckExact(a) && PyUnicode_CheckExact(b) && PyUnicode_GET_LENGTH(a) == PyUnicode_GET_LENGTH(b) &&
+                      PyUnicode_KIND(a) == PyUnicode_KIND(b) &&
+                      !memcmp(PyUnicode_DATA(a), PyUnicode_DATA(b), (size_t)PyUnicode_GET_LENGTH(a) * (size_t)PyUnicode_KIND(a)));
 }
 
 /* Note where the fields stand in the first tick: dicts of one shape hold a key in the same place. */
@@ -99,86 +104,101 @@ learn(PyObject *tick, Field *fields, Py_ssize_t count)
         return;
     for (Py_ssize_t place = 0, next = 0; PyDict_Next(tick, &next, &key, &value); place = next)
         for (Py_ssize_t i = 0; i < count; i++)
-            if (is_name(key, fields[i].name))
+            if (is_same(key, fields[i].name)) {
                 fields[i].place = place;
+                fields[i].seen = key;
+            }
 }
 
-/* Return the value of a field, borrowed, or NULL. The place is a guess, held against its bounds by PyDict_Next and here
- * against the key; where it is right it takes half the time of a search. A search by hash might run the code of a key
- * that is no plain string, under which borrowed references could go: elsewhere the entries are walked through. */
+/* Guess where a tick has its fields, and ask for what is there; 0 if it is no dict. */
+static int
+guess(PyObject *tick, const Field *fields, Py_ssize_t n_fields, Entry *entries)
+{
+    if (!PyDict_CheckExact(tick))
+        return 0;
+    for (Py_ssize_t field = 0; field < n_fields; field++) {
+        Py_ssize_t place = fields[field].place;
+        Entry *entry = &entries[field];
+        if (!PyDict_Next(tick, &place, &entry->key, &entry->value))
+            entry->key = entry->value = NULL;
+        else if (entry->key != fields[field].seen)
+            PREFETCH(entry->key);
+        PREFETCH(entry->value);
+    }
+    return 1;
+}
+
+/* Return the value of a field, borrowed, or NULL. The place was a guess, held against the dict's bounds by PyDict_Next
+ * and here against the key; where it is right it takes half the time of a search. A search by hash might run the code of
+ * a key that is no plain string, under which borrowed references could go: elsewhere the entries are walked through. */
 static PyObject *
-value_of(PyObject *tick, const Field *field)
+value_of(PyObject *tick, const Field *field, const Entry *guessed)
 {
     PyObject *key, *value;
-    Py_ssize_t place = field->place;
-    if (PyDict_Next(tick, &place, &key, &value) && is_name(key, field->name))
-        return value;
-    for (place = 0; PyDict_Next(tick, &place, &key, &value);)
-        if (is_name(key, field->name))
+    if (guessed->key == field->seen || (guessed->key != NULL && is_same(guessed->key, field->name)))
+        return guessed->value;
+    for (Py_ssize_t place = 0; PyDict_Next(tick, &place, &key, &value);)
+        if (is_same(key, field->name))
             return value;
     return NULL;
 }
 
-/* Find the values of `count` ticks of the `left` from here on; 0 if one is no dict or lacks a field. */
-static int
-find(PyObject **ticks, Py_ssize_t count, Py_ssize_t left, const Field *fields, Py_ssize_t n_fields,
-     PyObject *values[TOGETHER][MOST_FIELDS])
-{
-    Py_ssize_t last = 0;
-    for (Py_ssize_t field = 0; field < n_fields; field++)
-        last = fields[field].place > last ? fields[field].place : last;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        if (i + 2 * AHEAD < left)
-            PREFETCH(ticks[i + 2 * AHEAD]);
-        if (i + AHEAD < left)
-            ask_for(ticks[i + AHEAD], TABLE_HEAD + (last + 1) * ENTRY);
-        if (!PyDict_CheckExact(ticks[i]))
-            return 0;
-        for (Py_ssize_t field = 0; field < n_fields; field++) {
-            PyObject *value = value_of(ticks[i], &fields[field]);
-            if (value == NULL)
-                return 0;
-            PREFETCH(value);
-            values[i][field] = value;
-        }
-    }
-    return 1;
-}
-
-/* Write a value's number, or the numbers of a list, down a column of `out`; 0 if it is not what the field is. */
-static int
+/* Write a value's number, or the numbers of a list, down a column of `out`; 0 if there are none. */
+static inline int
 put(PyObject *value, const Field *field, double *out, Py_ssize_t stride)
 {
-    for (Py_ssize_t level = 0; level < field->width; level++) {
-        double number;
-        PyObject *one = value;
-        if (field->width > 1) {
-            if (!PyList_CheckExact(value) || PyList_GET_SIZE(value) != field->width)
-                return 0;
-            one = PyList_GET_ITEM(value, level);
-        }
-        /* NaN compares false */
-        if (!number_of(one, &number) || !(number >= field->least) || !(number <= field->most))
+    out += field->row * stride;
+    if (field->width == 1)
+        return number_of(value, out);
+    if (!PyList_CheckExact(value) || PyList_GET_SIZE(value) != field->width)
+        return 0;
+    for (Py_ssize_t level = 0; level < field->width; level++)
+        if (!number_of(PyList_GET_ITEM(value, level), out + level * stride))
             return 0;
-        out[(field->row + level) * stride] = on_grid(number, field->grid);
-    }
     return 1;
 }
 
-/* Take all ticks; 0 if one is irregular. */
+/* Hold the numbers of one field against its bounds, and round prices; 0 if one is out of them. Column by column: the
+ * compiler does several at once. */
+static int
+finish(const Field *field, double *numbers, Py_ssize_t count)
+{
+    const double least = field->least, most = field->most, grid = field->grid;
+    int fit = 1;
+    for (Py_ssize_t i = 0; i < count; i++)
+        fit &= (numbers[i] >= least) & (numbers[i] <= most); /* NaN compares false */
+    if (fit && grid != 0.0)
+        for (Py_ssize_t i = 0; i < count; i++)
+            numbers[i] = on_grid(numbers[i], grid);
+    return fit;
+}
+
+/* Take all ticks; 0 if one is irregular. Each is come by four times, and all but the last only ask for what the next will
+ * read: the dict, its table, its values. */
 static int
 take(PyObject **ticks, Py_ssize_t n, const Field *fields, Py_ssize_t n_fields, double *out)
 {
-    PyObject *values[TOGETHER][MOST_FIELDS];
-    for (Py_ssize_t start = 0; start < n; start += TOGETHER) {
-        Py_ssize_t count = n - start < TOGETHER ? n - start : TOGETHER;
-        if (!find(ticks + start, count, n - start, fields, n_fields, values))
+    Entry entries[BETWEEN][MOST_FIELDS];
+    Py_ssize_t last = 0;
+    for (Py_ssize_t field = 0; field < n_fields; field++)
+        last = fields[field].place > last ? fields[field].place : last;
+    for (Py_ssize_t dict = 0; dict < n + 3 * BETWEEN; dict++) {
+        Py_ssize_t table = dict - BETWEEN, found = table - BETWEEN, read = found - BETWEEN;
+        if (dict < n)
+            PREFETCH(ticks[dict]);
+        if (table >= 0 && table < n)
+            ask_for(ticks[table], TABLE_HEAD + (last + 1) * ENTRY);
+        for (Py_ssize_t field = 0; read >= 0 && field < n_fields; field++) {
+            PyObject *value = value_of(ticks[read], &fields[field], &entries[read % BETWEEN][field]);
+            if (value == NULL || !put(value, &fields[field], out + read, n))
+                return 0;
+        }
+        if (found >= 0 && found < n && !guess(ticks[found], fields, n_fields, entries[found % BETWEEN]))
             return 0;
-        for (Py_ssize_t i = 0; i < count; i++)
-            for (Py_ssize_t field = 0; field < n_fields; field++)
-                if (!put(values[i][field], &fields[field], out + start + i, n))
-                    return 0;
     }
+    for (Py_ssize_t field = 0; field < n_fields; field++)
+        if (!finish(&fields[field], out + fields[field].row * n, fields[field].width * n))
+            return 0;
     return 1;
 }
 
@@ -206,6 +226,7 @@ read_fields(PyObject *described, Field *fields)
         }
         field->row = rows;
         field->place = 0;
+        field->seen = field->name;
         rows += field->width;
     }
     return rows;
@@ -237,40 +258,55 @@ unbox(PyObject *module, PyObject *args)
     return result;
 }
 
-/* Tell whether two objects are one, or the same text: of a push decoded anew the keys are other objects each time. */
-static inline int
-is_same(PyObject *a, PyObject *b)
+/* Ask for a string, which is short, and may lie across the end of a line. */
+static inline void
+ask_for_text(PyObject *text)
 {
-    return a == b || (PyUnicode_CheckExact(a) && PyUnicode_CheckExact(b) && PyUnicode_GET_LENGTH(a) == PyUnicode_GET_LENGTH(b) &&
-                      PyUnicode_KIND(a) == PyUnicode_KIND(b) &&
-                      !memcmp(PyUnicode_DATA(a), PyUnicode_DATA(b), (size_t)PyUnicode_GET_LENGTH(a) * (size_t)PyUnicode_KIND(a)));
+    PREFETCH(text);
+    PREFETCH((char *)text + LINE - 1);
 }
 
-PyDoc_STRVAR(same_keys_doc,
-"same_keys(payload, symbols) -> bool\n\n"
-"Tell whether the keys of a dict are those of a tuple, in order. What is no text must be the very object.");
+PyDoc_STRVAR(values_of_doc,
+"values_of(payload, symbols) -> list | None\n\n"
+"The values of a dict whose keys are those of a tuple, in order; None of another. What is no text must be the very object.");
 
 static PyObject *
-same_keys(PyObject *module, PyObject *const *args, Py_ssize_t given)
+values_of(PyObject *module, PyObject *const *args, Py_ssize_t given)
 {
     PyObject *key, *value;
-    Py_ssize_t next = 0, n = 0;
+    Py_ssize_t next = 0, ahead = 0;
     (void)module;
     if (given != 2 || !PyDict_CheckExact(args[0]) || !PyTuple_Check(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "same_keys takes a dict and a tuple");
+        PyErr_SetString(PyExc_TypeError, "values_of takes a dict and a tuple");
         return NULL;
     }
-    if (PyDict_Size(args[0]) != PyTuple_GET_SIZE(args[1]))
-        Py_RETURN_FALSE;
-    while (PyDict_Next(args[0], &next, &key, &value))
-        if (!is_same(key, PyTuple_GET_ITEM(args[1], n++)))
-            Py_RETURN_FALSE;
-    Py_RETURN_TRUE;
+    PyObject *payload = args[0], *symbols = args[1];
+    Py_ssize_t n = PyTuple_GET_SIZE(symbols);
+    if (PyDict_Size(payload) != n)
+        Py_RETURN_NONE;
+    PyObject *values = PyList_New(n);
+    for (Py_ssize_t far = 0; values != NULL && far < n + FAR; far++) {
+        Py_ssize_t i = far - FAR;
+        if (far < n && PyDict_Next(payload, &ahead, &key, &value)) {
+            ask_for_text(key);
+            ask_for_text(PyTuple_GET_ITEM(symbols, far));
+            PREFETCH(value);
+        }
+        if (i < 0)
+            continue;
+        if (!PyDict_Next(payload, &next, &key, &value) || !is_same(key, PyTuple_GET_ITEM(symbols, i))) {
+            Py_DECREF(values);
+            Py_RETURN_NONE;
+        }
+        Py_INCREF(value);
+        PyList_SET_ITEM(values, i, value);
+    }
+    return values;
 }
 
 static PyMethodDef methods[] = {
     {"unbox", unbox, METH_VARARGS, unbox_doc},
-    {"same_keys", (PyCFunction)(void (*)(void))same_keys, METH_FASTCALL, same_keys_doc},
+    {"values_of", (PyCFunction)(void (*)(void))values_of, METH_FASTCALL, values_of_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -24,9 +24,10 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 
 from feeds.instruments import Board, board_of, lot_of, tick_of
+from feeds.scan import all_fit, misfits
 from feeds.sessions import SHANGHAI_MS
 from feeds.tick import LEVELS, BoolArray, FloatArray, TickBatch
-from feeds.unbox import Field, on_grid, same_keys, unbox
+from feeds.unbox import Field, on_grid, unbox, values_of
 from feeds.universe import is_symbol
 
 Payload: TypeAlias = Mapping[str, Any]
@@ -141,12 +142,12 @@ class Decoder:
         if not isinstance(payload, Mapping):
             self._count("bad_payload")
             return _batch((), [], np.empty((len(_FIELDS), 0)), recv_ms, self._count)
-        ticks = list(payload.values())
+        plan, ticks = self._known(payload) or (None, list(payload.values()))
         if isinstance(next((tick for tick in ticks if isinstance(tick, (dict, list))), None), list):
             symbols, ticks = _flat(payload)
             plan = self._plan(symbols)
-        else:
-            plan = self._known_plan(payload) or self._plan(tuple(payload))
+        elif plan is None:
+            plan = self._plan(tuple(payload))
         for reason, count in plan.dropped.items():
             self._count(reason, count)
         watched = ticks if plan.watched is None else list(compress(ticks, plan.watched))
@@ -180,9 +181,13 @@ class Decoder:
             return _OTHER_BOARD
         return float(lot_of(board)) if board in self._proven else nan
 
-    def _known_plan(self, payload: Payload) -> _Plan | None:
-        """Return the plan of a payload whose keys are the very ones of a recent one."""
-        return next((plan for known, plan in self._plans if same_keys(payload, known)), None)
+    def _known(self, payload: Payload) -> tuple[_Plan, list[Any]] | None:
+        """Return the plan of a payload whose keys are those of a recent one, and its values."""
+        for known, plan in self._plans:
+            ticks = values_of(payload, known)
+            if ticks is not None:
+                return plan, ticks
+        return None
 
     def _plan(self, symbols: tuple[str, ...]) -> _Plan:
         for known, plan in self._plans:
@@ -300,11 +305,9 @@ def _time_ms(value: Any) -> float:
 
 
 def _wrong_units(block: FloatArray, shares_per_lot: FloatArray) -> BoolArray:
-    """Tell which ticks have an average price of the day that is over ten times off its range."""
-    traded, amount = block[_VOLUME] * shares_per_lot, block[_AMOUNT]
-    above, below = amount > _UNITS_FACTOR * traded * block[_HIGH], amount * _UNITS_FACTOR < traded * block[_LOW]
-    wrong: BoolArray = (above | below) & (traded > 0) & (amount > 0) & (block[_HIGH] > 0)
-    return wrong
+    """Tell which ticks have an average price of the day that is over ten times off its range; empty: none."""
+    traded = block[_VOLUME], shares_per_lot, block[_AMOUNT], block[_LOW], block[_HIGH]
+    return _NONE if all_fit(traded, _UNITS_FACTOR) else misfits(traded, _UNITS_FACTOR)
 
 
 def _batch(
@@ -321,7 +324,7 @@ def _batch(
         symbols,
         block[0].astype(np.int64),
         columns=columns,
-        recv_ms=np.broadcast_to(np.int64(recv_ms), (len(symbols),)),  # one number for all
+        recv_ms=np.full(len(symbols), recv_ms, np.int64),
         status=block[_STATUS].astype(np.int16),
         load=lambda: _rest(ticks, count),
     )

@@ -19,13 +19,17 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from feeds.errors import FeedError
 from feeds.scan import word_sum
 from feeds.tick import CORE, REST, FloatArray, TickBatch
+
+Part: TypeAlias = bytes | memoryview
+"""Some of a frame's bytes, whole words of them; a view is of an array's memory, as it lies."""
 
 VERSION: Final = 1
 COLUMNS: Final = (*CORE, *REST)
@@ -33,7 +37,7 @@ COLUMNS: Final = (*CORE, *REST)
 
 _MAGIC: Final = b"MDTF"
 _HEADER: Final = struct.Struct("<4sHHIIQQ")
-_CHECKSUM_WORD: Final = 3
+_CHECKSUM_AT: Final = 24
 _WORD: Final = struct.Struct("<Q")
 _PRESENT: Final = _WORD
 _I2: Final = np.dtype("<i2")
@@ -56,27 +60,34 @@ def encode(batch: TickBatch, *, columns: Literal["all", "core"] = "all") -> byte
     Columns the source does not bring are left out, so `has` answers the same after decoding. Raises FeedError for a
     symbol that cannot be written: empty or with a newline.
     """
+    return b"".join(parts(batch, columns=columns))
+
+
+def parts(batch: TickBatch, *, columns: Literal["all", "core"] = "all") -> list[Part]:
+    """Return what `encode` joins, for who writes it as it lies: most of it are the batch's own arrays."""
     names = [name for name in (COLUMNS if columns == "all" else CORE) if batch.has(name)]
-    present = _bits(names)
-    symbols = _joined(batch.symbols)
-    frame = b"".join(
-        (
-            _HEADER.pack(_MAGIC, VERSION, 0, len(batch), len(symbols), present, 0),
-            _padded(symbols),
-            batch.ts_event_ms.astype("<i8", copy=False).tobytes(),
-            batch.recv_ms.astype("<i8", copy=False).tobytes(),
-            *(batch.column(name).astype("<f8", copy=False).tobytes() for name in names),
-            _padded(batch.status.astype("<i2", copy=False).tobytes()),
-        )
-    )
-    return b"".join((frame[: _CHECKSUM_WORD * 8], struct.pack("<Q", _checksum(frame)), frame[_HEADER.size :]))
+    symbols_size, symbols = _written(batch.symbols)
+    body: list[Part] = [
+        symbols,
+        _view(batch.ts_event_ms, _I8),
+        _view(batch.recv_ms, _I8),
+        *(_view(batch.column(name), _F8) for name in names),
+        _padded(batch.status.astype(_I2, copy=False).tobytes()),
+    ]
+    header = _MAGIC, VERSION, 0, len(batch), symbols_size, _bits(names)
+    checksum = _checksum([_HEADER.pack(*header, 0), *body])
+    return [_HEADER.pack(*header, checksum), *body]
 
 
 def encode_rest(batch: TickBatch) -> bytes:
     """Return what `encode` leaves out of a batch's core frame; decodes the lazy columns."""
+    return b"".join(rest_parts(batch))
+
+
+def rest_parts(batch: TickBatch) -> list[Part]:
+    """Return what `encode_rest` joins, as `parts` does."""
     names = [name for name in REST if batch.has(name)]
-    columns = (batch.column(name).astype("<f8", copy=False).tobytes() for name in names)
-    return b"".join((_PRESENT.pack(_bits(names)), *columns))
+    return [_PRESENT.pack(_bits(names)), *(_view(batch.column(name), _F8) for name in names)]
 
 
 def rest_size(n: int) -> int:
@@ -121,6 +132,10 @@ def _decode_rest(rest: bytes, n: int) -> Mapping[str, FloatArray]:
     return dict(zip(names, block, strict=True))
 
 
+def _view(array: NDArray[Any], dtype: DTypeLike) -> memoryview:
+    return np.ascontiguousarray(array, dtype).data
+
+
 def _bits(names: Iterable[str]) -> int:
     return sum(1 << COLUMNS.index(name) for name in names)
 
@@ -140,7 +155,7 @@ def _check(frame: bytes) -> tuple[int, int, int]:
     if present >> len(COLUMNS) or len(frame) != expected:
         what = "truncated" if len(frame) < expected else "corrupt"
         raise FeedError(f"tick frame is {what}: {len(frame)} bytes, its header promises {expected} for {n} ticks")
-    if _checksum(frame) != checksum:
+    if _checksum([frame]) != checksum:
         raise FeedError(f"tick frame of {n} ticks is corrupt: its checksum is not that of its bytes")
     return n, symbols_size, present
 
@@ -149,10 +164,10 @@ def _size(n: int, symbols_size: int, present: int) -> int:
     return _HEADER.size + _up(symbols_size) + (2 + present.bit_count()) * 8 * n + _up(2 * n)
 
 
-def _checksum(frame: bytes) -> int:
+def _checksum(parts: list[Part]) -> int:
     # A sum of words finds every flipped bit and runs at memory speed (0.02 ms a market; CRC-32 takes 0.11 ms).
-    (own,) = _WORD.unpack_from(frame, _CHECKSUM_WORD * 8)
-    return (word_sum(frame) - int(own)) % (1 << 64)
+    (own,) = _WORD.unpack_from(parts[0], _CHECKSUM_AT)
+    return (sum(map(word_sum, parts)) - int(own)) % (1 << 64)
 
 
 def _up(size: int) -> int:
@@ -163,20 +178,17 @@ def _padded(part: bytes) -> bytes:
     return part + bytes(_up(len(part)) - len(part))
 
 
-def _joined(symbols: tuple[str, ...]) -> bytes:
-    """Return the symbols as a frame has them; those of the very tuple that came last are still there.
-
-    Who writes a market down does it beside the engine, and keeps the interpreter from it for as long as this takes.
-    """
+def _written(symbols: tuple[str, ...]) -> tuple[int, bytes]:
+    """Return how many bytes the symbols take, and these, padded; those of the very tuple that came last are kept."""
     global _newest
-    of, joined = _newest
-    if of is not symbols:
+    newest = _newest  # of any thread, hence one object
+    if newest[0] is not symbols:
         joined = _join(symbols)
-        _newest = symbols, joined
-    return joined
+        newest = _newest = symbols, len(joined), _padded(joined)
+    return newest[1:]
 
 
-_newest: tuple[tuple[str, ...], bytes] = ((), b"")
+_newest: tuple[tuple[str, ...], int, bytes] = ((), 0, b"")
 
 
 def _join(symbols: tuple[str, ...]) -> bytes:

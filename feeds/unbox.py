@@ -18,9 +18,11 @@ from feeds.compiled import compiled
 from feeds.tick import FloatArray
 
 Unboxer: TypeAlias = Callable[[list[Any], tuple["Field", ...], FloatArray], bool]
-_module: Final = compiled("feeds._unbox", layout=1)
+_module: Final = compiled("feeds._unbox", layout=2)
 COMPILED: Unboxer | None = getattr(_module, "unbox", None)
-_compiled_same_keys: Callable[[dict[str, Any], tuple[str, ...]], bool] | None = getattr(_module, "same_keys", None)
+_compiled_values_of: Callable[[dict[str, Any], tuple[str, ...]], list[Any] | None] | None = getattr(
+    _module, "values_of", None
+)
 
 
 class Field(NamedTuple):
@@ -49,11 +51,11 @@ def unbox(ticks: list[Any], fields: tuple[Field, ...]) -> FloatArray | None:
     return out if unbox_in_python(ticks, fields, out) else None  # takes numbers of other classes than Python's own, too
 
 
-def same_keys(payload: Mapping[str, Any], symbols: tuple[str, ...]) -> bool:
-    """Tell whether these are the payload's keys, in order; may say no where they are equal and no text."""
-    if _compiled_same_keys is not None and type(payload) is dict:
-        return _compiled_same_keys(payload, symbols)
-    return len(payload) == len(symbols) and tuple(payload) == symbols
+def values_of(payload: Mapping[str, Any], symbols: tuple[str, ...]) -> list[Any] | None:
+    """Return the payload's values if these are its keys, in order; may be None where they are equal and no text."""
+    if _compiled_values_of is not None and type(payload) is dict:
+        return _compiled_values_of(payload, symbols)
+    return list(payload.values()) if len(payload) == len(symbols) and tuple(payload) == symbols else None
 
 
 def unbox_in_python(ticks: list[Any], fields: tuple[Field, ...], out: FloatArray) -> bool:

@@ -1,8 +1,9 @@
 """`InputLog`: how the pipeline writes its journal, so that the disk is busy while the engine is.
 
-Writing and syncing a market's batch takes as long as deciding on it. A batch that will likely bring events, being large
-or behind one that brought some, is therefore written by a thread of its own, and waited for only where its events are
-to be told, or where the journal is used next.
+Syncing a market's batch takes a sixth of the time of deciding on it. A batch that will likely bring events, being large
+or behind one that brought some, is therefore synced by a thread of its own, which is waited for only where its events
+are to be told, or where the journal is used next. Only the sync is that thread's: it needs no interpreter, whereas one
+that encoded and wrote as well would keep it from the engine for longer than the engine would have taken for it.
 """
 
 from __future__ import annotations
@@ -19,38 +20,37 @@ from feeds.journal import Journal
 from feeds.tick import TickBatch
 
 EARLY_SYNC_TICKS: Final = 1000
-"""From so many ticks on a batch is written and synced beside the engine: 2 ms of the disk's time are no burden for a
-market, as they would be for each of hundreds of single ticks a second."""
+"""From so many ticks on a batch is synced beside the engine: a millisecond of the disk's time is no burden for a
+market, as it would be for each of hundreds of single ticks a second."""
 
 log = structlog.get_logger(__name__)
 
 
 class InputLog:
-    """Writes one journal. The engine's thread alone; every method waits for the write under way, if there is one.
+    """Writes one journal. The engine's thread alone; every method waits for the sync under way, if there is one.
 
-    A write that failed is told to every caller from then on, as FeedError: the engine has taken an input that is not in
-    the journal, and what came behind it would be decided anew without it. `close` passes over what was told.
+    An input that cannot be written is refused before the engine takes it. A sync that failed is told to every caller
+    from then on, as FeedError, for the journal takes nothing more: the engine has taken an input that may not be on the
+    disk, and what came behind it would be decided anew without it. `close` passes over what was told.
     """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
-        self._writing: Future[None] | None = None
-        self._failure: BaseException | None = None
+        self._syncing: Future[None] | None = None
         self._brought_events = False
         """Whether the newest input brought events: then the next one likely does, and its sync costs no other one."""
 
     def append(self, value: Input, *, rest_later: bool) -> int:
-        """Journal an input and return its offset; a batch that will likely bring events may not be there yet.
+        """Journal an input and return its offset; a batch that will likely bring events is being synced then.
 
         rest_later: its lazy columns may wait for `finish`, as nothing is decided from them.
         """
         self._wait()
         behind_events, self._brought_events = self._brought_events, False
-        if not isinstance(value, TickBatch) or (len(value) < EARLY_SYNC_TICKS and not behind_events):
-            return self._journal.append(value, rest_later=rest_later)
-        offset = self._journal.end + 1
-        self._writing = self._thread.submit(self._write, value, rest_later=rest_later)
+        offset = self._journal.append(value, rest_later=rest_later)
+        if isinstance(value, TickBatch) and (len(value) >= EARLY_SYNC_TICKS or behind_events):
+            self._syncing = self._thread.submit(self._journal.sync)
         return offset
 
     def secure(self) -> None:
@@ -83,7 +83,7 @@ class InputLog:
             self._wait()
             if self._journal.append_rest():
                 self._journal.sync()
-        except FeedError as error:  # the next input tries again, or is told of the failed write
+        except FeedError as error:  # the next input tries again, or is told of the failed sync
             log.warning("journal_rest_failed", why=str(error))
         except Exception:  # nobody waits for this turn of the thread
             log.exception("journal_rest_failed")
@@ -91,24 +91,14 @@ class InputLog:
     def close(self) -> None:
         """Close the journal behind all that was appended."""
         try:
-            if self._failure is None:
-                self._wait()
+            self._wait()
         finally:
             self._thread.shutdown()
             self._journal.close()
 
-    def _write(self, batch: TickBatch, *, rest_later: bool) -> None:
-        self._journal.append(batch, rest_later=rest_later)
-        self._journal.sync()
-
     def _wait(self) -> bool:
-        """Wait for the write under way, if there is one, and return whether there was."""
-        if self._failure is not None:
-            raise self._failure
-        writing, self._writing = self._writing, None
-        if writing is None:
-            return False
-        self._failure = writing.exception()
-        if self._failure is not None:
-            raise self._failure
-        return True
+        """Wait for the sync under way, if there is one, and return whether there was; raises what it raised."""
+        syncing, self._syncing = self._syncing, None
+        if syncing is not None:
+            syncing.result()
+        return syncing is not None

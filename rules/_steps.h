@@ -192,6 +192,43 @@ compare_loop(Py_ssize_t n, double unused, void *const *column)
     pack(n, bools[1], column[3]);
 }
 
+/* Against one number, which need not come from memory: a hundred rules that ask for a hundred levels of one column. */
+FOR_EACH_PROCESSOR static void
+above_number(Py_ssize_t n, In a, double number, BoolOut is_above, BoolOut is_not)
+{
+    for (Py_ssize_t i = 0; i < n; i++) {
+        is_above[i] = a[i] > number;
+        is_not[i] = a[i] <= number;
+    }
+}
+
+FOR_EACH_PROCESSOR static void
+below_number(Py_ssize_t n, In a, double number, BoolOut is_below, BoolOut is_not)
+{
+    for (Py_ssize_t i = 0; i < n; i++) {
+        is_below[i] = number > a[i];
+        is_not[i] = number <= a[i];
+    }
+}
+
+static void
+over_loop(Py_ssize_t n, double number, void *const *column)
+{
+    unsigned char bools[2][BLOCK];
+    above_number(n, column[0], number, bools[0], bools[1]);
+    pack(n, bools[0], column[1]);
+    pack(n, bools[1], column[2]);
+}
+
+static void
+under_loop(Py_ssize_t n, double number, void *const *column)
+{
+    unsigned char bools[2][BLOCK];
+    below_number(n, column[0], number, bools[0], bools[1]);
+    pack(n, bools[0], column[1]);
+    pack(n, bools[1], column[2]);
+}
+
 static void
 cross_loop(Py_ssize_t n, double unused, void *const *column)
 {
@@ -228,6 +265,42 @@ compare_512(Py_ssize_t n, double unused, void *const *column)
 }
 
 WITH_AVX512 static void
+over_512(Py_ssize_t n, double number, void *const *column)
+{
+    In a = column[0];
+    BoolOut is_over = column[1], is_not = column[2];
+    Py_ssize_t whole = n & ~(Py_ssize_t)7;
+    __m512d right = _mm512_set1_pd(number);
+    for (Py_ssize_t i = 0; i < whole; i += 8) {
+        __m512d left = eight(a + i);
+        is_over[i / 8] = (unsigned char)_mm512_cmp_pd_mask(left, right, _CMP_GT_OQ);
+        is_not[i / 8] = (unsigned char)_mm512_cmp_pd_mask(left, right, _CMP_LE_OQ);
+    }
+    if (whole < n) {
+        void *rest[] = {(void *)(a + whole), is_over + whole / 8, is_not + whole / 8};
+        over_loop(n - whole, number, rest);
+    }
+}
+
+WITH_AVX512 static void
+under_512(Py_ssize_t n, double number, void *const *column)
+{
+    In a = column[0];
+    BoolOut is_under = column[1], is_not = column[2];
+    Py_ssize_t whole = n & ~(Py_ssize_t)7;
+    __m512d left = _mm512_set1_pd(number);
+    for (Py_ssize_t i = 0; i < whole; i += 8) {
+        __m512d right = eight(a + i);
+        is_under[i / 8] = (unsigned char)_mm512_cmp_pd_mask(left, right, _CMP_GT_OQ);
+        is_not[i / 8] = (unsigned char)_mm512_cmp_pd_mask(left, right, _CMP_LE_OQ);
+    }
+    if (whole < n) {
+        void *rest[] = {(void *)(a + whole), is_under + whole / 8, is_not + whole / 8};
+        under_loop(n - whole, number, rest);
+    }
+}
+
+WITH_AVX512 static void
 cross_512(Py_ssize_t n, double unused, void *const *column)
 {
     In a = column[0], b = column[1];
@@ -256,6 +329,7 @@ typedef struct {
 
 static Step STEPS[] = {
     {"shift", "dD", shift_loop},         {"compare", "ddBB", compare_loop},  {"cross", "ddbBB", cross_loop},
+    {"over", "dBB", over_loop},          {"under", "dBB", under_loop},
     {"add", "ddD", add_loop},            {"subtract", "ddD", subtract_loop}, {"multiply", "ddD", multiply_loop},
     {"negate", "dD", negate_loop},       {"size", "dD", size_loop},          {"add_share", "ddD", add_share_loop},
     {"smooth", "ddrD", smooth_loop},     {"higher", "ddD", higher_loop},     {"lower", "ddD", lower_loop},
@@ -277,5 +351,9 @@ choose_loops(void)
             STEPS[i].run = compare_512;
         else if (STEPS[i].run == cross_loop)
             STEPS[i].run = cross_512;
+        else if (STEPS[i].run == over_loop)
+            STEPS[i].run = over_512;
+        else if (STEPS[i].run == under_loop)
+            STEPS[i].run = under_512;
 #endif
 }

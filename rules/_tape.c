@@ -9,7 +9,7 @@
 #include "_steps.h"
 
 enum {
-    LAYOUT = 1,       /* what rules/tape.py must have been written for; raise it with any change it can see */
+    LAYOUT = 2,       /* what rules/tape.py must have been written for; raise it with any change it can see */
     MOST_COLUMNS = 6, /* of one step */
     STEP_WORDS = 8,   /* of one step on a tape: its number in STEPS, then which columns it takes */
     LINE = 64         /* bytes that come from memory at once */

@@ -15,6 +15,7 @@ A bar goes through three steps, each its own method, because the engine has work
 from __future__ import annotations
 
 from calendar import monthrange
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -124,10 +125,15 @@ class DayColumns:
 
     def borrow(self, batch: TickBatch) -> None:
         """Remember the figures of a tick of every symbol in order."""
-        self.volume.borrow(batch.column("volume_lots"))
-        self.amount.borrow(batch.column("amount_cny"))
-        self.high.borrow(batch.column("high"))
-        self.low.borrow(batch.column("low"))
+        for column, shown in self.shown(batch):
+            column.borrow(shown)
+
+    def shown(self, batch: TickBatch) -> Iterator[tuple[Column, FloatArray]]:
+        """Yield each column of figures with that of the batch which it remembers."""
+        yield self.volume, batch.column("volume_lots")
+        yield self.amount, batch.column("amount_cny")
+        yield self.high, batch.column("high")
+        yield self.low, batch.column("low")
 
 
 @dataclass(frozen=True, slots=True)

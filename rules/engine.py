@@ -222,16 +222,16 @@ class Engine:
         """Take ticks of one clock second, or of several before `quiet_until_ms`, each symbol once."""
         market = self.market
         self._enter(batch.span_ms[1], quiet_until_ms=quiet_until_ms)
-        arrival = places(len(rows))
+        whole, arrival = batch, places(len(rows))
         news = market.news(market.selection(rows), batch)
         if news is not None:
             arrival = np.flatnonzero(news)
-            rows, batch = rows[arrival], batch.keep(news)
+            rows, batch = rows[arrival], batch.take(arrival)
             if not len(rows):
                 return
         if market.exrights.waits(market.selection(rows), market.date):
             self._adjust(rows, batch)
-        ticks = market.take_ordinary(rows, batch, arrival=arrival)
+        ticks = market.take_ordinary(rows, batch, whole=whole, arrival=arrival)
         if ticks is None:
             ticks = market.segment(rows, batch, arrival=arrival)
             self._take_in_steps(ticks)
@@ -296,13 +296,12 @@ class Engine:
             if is_tick(layer):
                 layers[layer] = inside
         for layer, inside in layers.items():
-            sampled = rows if isinstance(inside, bool) else rows[inside]
+            sampled, sampled_ms = (rows, times_ms) if isinstance(inside, bool) else (rows[inside], times_ms[inside])
             self._graph.commit(layer, sampled, values=False)
-            priced = ~np.isnan(self.market.latest.column("LAST").array[sampled])
-            if layer == layer_name((Session.OPEN_AUCTION,)):
-                priced[...] = True  # in the opening auction there is only AUCP to be sampled
-            sampled_ms = times_ms if isinstance(inside, bool) else times_ms[inside]
-            self.market.gaps.trail(layer).follow(sampled[priced], sampled_ms[priced])
+            if ticks.live is not None and layer != layer_name((Session.OPEN_AUCTION,)):  # in it there is only AUCP
+                priced = ~np.isnan(self.market.latest.column("LAST").array[sampled])
+                sampled, sampled_ms = sampled[priced], sampled_ms[priced]
+            self.market.gaps.trail(layer).follow(sampled, sampled_ms)
 
     # ── the market clock ──────────────────────────────────────────────────────────────────────────────────────────
 

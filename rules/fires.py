@@ -15,11 +15,10 @@ from feeds.tick import IntArray
 from rules.alert import Event
 from rules.bars import OPEN, PeriodBars
 from rules.episodes import Episodes
-from rules.latest import Tick
 from rules.lifecycle import Moment, SlotKey
 from rules.loaded import Loaded
 from rules.market import Market
-from rules.program import EdgeGroup, Fire, Sample, Slot, StateGroup, Values
+from rules.program import EdgeGroup, Fire, Sample, Slot, StateGroup
 from rules.reported import Reported
 from rules.reporter import AFTER_TICK, Cause, Reporter
 
@@ -71,12 +70,14 @@ class Fires:
             return
         rows = np.array([fire.row for fire in fires])
         places = sample.places(rows)
-        told = zip(
-            fires, self._reporter.moments(group, rows, sample.times_ms[places], bars=bars), arrival[places].tolist(),
-            self._reported.of_fires(group, fires, rows), self._reporter.ticks(group, rows), strict=True,
-        )  # fmt: skip
-        for fire, moment, arrived, values, tick in told:
-            self._tell(fire, moment, Cause(arrived, phase), values, tick)
+        ticks = self._reporter.ticks(group, rows)
+        moments = self._reporter.moments(group, rows, sample.times_ms.take(places), ticks=ticks, bars=bars)
+        values_of = self._reported.of_fires(group, fires, rows)
+        arrivals = arrival.take(places).tolist()
+        verdicts = self._reporter.note_fires(fires, moments, values_of, arrivals=arrivals, phase=phase, ticks=ticks)
+        for fire, verdict, moment, arrived in zip(fires, verdicts, moments, arrivals, strict=True):
+            if fire.slot.rule.confirm and verdict.event is Event.FIRE:
+                self._promise(fire, verdict.episode, moment.date, arrival=arrived)
 
     def _move(
         self, group: StateGroup, sample: Sample, *, bars: PeriodBars | None, arrival: IntArray, phase: int
@@ -91,17 +92,14 @@ class Fires:
 
         self._episodes.move(group, group.sample(sample), moment_of)
 
-    def _tell(self, fire: Fire, moment: Moment, cause: Cause, values: Values, tick: Tick | None) -> None:
-        """Note the event of a fire; a provisional one waits for its bar's close."""
-        verdict = self._reporter.note_fire(fire.slot, fire, moment, cause=cause, values=values, tick=tick)
-        if not fire.slot.rule.confirm or verdict.event is not Event.FIRE:
-            return
+    def _promise(self, fire: Fire, episode: int, date: str, *, arrival: int) -> None:
+        """Let a provisional fire wait for its bar's close."""
         bars = self._market.bars[fire.slot.rule.period]
-        provisional = Provisional(fire.slot.key, fire.row, verdict.episode, moment.date)
+        provisional = Provisional(fire.slot.key, fire.row, episode, date)
         if bars.closed.array[fire.row] == OPEN:
             self._provisional.setdefault(bars.period, []).append(provisional)
         else:  # the clock has closed the bar, and this late tick only amends it
-            self._settle(provisional, bars, Cause(cause.arrival, AFTER_TICK))
+            self._settle(provisional, bars, Cause(arrival, AFTER_TICK))
 
     def confirm(self, bars: PeriodBars, rows: IntArray, *, arrival: IntArray, phase: int) -> None:
         """Confirm or withdraw provisional fires of the bars that close, whatever the session."""

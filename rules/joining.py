@@ -14,7 +14,7 @@ import numpy as np
 from feeds.sessions import day_ms, midnight_ms
 from feeds.tick import IntArray
 from rules.bars import DAY_MINUTES, FINAL, PERIOD_MINUTES, DayColumns, Extremes, PeriodBars
-from rules.gaps import NO_GAP, Gaps
+from rules.gaps import NO_GAP, Gaps, Trail
 from rules.latest import Latest
 from rules.node import Selection
 from rules.segment import Segment, all_known, pick
@@ -40,19 +40,24 @@ class Joining:
         self._day = day
         self._gaps = gaps
         self._dropped = dropped
-        self._gap = state.claim("now/gap", dtype=np.int64, fill=0)
+        self.gap = state.claim("now/gap", dtype=np.int64, fill=0)
         """What lies before the symbol's latest tick that makes bars, an index into GAPS."""
         self.away_ms = state.claim("now/away_ms", dtype=np.int64, fill=-1)
         self.has_gaps = False
+
+    @property
+    def trail(self) -> Trail:
+        """That of the ticks that make bars."""
+        return self._gaps.bars
 
     def mark_gaps(self, at: Selection, times_ms: IntArray) -> None:
         """Note what lies before these ticks, which make bars."""
         found = self._gaps.before(self._gaps.bars, at, times_ms)
         if found is not None:
-            self._gap.array[at], self.away_ms.array[at] = found
+            self.gap.array[at], self.away_ms.array[at] = found
             self.has_gaps = True
         elif self.has_gaps:
-            self._gap.array[at], self.away_ms.array[at] = NO_GAP, -1
+            self.gap.array[at], self.away_ms.array[at] = NO_GAP, -1
             self.has_gaps = not isinstance(at, slice)
         self._gaps.bars.follow(at, times_ms, broken=found is not None)
 
@@ -109,7 +114,7 @@ class Joining:
         )
         if self.has_gaps and PERIOD_MINUTES[bars.period] < DAY_MINUTES:
             # What lies before any of its ticks lies between its close and that of the bar before it.
-            bars.gap.array[at] = np.maximum(bars.gap.array[at], self._gap.array[at])
+            bars.gap.array[at] = np.maximum(bars.gap.array[at], self.gap.array[at])
             bars.away_ms.array[at] = np.maximum(bars.away_ms.array[at], self.away_ms.array[at])
 
     def _all_join(self, bars: PeriodBars, ticks: Segment, *, ends: int | IntArray) -> bool:

@@ -152,7 +152,7 @@ class Market:
         if not len(batch) or batch.span_ms[1] <= span(batch.recv_ms)[0] + FUTURE_MS:
             return batch
         future = batch.ts_event_ms > batch.recv_ms + FUTURE_MS
-        self._drop("future", future)
+        self._drop("future", int(np.count_nonzero(future)))
         return batch.keep(~future)
 
     def is_one_segment(self, rows: IntArray, batch: TickBatch, *, quiet_until_ms: int) -> bool:
@@ -195,16 +195,25 @@ class Market:
         """
         if batch.span_ms[0] > self.latest.newest_ms and batch.span_ms[0] >= self.midnight_ms:
             return None
+        found = ordinary.news(
+            batch, self.latest, rows=None if isinstance(at, slice) else at, midnight_ms=self.midnight_ms,
+            result_ms=self.midnight_ms + AUCTION_RESULT_MS,
+        )  # fmt: skip
+        news, counts = self._news(at, batch) if found is None else found
+        for reason, count in zip(("old_day", "out_of_order", "duplicate"), counts, strict=True):
+            self._drop(reason, count)
+        return news if any(counts) else None
+
+    def _news(self, at: Selection, batch: TickBatch) -> tuple[BoolArray, tuple[int, int, int]]:
+        """Return what `ordinary.news` does, of any ticks."""
         stale = batch.ts_event_ms < self.midnight_ms
         old = (batch.ts_event_ms < self.latest.ts_ms.array[at]) & ~stale
         repeats = self.latest.repeats(at, batch) & ~stale
-        for reason, those in (("old_day", stale), ("out_of_order", old), ("duplicate", repeats)):
-            self._drop(reason, those)
-        dropped = stale | old | repeats
-        return ~dropped if dropped.any() else None
+        counts = int(np.count_nonzero(stale)), int(np.count_nonzero(old)), int(np.count_nonzero(repeats))
+        return ~(stale | old | repeats), counts
 
-    def _drop(self, reason: str, those: BoolArray) -> None:
-        if count := int(np.count_nonzero(those)):
+    def _drop(self, reason: str, count: int) -> None:
+        if count:
             self.dropped[reason] += count
 
     def segment(self, rows: IntArray, batch: TickBatch, *, arrival: IntArray) -> Segment:
@@ -216,25 +225,25 @@ class Market:
         live = None if halted is None and self._all_priced(batch) else self._live(at, batch, halted=halted)
         return Segment(rows, at, batch, arrival, halted, live)
 
-    def take_ordinary(self, rows: IntArray, batch: TickBatch, *, arrival: IntArray) -> Segment | None:
-        """Take these ticks, which are news, at once; None, with nothing done, if something is out of the ordinary."""
+    def take_ordinary(self, rows: IntArray, batch: TickBatch, *, whole: TickBatch, arrival: IntArray) -> Segment | None:
+        """Take these ticks, which are news, at once; None, with nothing done, if something is out of the ordinary.
+
+        They stand at `arrival` in the whole batch.
+        """
         at, (first_ms, last_ms) = self.selection(rows), batch.span_ms
         minute = minute_at(first_ms - self.midnight_ms)
         if (
-            not isinstance(at, slice)
-            or self.latest.has_halts
-            or self.joining.has_gaps
-            or not AUCTION_RESULT_MS <= first_ms - self.midnight_ms <= last_ms - self.midnight_ms < DAY_MS
+            not AUCTION_RESULT_MS <= first_ms - self.midnight_ms <= last_ms - self.midnight_ms < DAY_MS
             or minute != minute_at(last_ms - self.midnight_ms)
-            or int(batch.status[0]) in HALTED
         ):
             return None
-        bars = self._bars_of(minute)
         done = ordinary.take(
-            batch, self.latest, day=self.day, trail=self.gaps.bars, since_ms=half_began_ms(last_ms), bars=bars
+            whole, self.latest, some=None if isinstance(at, slice) else (rows, arrival), day=self.day,
+            joining=self.joining, since_ms=half_began_ms(last_ms), bars=self._bars_of(minute),
         )  # fmt: skip
         if not done:
             return None
+        self.latest.go_on(at, last_ms)
         return Segment(rows, at, batch, arrival, None, None)
 
     def _bars_of(self, minute: int) -> list[tuple[PeriodBars, int]]:

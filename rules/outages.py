@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Any, Final
 
 import numpy as np
@@ -80,6 +81,12 @@ class Outages:
                 since, until = merged[-1][0], max(until, merged.pop()[1])
             merged.append((since, until))
         return tuple(merged)
+
+    def before_each(self, times_ms: Sequence[int], rows: Sequence[int]) -> Iterable[tuple[tuple[int, int], ...]]:
+        """Return what `before` does for each of these samples; without an end where that is nothing for any."""
+        if not self.silences and not self.halts:
+            return repeat(())
+        return map(self.before, times_ms, rows)
 
     def put_back(self, silences: Sequence[Any], halts: Sequence[Any]) -> None:
         """Take up what a checkpoint's header holds."""

@@ -185,6 +185,7 @@ class Group:
         return self._scope & self._session_bits(sample)
 
     def _session_bits(self, sample: Sample) -> BitRows:
+        """Return who is sampled in session, (slots, bytes); one row where it is that of all slots."""
         table = np.zeros((len(self._sessions), byte_width(sample.n_symbols)), np.uint8)
         for row, sessions in enumerate(self._sessions):
             inside = sample.inside(sessions)
@@ -194,7 +195,7 @@ class Group:
             mask = np.zeros(sample.n_symbols, np.bool_)
             mask[sample.at] = inside
             table[row] = np.packbits(mask)
-        return table.take(self._session_of, axis=0)
+        return table if len(table) == 1 else table.take(self._session_of, axis=0)
 
 
 class EdgeGroup(Group):
@@ -217,7 +218,8 @@ class EdgeGroup(Group):
         fires = self.bits.take(
             self._circuit, rearm_rows=self._rearm_rows, enabled=enabled, fire_on_start=self._fire_on_start
         )
-        return [Fire(self.slots[slot_row], row, late) for slot_row, row, late in fires]
+        slots = self.slots
+        return [Fire(slots[slot_row], row, late) for slot_row, row, late in fires]
 
     def _wire_rearms(self) -> IntArray:
         """Return each slot's row of re-arming in [t; f] stacked: its own rearm true, else its condition false."""

@@ -37,7 +37,7 @@ class Reported:
 
     def of_fires(self, group: EdgeGroup, fires: Sequence[Fire], rows: IntArray) -> list[Values]:
         """Return what each of these fires of a group, at `rows`, reports; those of a slot stand together."""
-        nodes = {node: None for fire in fires for node in fire.slot.values.values()}
+        nodes = {node: None for slot, _, _ in fires for node in slot.values.values()}
         if all(isinstance(node, (Field, TruthField)) for node in nodes):
             standing = {node: knowns(node.column.array.take(rows)) for node in nodes}  # type: ignore[attr-defined]
             return _dealt(fires, standing)
@@ -64,7 +64,13 @@ class Reported:
 
 def _dealt(fires: Sequence[Fire], numbers: Mapping[Node, Sequence[float | None]]) -> list[Values]:
     """Return the values of each fire, which stand at its place in the numbers of each node."""
-    return [{text: numbers[node][place] for text, node in fire.slot.values.items()} for place, fire in enumerate(fires)]
+    dealt: list[Values] = []
+    for place, (slot, _, _) in enumerate(fires):
+        told: Values = {}
+        for text, node in slot.values.items():  # a comprehension is a call of its own for each fire
+            told[text] = numbers[node][place]
+        dealt.append(told)
+    return dealt
 
 
 def _numbers(node: Node) -> list[float | None]:

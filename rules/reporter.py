@@ -16,11 +16,11 @@ from feeds.inputs import Mark
 from feeds.sessions import date_text
 from feeds.tick import IntArray
 from feeds.universe import Universe
-from rules.alert import Alert, Draft, Event, identities, sealed
+from rules.alert import Alert, Event, identities
 from rules.bars import PeriodBars
 from rules.exrights import EXRIGHT
 from rules.imprint import Imprint
-from rules.latest import Tick, knowns
+from rules.latest import Tick
 from rules.lifecycle import Ledger, Moment, Verdict
 from rules.market import Market
 from rules.program import EdgeGroup, Fire, Slot, Values, layer_of
@@ -29,6 +29,7 @@ from rules.rule import Evaluation, Rule
 FEED_RULE: Final = "feed"
 """Rule id of health events: a feed's silence is an episode of it."""
 
+_FIRE: Final = Event.FIRE  # to look a member up is a call in Python 3.11, 0.1 µs at each fire
 _PLACE: Final = itemgetter(0, 1, 2, 3)
 """What events are ordered by."""
 BEFORE_TICK, AT_TICK, AFTER_TICK = 0, 1, 2
@@ -77,35 +78,76 @@ class Reporter:
             gap, away_ms = market.gap_before(layer_of(slot.rule), row, ts_ms, closing=closing)
         return Moment(
             ts_ms, date_text(ts_ms), market.day_number, bar_end_ms, market.outages.before(ts_ms, row),
-            last=None if last != last else last, rising=not last < prev, gap=gap, away_ms=away_ms,
+            None if last != last else last, None if prev != prev else prev, gap, away_ms,
         )  # fmt: skip
 
-    def moments(self, group: EdgeGroup, rows: IntArray, times_ms: IntArray, *, bars: PeriodBars | None) -> list[Moment]:
+    def moments(
+        self,
+        group: EdgeGroup,
+        rows: IntArray,
+        times_ms: IntArray,
+        *,
+        ticks: Sequence[Tick | None],
+        bars: PeriodBars | None,
+    ) -> list[Moment]:
         """Return what there is to know of samples of a group, one of each of these rows: looked up at once for all.
 
-        bars: those that the samples are about.
+        ticks: as told by `ticks`; bars: those that the samples are about.
         """
-        slot, market = group.slots[0], self._market
+        slot, market, times = group.slots[0], self._market, times_ms.tolist()
         if slot.rule.over is not None:
-            return [self.moment(slot, 0, ts_ms, None) for ts_ms in times_ms.tolist()]
-        last, prev = market.latest.raw("last").take(rows), market.latest.raw("prev_close").take(rows)
+            return [self.moment(slot, 0, ts_ms, None) for ts_ms in times]
         closing = slot.rule.evaluation is Evaluation.BAR_CLOSE
         gaps = market.gaps_before(layer_of(slot.rule), rows, times_ms, closing=closing)
         ends_ms = repeat(None) if bars is None else bars.end_ms.array.take(rows).tolist()
-        outages, day = market.outages, market.day_number
+        outages = market.outages.before_each(times, rows.tolist())
+        dates, day = {ts_ms: date_text(ts_ms) for ts_ms in set(times)}, market.day_number
         return [
-            Moment(
-                ts_ms, date_text(ts_ms), day, end_ms, outages.before(ts_ms, row),
-                last=price, rising=rising, gap=gap, away_ms=away_ms,
-            )
-            for row, ts_ms, end_ms, price, rising, (gap, away_ms) in zip(
-                rows.tolist(), times_ms.tolist(), ends_ms, knowns(last), (~(last < prev)).tolist(), gaps, strict=False
-            )
-        ]  # fmt: skip
+            Moment(ts_ms, dates[ts_ms], day, end_ms, out, tick["last"], tick["prev_close"], gap, away_ms)
+            for ts_ms, end_ms, out, tick, (gap, away_ms) in zip(times, ends_ms, outages, ticks, gaps, strict=False)
+            if tick is not None  # none is
+        ]
 
     def ticks(self, group: EdgeGroup, rows: IntArray) -> Sequence[Tick | None]:
         """Return the latest ticks of these rows as events of a group tell them; None for groups of symbols."""
         return [None] * len(rows) if group.slots[0].rule.over is not None else self._market.latest.ticks(rows)
+
+    def note_fires(
+        self,
+        fires: Sequence[Fire],
+        moments: Sequence[Moment],
+        values: Sequence[Values],
+        *,
+        arrivals: Sequence[int],
+        phase: int,
+        ticks: Sequence[Tick | None],
+    ) -> list[Verdict]:
+        """Judge fires of a group, each of which begins an episode, and note their events.
+
+        moments, values, arrivals, ticks: those of each fire. One step for all, then the next, finds its code in the
+        nearest cache: 61 fires take 0.5 ms, and 0.75 one after the other.
+        """
+        judge, gap_of = self.ledger.judge, self._gap
+        subjects = self._subjects(fires)
+        verdicts = [
+            judge(slot.rule, key, leg=slot.imprint.leg, moment=moment)
+            for (slot, _, _), (key, _), moment in zip(fires, subjects, moments, strict=True)
+        ]
+        alerts = [
+            slot.imprint.alert(
+                event, key, name, moment, date=moment.date, episode=number, values=told, tick=tick,
+                gap=gap_of(slot, row, moment), late=late or moment.away_ms is not None,
+                provisional=slot.rule.confirm and event is _FIRE, suppressed=held_back, why=why,
+            )
+            for (slot, row, late), (key, name), moment, (number, event, why, held_back), told, tick in zip(
+                fires, subjects, moments, verdicts, values, ticks, strict=True
+            )
+        ]  # fmt: skip
+        self._noted += [
+            (arrival, phase, slot.order, key, alert)
+            for arrival, (slot, _, _), (key, _), alert in zip(arrivals, fires, subjects, alerts, strict=True)
+        ]
+        return verdicts
 
     def note_fire(
         self,
@@ -116,19 +158,15 @@ class Reporter:
         cause: Cause,
         values: Values,
         episode: int | None = None,
-        tick: Tick | None = None,
     ) -> Verdict:
-        """Judge a fire and note its event; `episode` is the number of the one it belongs to, None begins one.
-
-        tick: the symbol's latest, if it is at hand.
-        """
+        """Judge a fire and note its event; `episode` is the number of the one it belongs to, None begins one."""
         key = self.key(slot, fire.row)
         verdict = self.ledger.judge(slot.rule, key, leg=slot.leg.name, moment=moment, episode=episode)
         sent = verdict.event is Event.FIRE
         self.note(
             slot, fire.row, verdict.event, moment, cause=cause, values=values, episode=(verdict.episode, moment.date),
             late=fire.late or moment.away_ms is not None, why=verdict.why, suppressed=verdict.held_back,
-            provisional=sent and slot.rule.confirm, tick=tick,
+            provisional=sent and slot.rule.confirm,
         )  # fmt: skip
         return verdict
 
@@ -146,29 +184,33 @@ class Reporter:
         why: str | None = None,
         suppressed: int = 0,
         provisional: bool = False,
-        tick: Tick | None = None,
     ) -> None:
         """Note an event of an episode, given by its number and the trade date it began on; `values` are its own."""
-        rule, imprint, market = slot.rule, slot.imprint, self._market
+        key, name = self._subject(slot, row)
         number, date = episode
-        if rule.over is None:
-            key = symbol = market.universe.symbols[row]
-            group, instrument = None, market.instruments.get(key)
-            name = None if instrument is None else instrument.name
-            tick = market.latest.tick(row) if tick is None else tick
-        else:
-            key = group = name = self._groups.symbols[row]
-            symbol = None
-        alert_id, episode_id = imprint.identities.of(key, date, number, event)
-        alert = Draft(
-            id=alert_id, episode_id=episode_id, event=event, rule=rule.id, rev=rule.rev, leg=imprint.leg,
-            symbol=symbol, group=group, name=name, severity=rule.severity, labels=imprint.labels,
-            trade_date=date, episode=number, ts_event_ms=moment.ts_ms, period=rule.period,
-            bar_end_ms=moment.bar_end_ms, provisional=provisional, gap=self._gap(slot, row, moment), late=late,
-            values=values, tick=tick, suppressed=suppressed, why=why,
-            message=imprint.message(event, key, name, values, episode=number),
+        tick = self._market.latest.tick(row) if slot.rule.over is None else None
+        alert = slot.imprint.alert(
+            event, key, name, moment, date=date, episode=number, values=values, tick=tick,
+            gap=self._gap(slot, row, moment), late=late, provisional=provisional, suppressed=suppressed, why=why,
         )  # fmt: skip
-        self._noted.append((cause.arrival, cause.phase, slot.order, key, sealed(alert)))
+        self._noted.append((*cause, slot.order, key, alert))
+
+    def _subjects(self, fires: Sequence[Fire]) -> list[tuple[str, str | None]]:
+        """Return what `_subject` does for each of these fires of a group."""
+        if fires[0].slot.rule.over is not None:
+            return [self._subject(slot, row) for slot, row, _ in fires]
+        symbols, known = self._market.universe.symbols, self._market.instruments
+        keys = [symbols[row] for _, row, _ in fires]
+        return [(key, known[key].name if key in known else None) for key in keys]
+
+    def _subject(self, slot: Slot, row: int) -> tuple[str, str | None]:
+        """Return whom an event of this row is about, and its name: None where it is not known."""
+        if slot.rule.over is not None:
+            group = self._groups.symbols[row]
+            return group, group
+        symbol = self._market.universe.symbols[row]
+        instrument = self._market.instruments.get(symbol)
+        return symbol, None if instrument is None else instrument.name
 
     def _gap(self, slot: Slot, row: int, moment: Moment) -> str | None:
         """Return the tag of an event: what lies before its sample, and before that the night of an ex-rights day."""

@@ -69,7 +69,10 @@ class Greater(TruthNode):
         super().__init__(key, period=self._a.period, args=edges, warmup=max(x.warmup for x in edges))
 
     def recipe(self) -> Step:
-        return Step("compare", (self._a, self._b))
+        a, b = self._a, self._b
+        if isinstance(b, Constant):
+            return Step("over", (a,), b.number)
+        return Step("under", (b,), a.number) if isinstance(a, Constant) else Step("compare", (a, b))
 
     def peek(self, at: Selection) -> None:
         out = self.room(at)

@@ -70,6 +70,47 @@ def test_equal_batches_are_equal_bytes(batch: TickBatch) -> None:
     assert frame.encode(frame.decode(encoded)) == encoded
 
 
+def by_hand(batch: TickBatch, names: tuple[str, ...]) -> bytes:
+    """Return the frame as the module's docstring has it."""
+
+    def padded(part: bytes) -> bytes:
+        return part + bytes(-len(part) % 8)
+
+    names = tuple(name for name in names if batch.has(name))
+    symbols, bits_ = "\n".join(batch.symbols).encode(), sum(1 << frame.COLUMNS.index(name) for name in names)
+    numbers = [batch.ts_event_ms, batch.recv_ms, *(batch.column(name) for name in names)]
+    columns = b"".join(numpy.tobytes() for numpy in numbers) + padded(batch.status.tobytes())
+    body = padded(symbols) + columns
+    header = struct.pack("<4sHHIIQ", b"MDTF", 1, 0, len(batch), len(symbols), bits_)
+    words = struct.unpack(f"<{(len(header) + len(body)) // 8}Q", header + body)
+    return header + struct.pack("<Q", sum(words) % (1 << 64)) + body
+
+
+@given(batches())
+def test_the_bytes_are_those_of_the_layout_and_so_are_the_parts(batch: TickBatch) -> None:
+    for columns, names in (("all", (*CORE, *REST)), ("core", CORE)):
+        expected = by_hand(batch, names)
+        assert frame.encode(batch, columns=columns) == expected  # type: ignore[arg-type]
+        assert b"".join(bytes(part) for part in frame.parts(batch, columns=columns)) == expected  # type: ignore[arg-type]
+
+
+def test_parts_of_whatever_memory_are_the_same_bytes() -> None:
+    whole, every_other = market(8), market(16).take(slice(None, None, 2))
+    columns = {name: whole.column(name) for name in CORE}
+    strided = {name: np.repeat(whole.column(name), 2)[::2] for name in CORE}
+    one_time = np.broadcast_to(np.int64(7), (8,))
+    eager = TickBatch(whole.symbols, whole.ts_event_ms, columns=columns, recv_ms=one_time.copy())
+    odd = TickBatch(whole.symbols, whole.ts_event_ms.astype(">i8"), columns=strided, recv_ms=one_time)
+    assert frame.encode(odd) == frame.encode(eager)
+    assert frame.encode(every_other) == by_hand(every_other, (*CORE, *REST))
+
+
+def test_most_of_the_parts_are_the_batch_s_own_arrays() -> None:
+    batch = market()
+    own = [np.asarray(part) for part in frame.parts(batch) if isinstance(part, memoryview)]
+    assert all(any(np.shares_memory(part, batch.column(name)) for part in own) for name in (*CORE, "trades"))
+
+
 def test_core_alone_leaves_out_the_rest() -> None:
     batch = market()
     back = frame.decode(frame.encode(batch, columns="core"))

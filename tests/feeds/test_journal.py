@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from feeds import frame
 from feeds import journal as journal_module
 from feeds.errors import FeedError
 from feeds.inputs import Control, ControlKind, Heartbeat, Input, Mark, MarkKind
 from feeds.journal import Journal, Record, read_journal
-from feeds.tick import CORE, TickBatch
+from feeds.tick import CORE, REST, TickBatch
 
 
 def ticks(count: int, *, start_ms: int = 1_675_216_923_000) -> TickBatch:
@@ -185,17 +188,53 @@ def test_a_full_disk_refuses_the_record_and_keeps_the_rest(tmp_path: Path, monke
     write = os.write
 
     def full(fd: int, piece: memoryview) -> int:
-        if len(piece) < 10:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write(fd, piece[:20])  # the disk takes a part, then no more
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(journal_module.os, "write", full)
-    with pytest.raises(FeedError, match="No space left on device; free space"):
-        journal.append(Heartbeat(2))
-    monkeypatch.setattr(journal_module.os, "write", write)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "writev", lambda fd, parts: write(fd, b"".join(parts)[:20]))  # a part, then no more
+        patched.setattr(os, "write", full)
+        with pytest.raises(FeedError, match="No space left on device; free space"):
+            journal.append(Heartbeat(2))
     assert journal.append(Heartbeat(3)) == 1
     journal.close()
     assert everything(tmp_path) == [(0, Heartbeat(1)), (1, Heartbeat(3))]
+
+
+def record(kind: int, payload: bytes) -> bytes:
+    """Return a record as the module's docstring has it."""
+    summed = struct.pack("<Bq", kind, journal_module.OWN_OFFSETS) + payload
+    return b"\xa5J" + struct.pack("<II", len(payload), zlib.crc32(summed)) + summed
+
+
+@pytest.mark.parametrize("way", ["whole", "in pieces", "without writev"])
+def test_the_bytes_on_the_disk_are_those_of_the_format_however_they_get_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    journal, batch = Journal(tmp_path), lazy(5)
+    (segment,) = tmp_path.iterdir()
+    header = segment.stat().st_size
+    if way == "without writev":
+        monkeypatch.delattr(os, "writev")
+    if way == "in pieces":  # a signal, or a disk that is nearly full, cuts within a part and within the rest
+        write = os.write
+        monkeypatch.setattr(os, "writev", lambda fd, parts: write(fd, b"".join(parts)[:101]))
+        monkeypatch.setattr(os, "write", lambda fd, piece: write(fd, piece[:33]))
+    journal.append(batch, rest_later=True)
+    journal.append(Heartbeat(7))
+    journal.close()
+    written = segment.read_bytes()[header:]
+    assert written == (
+        record(1, frame.encode(batch, columns="core"))
+        + record(5, frame.encode_rest(batch))
+        + record(2, struct.pack("<q", 7))
+    )
+    assert journal.counters()["bytes"] == len(written)
+    assert everything(tmp_path) == [(0, lazy(5)), (1, Heartbeat(7))]
+
+
+def test_a_record_has_fewer_parts_than_a_system_writes_at_once() -> None:
+    whole = TickBatch(("600000.SH",), np.zeros(1, np.int64), columns={name: np.zeros(1) for name in (*CORE, *REST)})
+    assert len(frame.parts(whole)) + 1 <= 40 <= os.sysconf("SC_IOV_MAX")
 
 
 def test_after_a_failed_sync_no_record_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sysconfig
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -177,21 +177,69 @@ def test_no_code_of_a_key_runs_while_ticks_are_read() -> None:
     assert ticks[0] == tick()
 
 
-def test_a_payload_whose_order_changed_under_the_same_keys_is_not_taken_for_the_old_one() -> None:
+ValuesOf = Callable[[Mapping[Any, Any], tuple[str, ...]], list[Any] | None]
+
+
+@pytest.fixture(params=["python", pytest.param("compiled", marks=needs_compiled)])
+def values_of(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ValuesOf:
+    if request.param == "python":
+        monkeypatch.setattr(unboxing, "_compiled_values_of", None)
+    return unboxing.values_of
+
+
+def test_a_payload_whose_order_changed_under_the_same_keys_is_not_taken_for_the_old_one(values_of: ValuesOf) -> None:
     payload = OrderedDict({"600519.SH": 1, "000001.SZ": 2})
     symbols = tuple(payload)
-    assert unboxing.same_keys(payload, symbols)
+    assert values_of(payload, symbols) == [1, 2]
     payload.move_to_end("600519.SH")
-    assert not unboxing.same_keys(payload, symbols)
-    assert not unboxing.same_keys(dict(payload), symbols)
-    assert unboxing.same_keys(dict(payload), tuple(payload))
+    assert values_of(payload, symbols) is None
+    assert values_of(dict(payload), symbols) is None
+    assert values_of(dict(payload), tuple(payload)) == [2, 1]
 
 
-def test_a_push_decoded_anew_has_the_old_one_s_keys() -> None:
+def test_a_push_decoded_anew_has_the_old_one_s_keys(values_of: ValuesOf) -> None:
     symbols = ("600519.SH", "", "é", "贵州茅台", "\U0001f4c8")
-    anew = {str(symbol.encode(), "utf-8"): 1 for symbol in symbols}
-    assert unboxing.same_keys(anew, symbols)
+    anew = {str(symbol.encode(), "utf-8"): place for place, symbol in enumerate(symbols)}
+    assert values_of(anew, symbols) == [0, 1, 2, 3, 4]
     for other in ("贵州茅苔", "贵州茅", "600519", "\xe8\xb4"):
-        assert not unboxing.same_keys(anew, (*symbols[:3], other, symbols[4]))
-    assert not unboxing.same_keys(anew, symbols[:4])
-    assert not unboxing.same_keys({600519: 1}, ("600519",))  # type: ignore[dict-item]  # what a vendor may send
+        assert values_of(anew, (*symbols[:3], other, symbols[4])) is None
+    assert values_of(anew, symbols[:4]) is None
+    assert values_of({600519: 1}, ("600519",)) is None  # what a vendor may send
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 40])
+def test_values_are_held_for_as_long_as_their_list(values_of: ValuesOf, n: int) -> None:
+    payload = {f"{row:06d}.SZ": [row] for row in range(n + 3)}
+    for row in range(3):
+        del payload[f"{row:06d}.SZ"]  # holes among its entries
+    found = values_of(payload, tuple(payload))
+    payload.clear()
+    assert found == [[row] for row in range(3, n + 3)]
+
+
+def test_a_key_of_another_class_does_not_speak_for_itself() -> None:
+    """Compared by its own code it could take the payload away; Python's own comparison does the work then."""
+    ambush = Ambush("600519.SH")
+    ambush.victim = payload = {ambush: 1}
+    if unboxing._compiled_values_of is not None:
+        assert unboxing._compiled_values_of(payload, ("600519.SH",)) is None
+    assert payload
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_keys_that_are_one_for_all_ticks_and_keys_of_each_its_own_read_alike(shared: bool) -> None:
+    ticks = [tick(price=float(n)) for n in range(1, 30)]
+    if not shared:
+        ticks = [{"".join(list(key)): value for key, value in one.items()} for one in ticks]
+    for way in filter(None, (unbox_in_python, unboxing.COMPILED)):
+        found = columns(way, ticks)
+        assert found is not None
+        assert found[1].tolist() == list(range(1, 30))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("price", [0.0005, 0.0015, 1.0005, 2.0015, 9_999_999.9995, 1e7, 5e-324])
+def test_a_price_between_two_steps_of_the_grid_goes_to_the_even_one(way: Way, price: float) -> None:
+    found, expected = columns(way, [tick(price=price)]), np.rint(price * 1000.0) / 1000.0
+    assert found is not None
+    assert np.nan_to_num(found[1, 0]) == expected

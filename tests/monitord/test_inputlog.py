@@ -1,7 +1,9 @@
-"""A journal written beside the engine: offsets are known at once, and a failed write is told to whoever comes next."""
+"""A journal synced beside the engine: what cannot be written is refused, a failed sync is told to who comes next."""
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from feeds import journal as journal_module
 from feeds.errors import FeedError
 from feeds.inputs import Control, ControlKind, Heartbeat
 from feeds.journal import Journal
@@ -40,7 +43,7 @@ def test_whatever_is_appended_stands_in_order_under_the_offset_it_was_given(jour
     log.close()
 
 
-def test_a_large_batch_is_written_while_its_caller_goes_on(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_batch_is_synced_while_its_caller_goes_on(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     on_disk, go_on, sync = threading.Event(), threading.Event(), journal.sync
 
     def slow_sync() -> None:
@@ -51,6 +54,7 @@ def test_a_large_batch_is_written_while_its_caller_goes_on(journal: Journal, mon
     monkeypatch.setattr(journal, "sync", slow_sync)
     log = InputLog(journal)
     assert log.append(market(), rest_later=False) == 0
+    assert list(journal.read()) == [(0, market())], "a kill of this process leaves it"
     assert not on_disk.is_set()
     go_on.set()
     log.secure()
@@ -58,42 +62,70 @@ def test_a_large_batch_is_written_while_its_caller_goes_on(journal: Journal, mon
     log.close()
 
 
-@pytest.mark.parametrize(
-    "next_call",
-    [
-        InputLog.secure,
-        InputLog.sync,
-        InputLog.close,
-        lambda log: log.append(Heartbeat(1), rest_later=False),
-        lambda log: log.append_control(Control(ControlKind.POSITIONS, "{}"), follows=None),
-    ],
-)
-def test_a_write_that_failed_is_told_to_whoever_comes_next(
+def test_a_small_batch_is_synced_early_only_behind_events(journal: Journal) -> None:
+    log, small = InputLog(journal), market().take(slice(0, 3))
+    log.append(small, rest_later=False)
+    log.append(Heartbeat(1), rest_later=False)
+    assert journal.counters()["syncs"] == 0
+    log.secure()
+    log.append(small, rest_later=False)
+    log.append(small, rest_later=False)  # waits for the one before
+    assert journal.counters()["syncs"] == 2
+    log.close()
+
+
+def broken(fd: int) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+NEXT_CALLS: list[Callable[[InputLog], object]] = [
+    InputLog.secure,
+    InputLog.sync,
+    lambda log: log.append(Heartbeat(1), rest_later=False),
+    lambda log: log.append_control(Control(ControlKind.POSITIONS, "{}"), follows=None),
+]
+
+
+@pytest.mark.parametrize("next_call", [*NEXT_CALLS, InputLog.close])
+def test_a_sync_that_failed_is_told_to_whoever_comes_next(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, next_call: Callable[[InputLog], object]
 ) -> None:
-    def full(*_: object, **__: object) -> int:
-        raise FeedError("no space left")
+    monkeypatch.setattr(journal_module, "_datasync", broken)
+    log = InputLog(journal)
+    log.append(market(), rest_later=False)
+    with pytest.raises(FeedError, match=r"cannot sync the journal .*: Input/output error"):
+        next_call(log)
+    assert list(journal.read()) == [(0, market())], "nothing behind it"
+    log.close()
 
+
+def test_nothing_is_appended_behind_an_input_that_may_not_be_on_the_disk(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = InputLog(journal)
     with monkeypatch.context() as patched:
-        patched.setattr(journal, "append", full)
-        log.append(market(), rest_later=False)
-        with pytest.raises(FeedError, match="no space left"):
-            next_call(log)
-    assert list(journal.records()) == []
-
-
-def test_nothing_is_appended_behind_an_input_that_is_missing(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> int:
-        raise FeedError("no space left")
-
-    log = InputLog(journal)
-    with monkeypatch.context() as patched:
-        patched.setattr(journal, "append", full)
+        patched.setattr(journal_module, "_datasync", broken)
         log.append(market(), rest_later=False)
         log.finish()  # in the quiet behind the batch: nobody hears it there
-    for call in (lambda: log.append(market(1), rest_later=False), log.secure, log.sync):
-        with pytest.raises(FeedError, match="no space left"):
-            call()
+    for call in NEXT_CALLS:  # the disk is well again, but what it lost stays lost
+        with pytest.raises(FeedError, match="takes no more records: an earlier sync failed"):
+            call(log)
     log.close()
-    assert list(journal.records()) == []
+    assert list(journal.read()) == [(0, market())]
+
+
+def test_a_batch_that_cannot_be_written_is_refused_at_once_and_the_next_one_may_be_taken(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = InputLog(journal)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "writev", full)
+        with pytest.raises(FeedError, match="No space left on device; free space"):
+            log.append(market(), rest_later=False)
+    assert log.append(market(1), rest_later=False) == 0
+    log.secure()
+    log.close()
+    assert list(journal.read()) == [(0, market(1))]

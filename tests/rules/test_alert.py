@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
+from datetime import datetime
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rules.alert import Alert, Draft, Event, Identities, identities, identity, sealed, shanghai_iso, stamp_published
+from rules.alert import SHANGHAI, Alert, Draft, Event, Identities, identities, identity, shanghai_iso, stamp_published
 
 
 def alert(**fields: Any) -> Alert:
@@ -79,9 +82,24 @@ def test_times_are_written_in_shanghai() -> None:
     assert shanghai_iso(1675216923456) == "2023-02-01T10:02:03.456+08:00"
 
 
+@given(st.integers(-(10**12), 4 * 10**12))
+def test_a_time_is_written_as_a_datetime_writes_it(ts_ms: int) -> None:
+    written = datetime.fromtimestamp(ts_ms / 1000, SHANGHAI).isoformat(timespec="milliseconds")
+    assert shanghai_iso(ts_ms) == written
+
+
+def test_stamps_given_when_it_is_encoded_come_behind_those_it_bears() -> None:
+    assert alert().to_json(recv_ms=1).endswith(b'"stamps":{"recv_ms":1}}')
+    stamped = alert(stamps={"recv_ms": 1, "evaluated_ms": 2})
+    assert stamped.to_json(evaluated_ms=3).endswith(b'"stamps":{"recv_ms":1,"evaluated_ms":3}}')
+    assert stamped.stamps == {"recv_ms": 1, "evaluated_ms": 2}
+
+
 def test_a_sealed_draft_is_the_alert_and_frozen() -> None:
-    given = {name: getattr(alert(), name) for name in Alert.__dataclass_fields__}
-    made = sealed(Draft(**given))
+    draft = Draft()
+    for name in Alert.__dataclass_fields__:
+        setattr(draft, name, getattr(alert(), name))
+    made = draft.sealed()
     assert type(made) is Alert
     assert made == alert()
     assert made.to_json() == alert().to_json()

@@ -30,7 +30,7 @@ CLOCKS = (
     "11:29:57", "11:30:00", "11:30:09", "13:00:00", "13:00:03", "13:00:06", "14:56:57", "14:57:03", "15:00:00",
     "15:00:03", "15:00:06",
 )  # fmt: skip
-ODD = ("none", "none", "none", "no price", "halted", "some", "early", "again")
+ODD = ("none", "none", "none", "no price", "halted", "some", "early", "again", "shuffled", "stuck", "stuck")
 
 
 @st.composite
@@ -57,9 +57,28 @@ def batches(draw: st.DrawFn) -> list[TickBatch]:
             shows = (shown, last, high, low, np.full_like(last, 10.0), volume, volume * 1000)
             columns = {name: column.copy() for name, column in zip(CORE, shows, strict=True)}
             whole = TickBatch(SYMBOLS, ts_ms, columns=columns, status=status)
-            made.append(whole.take(slice(victim, None)) if odd == "some" else whole)
-            made += [whole] * (odd == "again")
+            if odd == "stuck" and made:  # some show what they showed before, maybe from before the opening
+                whole = joined(made[-1], whole, rng.random(len(SYMBOLS)) < 0.4)
+            if odd == "some":
+                whole = whole.take(slice(victim, None))
+            if odd == "shuffled":
+                whole = whole.take(rng.permutation(len(SYMBOLS))[victim:])
+            made += [whole] * (2 if odd == "again" else 1)
     return made
+
+
+def joined(before: TickBatch, now: TickBatch, stuck: np.ndarray) -> TickBatch:
+    """Return the batch with the ticks of a batch before where it had the symbol and `stuck` is set."""
+    place = {symbol: at for at, symbol in enumerate(before.symbols)}
+    again = np.array([stuck[at] and symbol in place for at, symbol in enumerate(now.symbols)])
+    there = np.array([place.get(symbol, 0) for symbol in now.symbols])
+    columns = {name: np.where(again, before.column(name)[there], now.column(name)) for name in CORE}
+    return TickBatch(
+        now.symbols,
+        np.where(again, before.ts_event_ms[there], now.ts_event_ms),
+        columns=columns,
+        status=np.where(again, before.status[there], now.status),
+    )
 
 
 def lived(some: list[TickBatch]) -> tuple[list[bytes], list[tuple[dict[str, bytes], bytes]]]:
@@ -132,14 +151,102 @@ def test_a_restored_engine_writes_to_arrays_of_its_own() -> None:
     assert again.market.latest.raw("last").tolist() == [10.0] * len(SYMBOLS)
 
 
-@pytest.mark.parametrize("place", range(3))
-def test_columns_that_do_not_fit_are_refused(place: int) -> None:
+def test_some_of_a_market_are_taken_in_the_compiled_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, taken = warm(), []
+    compiled = ordinary.COMPILED
+    assert compiled is not None
+
+    class Counting:
+        news = staticmethod(compiled.news)
+
+        @staticmethod
+        def take(*given: Any) -> bool:
+            taken.append(compiled.take(*given))
+            return bool(taken[-1])
+
+    monkeypatch.setattr(ordinary, "COMPILED", Counting)
+    again = whole("09:30:06")
+    engine.step(again)
+    engine.step(joined(again, whole("09:30:09", last=np.full(len(SYMBOLS), 11.0)), np.arange(len(SYMBOLS)) < 4))
+    engine.step(whole("09:30:12", last=np.full(len(SYMBOLS), 12.0)).take(np.array([7, 2, 9])))
+    assert taken == [True] * 3
+    assert engine.market.latest.raw("last").tolist() == [10, 10, 12, 10, 11, 11, 11, 12, 11, 12, 11]
+    assert engine.market.dropped == {"duplicate": 4}
+
+
+K, N = 2, 3
+
+
+def arguments() -> list[Any]:
+    """Return good arguments of a call that takes two ticks of a batch of four, for symbols 0 and 2 of three."""
+
+    def numbers(n: int) -> np.ndarray:
+        return np.ones(n)
+
+    def codes(n: int) -> np.ndarray:
+        return np.full(n, 13, np.int16)
+
+    def times(n: int) -> np.ndarray:
+        return np.full(n, 5)
+
+    bars = (times(N), np.zeros(N, np.int8), np.zeros(N, np.bool_), numbers(N), numbers(N))
+    return [
+        N, np.array([2, 0]), np.array([3, 1]), (np.arange(4.0), numbers(4), numbers(4), codes(4)),
+        (codes(N), times(N), numbers(N), numbers(N)), (times(N), np.zeros(N, np.uint8)), 4, 2, [(bars, 5)],
+        [(np.arange(4.0), None, np.zeros(N)), (np.arange(4.0), numbers(N), np.zeros(N))], [(times(N), -1)],
+    ]  # fmt: skip
+
+
+def test_each_tick_is_written_to_its_symbol() -> None:
     assert ordinary.COMPILED is not None
-    lists: list[Any] = [[np.zeros(3)] * 3, [], []]
-    lists[place] = [np.zeros(4)] * 3 if place == 0 else [np.zeros(3)] * 2 if place == 1 else [1] * 9
-    ticks = [*[np.zeros(3)] * 3, np.zeros(3, np.int16)]
-    with pytest.raises((ValueError, TypeError)):
-        ordinary.COMPILED.take(3, 0, ticks, *lists)
+    given = arguments()
+    assert ordinary.COMPILED.take(*given) is True
+    (_, _, shown), (_, _, grown) = given[9]
+    assert (shown.tolist(), grown.tolist(), given[10][0][0].tolist()) == ([1, 0, 3], [0, 0, 2], [-1, 5, -1])
+    assert given[8][0][0][3].tolist() == [1, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("place", "bad"),
+    [
+        (1, np.array([3, 0])), (1, np.array([-1, 0])), (2, np.array([4, 1])), (2, np.array([1])),
+        (1, np.array([0.0, 2])),
+        (1, 5), (4, ()), (4, [np.ones(3)] * 4), (5, (np.ones(3),)), (8, [5]), (8, [(5, 5)]), (8, ()),
+        (8, [((np.ones(N),) * 5, 5)]), (9, [(np.ones(4), None)]), (9, [(np.ones(4), None, np.ones(4))]), (9, [7]),
+        (9, [(np.ones(4, np.int64), np.ones(3), np.ones(3, np.int64))]), (10, [(np.ones(3), 0)]), (10, [(np.ones(3),)]),
+        (9, [(np.ones(4), None, np.ones(3))] * 129), (10, None),
+        (0, 4),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_and_nothing_is_written(place: int, bad: Any) -> None:
+    assert ordinary.COMPILED is not None
+    given, untouched = arguments(), arguments()
+    given[place] = bad
+    with pytest.raises((ValueError, TypeError, IndexError, OverflowError)):
+        ordinary.COMPILED.take(*given)
+    for mine, theirs in zip(given[8:], untouched[8:], strict=True):
+        if mine is not bad:
+            assert repr(mine) == repr(theirs)
+
+
+def test_a_whole_market_has_nothing_to_write() -> None:
+    assert ordinary.COMPILED is not None
+    given = arguments()
+    given[1] = given[2] = None
+    given[3] = tuple(column[:N].copy() for column in given[3])
+    with pytest.raises(ValueError, match="needs rows"):
+        ordinary.COMPILED.take(*given)
+    given[9] = []
+    assert ordinary.COMPILED.take(*given) is True
+    assert given[8][0][0][3].tolist() == [1, 1, 2]
+
+
+@pytest.mark.parametrize("odd", [np.ones(4, np.int64), np.ones(3), np.ones((4, 2))[:, 0]])
+def test_a_batch_of_another_layout_is_left_to_others(odd: np.ndarray) -> None:
+    assert ordinary.COMPILED is not None
+    given = arguments()
+    given[9][0] = (odd, *given[9][0][1:])
+    assert ordinary.COMPILED.take(*given) is False
 
 
 def test_columns_of_another_kind_are_taken_in_steps() -> None:

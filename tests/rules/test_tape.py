@@ -30,6 +30,7 @@ FORMULAS = (
     "EMA(IF(C>REF(C,1),C,O),3)*(C-3) <> SUM(V,3)/((C-O)*(H-L))",
     "BARSLAST(CROSS(C,O)) < 3 AND NOT HHV(C,3) > LLV(C,2) + 0.5",
     "SMA(BARSLAST(C>O)+C,3,1) > 12 AND C > 12",
+    "12 > C OR C <= 9.5 OR 13 <= H",
 )
 
 

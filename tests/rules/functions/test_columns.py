@@ -32,13 +32,16 @@ STEPS: dict[str, tuple[Any, ...]] = {
     "maximum": (COLUMN, COLUMN), "minimum": (COLUMN, COLUMN),
     "divide_near": (COLUMN, COLUMN, COLUMN), "spread": (SHARE, COLUMN, COLUMN, COLUMN, COLUMN),
     "rooted_spread": (SHARE, COLUMN, COLUMN, COLUMN, COLUMN), "add": (COLUMN, COLUMN), "subtract": (COLUMN, COLUMN),
-    "multiply": (COLUMN, COLUMN), "negate": (COLUMN,), "size": (COLUMN,),
+    "multiply": (COLUMN, COLUMN), "negate": (COLUMN,), "size": (COLUMN,), "over": (NUMBERS, COLUMN),
+    "under": (NUMBERS, COLUMN),
 }  # fmt: skip
 ON_TAPES: dict[str, Any] = {
     "add": np.add, "subtract": np.subtract, "multiply": np.multiply, "negate": np.negative, "size": np.abs,
+    "over": lambda number, a, *out: columns.compare(a, np.float64(number), *out),
+    "under": lambda number, a, *out: columns.compare(np.float64(number), a, *out),
 }  # fmt: skip
-"""What numpy does in one pass itself."""
-TELLS = ("compare", "cross")
+"""What numpy does itself."""
+TELLS = ("compare", "cross", "over", "under")
 
 
 def on_a_tape(step: str, given_: tuple[Any, ...]) -> list[np.ndarray]:
@@ -73,7 +76,8 @@ def same_bits(mine: list[np.ndarray], reference: list[np.ndarray]) -> bool:
 
 def made(step: str, rng: np.random.Generator, n: int) -> list[Any]:
     return [
-        0.25 if kind is SHARE else rng.random(n) > 0.5 if kind is MASK else rng.normal(0, 3, n) for kind in STEPS[step]
+        0.25 if kind in (SHARE, NUMBERS) else rng.random(n) > 0.5 if kind is MASK else rng.normal(0, 3, n)
+        for kind in STEPS[step]
     ]
 
 
