@@ -138,6 +138,7 @@ class Pump:
         """Publish a batch and mark it sent; an empty one only asks whether the broker has all it acknowledged."""
         rows, epoch, acked = batch.rows, batch.epoch, batch.acked
         if not rows:
+            await self._channel.make_ready()
             head, kept = await self._channel.kept()
             if epoch == "" or head.epoch != epoch or kept < acked:
                 raise Behind(f"the broker has epoch {head.epoch!r} top {kept}, not {epoch!r} {acked}")
@@ -147,8 +148,9 @@ class Pump:
         # Only the very batch that the store hands out was committed; one that it never hands out is never sent.
         prepared = staged.prepared if staged is not None and staged.batch is batch else self._prepared(batch)
         outgoing = prepared.alerts
-        asyncio.get_running_loop().call_soon(self._on_offered, epoch, outgoing)  # when the call has gone out
+        offering = asyncio.get_running_loop().call_soon(self._on_offered, epoch, outgoing)  # when the call has gone out
         receipts = await self._channel.send(prepared)
+        offering.cancel()
         self._on_published(epoch, [(receipt.off, alert) for receipt, alert in zip(receipts, outgoing, strict=True)])
         await asyncio.sleep(0)  # whoever was told sends first: the store's thread would take the interpreter from him
         self._see(epoch, max(receipt.off for receipt in receipts), at_least=_top_before(receipts))

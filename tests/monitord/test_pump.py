@@ -175,8 +175,17 @@ async def test_a_kill_of_what_was_made_ready_loses_nothing(
     assert (offered, await published(channel)) == ([3], records)
 
 
-async def test_who_tells_hears_of_a_batch_before_its_receipts(store: Store, channel: AlertChannel) -> None:
+async def test_who_tells_hears_of_a_batch_before_its_receipts(
+    store: Store, channel: AlertChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await begin(store, channel)
+    send = channel.send
+
+    async def answering_later(prepared: Prepared) -> list[Receipt]:
+        await asyncio.sleep(0)
+        return await send(prepared)
+
+    monkeypatch.setattr(channel, "send", answering_later)
     heard: list[tuple[str, str, list[str]]] = []
     pump = Pump(
         store, channel,

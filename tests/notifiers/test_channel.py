@@ -70,6 +70,23 @@ def offs(messages: list[Position | Envelope]) -> list[int]:
 # --- the publish script
 
 
+async def test_who_made_ready_publishes_with_one_call_on_the_connection_there_is(
+    channel: AlertChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch = await begun(channel)
+    sent: list[bytes] = []
+    send = AbstractConnection.send_packed_command
+
+    async def noting(self: AbstractConnection, command: Any, *given: Any, **named: Any) -> None:
+        sent.append(b"".join([command] if isinstance(command, bytes) else command))
+        await send(self, command, *given, **named)
+
+    await channel.make_ready()
+    monkeypatch.setattr(AbstractConnection, "send_packed_command", noting)
+    await channel.publish([outgoing(1)], epoch=epoch, acked=0)
+    assert [b"EVALSHA" in command for command in sent] == [True]
+
+
 async def test_offsets_are_contiguous_and_the_stream_has_the_bytes_unchanged(channel: AlertChannel) -> None:
     epoch = await begun(channel)
     receipts = await channel.publish([outgoing(1), outgoing(2), outgoing(3)], epoch=epoch, acked=0)
