@@ -192,7 +192,7 @@ class Hub:
     def foresee(self, epoch: str, alerts: Sequence[alertstream.Outgoing]) -> None:
         """Make ready what `hear` tells if these alerts get the next offsets, while the broker is busy with them.
 
-        Nothing is told or kept. 0.7 ms of a burst of 70 for 100 clients.
+        Nothing is told or kept. 0.6 ms of a burst of 70 for 100 clients.
         """
         if not alerts or epoch != self._epoch:
             return
