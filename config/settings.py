@@ -24,6 +24,7 @@ from config.values import (
     Words,
     check_scheme,
     complaint,
+    cpu_list,
     stream_name,
     tables,
 )
@@ -131,6 +132,8 @@ class EngineSection(Section):
     checkpoint_s: Seconds = 60.0  # seconds between two checkpoints of the engine's state
     # part of the rules this engine takes where several share them: "0/2" and "1/2"; "" = all
     share: Annotated[str, AfterValidator(_share)] = ""
+    # Linux: processors the daemon keeps to, as in 0 or 0,2-3; the embedded broker gets the others; "" = all
+    cpus: Annotated[str, AfterValidator(cpu_list)] = ""
 
 
 class HistorySection(Section):

@@ -75,6 +75,24 @@ def check_scheme(url: SecretStr | None) -> None:
         raise complaint("url", "is no redis://, rediss:// or unix:// address", "redis://127.0.0.1:6379/0")
 
 
+def cpu_numbers(text: str) -> frozenset[int]:
+    """Return the processors of a list such as 0 or 0,2-3; raises ValueError for a text that is none."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        found = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", part.strip())
+        if found is None or int(found[1]) > int(found[2] or found[1]):
+            raise ValueError(f"{text!r} is no list of processors: write 0, or 0,2-3")
+        numbers |= set(range(int(found[1]), int(found[2] or found[1]) + 1))
+    return frozenset(numbers)
+
+
+def cpu_list(text: str) -> str:
+    """Check a list of processors, "" = all."""
+    if text:
+        cpu_numbers(text)
+    return text
+
+
 Words: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(listed)]
 Symbols: TypeAlias = Annotated[tuple[Annotated[str, AfterValidator(symbol)], ...], BeforeValidator(listed)]
 Events: TypeAlias = Annotated[tuple[EventName, ...], BeforeValidator(listed)]

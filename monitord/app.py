@@ -43,6 +43,7 @@ from monitord.checkpoint import CheckpointFolder
 from monitord.choice import build_feed
 from monitord.collector import Collector
 from monitord.console import Console
+from monitord.cpus import kept_to
 from monitord.desk import Desk
 from monitord.engineroom import Outcome
 from monitord.errors import DaemonError, StartError
@@ -162,6 +163,7 @@ class App:
         exrightfile.load(settings.instruments.exright_texts())
         positions.load(settings.positions.texts())
         broker = build_broker(settings)
+        cleanup.enter_context(kept_to(settings.engine.cpus))
         feed = build_feed(settings, broker_url=broker.url)
         store = await Store.open(folder / STORE_NAME)
         cleanup.push_async_callback(store.close)

@@ -136,19 +136,21 @@ class EmbeddedBroker:
         strict: bool = False,
         password: str | None = None,
         bridge_password: str | None = None,
+        cpus: str = "",
         start_s: float = START_S,
     ) -> None:
         """Name the folder of its files; nothing is started.
 
         port: 0 = unix socket only. socket: default broker.sock in the folder. strict: fsync each write (AOF always)
         instead of each second. bridge_password: lets bridges in as the user `bridge`, which can write tick streams and
-        heartbeats and nothing else. start_s: the deadline of a start.
+        heartbeats and nothing else. cpus: the processors it keeps to, "" = those we use. start_s: the deadline of a
+        start.
         """
         self.folder = folder.absolute()
         self.port = port
         self.socket = (socket or folder / "broker.sock").absolute()
         self._strict, self._password, self._start_s = strict, password, start_s
-        self._bridge_password = bridge_password
+        self._bridge_password, self._cpus = bridge_password, cpus
         self._child: subprocess.Popen[bytes] | None = None
         self._stopping = False
         self._counters = {"starts": 0, "adoptions": 0, "deaths": 0}
@@ -294,6 +296,9 @@ class EmbeddedBroker:
             "maxmemory-policy": "noeviction",
             "enable-debug-command": "no",
         }
+        if self._cpus:
+            names = ("server_cpulist", "bio_cpulist", "aof_rewrite_cpulist", "bgsave_cpulist")
+            lines |= dict.fromkeys(names, self._cpus)
         if self._password:
             lines["requirepass"] = _quoted(self._password)
         if self._bridge_password:

@@ -12,6 +12,7 @@ from feeds.exrights import HOLIDAYS_SINCE, closed_weekdays, encode_exrights
 from feeds.feed import Feed, history_of
 from feeds.sessions import Calendar
 from monitord.broker import Broker, EmbeddedBroker, ExternalBroker
+from monitord.cpus import others
 from monitord.errors import StartError
 from monitord.gateway.auth import Token
 from monitord.gateway.options import GatewayOptions
@@ -86,6 +87,7 @@ def build_broker(settings: Settings) -> Broker:
         strict=section.strict,
         password=None if section.password is None else section.password.get_secret_value(),
         bridge_password=None if section.bridge_password is None else section.bridge_password.get_secret_value(),
+        cpus=others(settings.engine.cpus),
     )
 
 
