@@ -181,7 +181,11 @@ class App:
         )  # fmt: skip
         pipeline = self._pipeline(feed, store, quotes, reference, recording, book)
         self._metrics.watch_engine(lambda: pipeline.engine.market.dropped, counters=pipeline.counters)
-        pump = Pump(store, channel, on_published=lambda epoch, alerts: gateway.hub.hear(epoch, alerts))
+        pump = Pump(
+            store, channel,
+            on_offered=lambda epoch, alerts: gateway.hub.foresee(epoch, alerts),
+            on_published=lambda epoch, alerts: gateway.hub.hear(epoch, alerts),
+        )  # fmt: skip
         retention = Retention(store, keep_days=settings.history.keep_days)
         silences = Silences()
         routing = await asyncio.to_thread(build_routing, settings.notify)

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -112,6 +113,8 @@ class Store:
     """What one `Database` holds; every method is one call of it, with what that says of threads, cancelling and errors.
 
     copied     yields a file that holds the store as it is now
+    on_staged  is told on the loop, once a commit's events are written and while they are synced, what `batch` returns
+               next if that succeeds; only where nothing waited before
     committed  is set whenever a commit brought new events; whoever waits for it clears it.
     lag_rows   events committed and not marked sent.
     """
@@ -122,6 +125,7 @@ class Store:
         self.file = Database(path)
         self.copied = self.file.copied
         self.committed = asyncio.Event()
+        self.on_staged: Callable[[Batch], None] = lambda batch: None
         self.lag_rows = 0
         self.duplicates = 0
         self.deliveries = Deliveries(self.file.run, clock_ms=clock_ms, tell=self._tell, on_told=self._on_told)
@@ -162,8 +166,9 @@ class Store:
         duplicate: it was decided before from the same inputs. The offset never goes back. Cancelled, it is counted and
         tells the pump as ever.
         """
+        loop = asyncio.get_running_loop()
         committed = await self.file.run(
-            lambda db: self._commit(db, alerts, records, offset, source_id),
+            lambda db: self._commit(db, alerts, records, offset, source_id, loop=loop),
             lambda committed: self._count(committed, len(alerts)),
         )
         return committed.added
@@ -185,7 +190,7 @@ class Store:
         """
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
-            return replace(waiting, rows=waiting.rows[:limit])
+            return waiting if len(waiting.rows) <= limit else replace(waiting, rows=waiting.rows[:limit])
         return await self.file.run(lambda db: _look(db, limit))
 
     async def mark_sent(self, receipts: Sequence[tuple[int, int]], *, epoch: str) -> None:
@@ -303,6 +308,8 @@ class Store:
         records: Sequence[bytes] | None,
         offset: int,
         source_id: str,
+        *,
+        loop: asyncio.AbstractEventLoop,
     ) -> _Committed:
         nothing_waits = bool(alerts) and db.execute(_ANY_PENDING).fetchone() is None
         rows = _rows(alerts, [alert.to_json() for alert in alerts] if records is None else records)
@@ -316,7 +323,10 @@ class Store:
         if not added:
             return _Committed(0, None)
         if nothing_waits and added == len(rows) <= HANDED_ON:
-            return _Committed(added, _just_added(db, rows, last_seq))
+            waiting = _just_added(db, rows, last_seq)
+            with suppress(RuntimeError):  # the loop is closed: nobody is left to be told, and the events stay
+                loop.call_soon_threadsafe(self.on_staged, waiting)
+            return _Committed(added, waiting)
         return _Committed(added, _look(db, HANDED_ON))
 
     def _insert(self, db: sqlite3.Connection, alerts: Sequence[Alert], rows: Sequence[OutboxRow]) -> int:

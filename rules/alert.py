@@ -122,8 +122,8 @@ class Alert:
 class Draft:
     """An Alert while it is being made: its very slots, to be written one by one, all of them.
 
-    0.5 µs for an alert. A frozen class writes each of its 24 fields by a call: 3 µs; any other that is given them by
-    name has a dict made of them first: 2 µs.
+    That takes 0.5 µs. A frozen class writes each of its 24 fields by a call, 10 µs for all; any other class that is
+    given them by name has a dict made of them first, 2 µs.
     """
 
     __slots__ = tuple(Alert.__dataclass_fields__)

@@ -65,9 +65,10 @@ class Tape:
         elif self._outs:
             for (node, place), column in zip(self._outs.items(), np.empty((len(self._outs), n)), strict=True):
                 node.value = taken[place] = column
-        for (truth, place), bits in zip(self._truths.items(), self._bits(n, whole=whole), strict=True):
-            truth.value = bits
-            taken[place], taken[place + 1] = bits.true, bits.false
+        if self._truths:  # what events report are numbers: no room for no bits still costs 10 µs
+            for (truth, place), bits in zip(self._truths.items(), self._bits(n, whole=whole), strict=True):
+                truth.value = bits
+                taken[place], taken[place + 1] = bits.true, bits.false
         self._compiled.play([column.array for column in self._columns], taken, n, None if whole else at)
 
     def _bits(self, n: int, *, whole: bool) -> list[Bits]:

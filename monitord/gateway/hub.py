@@ -137,6 +137,7 @@ class Hub:
         self._ring = Ring(ring_size)
         self._epoch: str | None = None
         self._untold: list[Published] = []
+        self._foreseen: _Foreseen | None = None
         self._flush_at: asyncio.Handle | None = None
         self._awaited: list[tuple[Position, asyncio.Future[None]]] = []
         self._groups: dict[tuple[Dialect, frozenset[str]], set[Follower]] = {}
@@ -166,7 +167,7 @@ class Hub:
             return
         if envelope.off != self._ring.top + 1 or envelope.epoch != self._epoch:
             self._rupture(envelope.epoch, envelope.off - 1)
-        self._keep(self._opened(envelope))
+        self._take(self._opened(envelope))
         if self._flush_at is None:
             self._flush_at = asyncio.get_running_loop().call_soon(self.flush)
 
@@ -176,16 +177,42 @@ class Hub:
         The channel's own message of them takes 2 ms more for a burst of 60, and is then passed over. What does not
         follow what is known here is left to the channel, which alone tells what is missing.
         """
+        self.flush()
+        foreseen, self._foreseen = self._foreseen, None
+        if foreseen is not None and foreseen.offered == (epoch, list(alerts)) and self._is_next(epoch, alerts[0][0]):
+            for published in foreseen.telling.alerts:
+                self._keep(published)
+            self._tell(foreseen.telling)
+            return
         for off, alert in alerts:
-            if epoch == self._epoch and off == self._ring.top + 1:
-                channels = channels_of(alert.symbol, alert.rule, alert.severity)
-                self._keep(Published(epoch, off, alert.json, channels))
+            if self._is_next(epoch, off):
+                self._take(_published(epoch, off, alert))
         self.flush()
 
-    def _keep(self, alert: Published) -> None:
-        """Put the next alert into the ring, and with what is to be told."""
-        self._ring.append(alert)
+    def foresee(self, epoch: str, alerts: Sequence[alertstream.Outgoing]) -> None:
+        """Make ready what `hear` tells if these alerts get the next offsets, while the broker is busy with them.
+
+        Nothing is told or kept. 0.6 ms of a burst of 70 for 100 clients.
+        """
+        if not alerts or epoch != self._epoch:
+            return
+        offered = [(off, alert) for off, alert in enumerate(alerts, self._ring.top + 1)]
+        telling = self._telling([_published(epoch, off, alert) for off, alert in offered])
+        for dialect, channels in self._groups:
+            telling.burst(dialect, channels)
+        self._foreseen = _Foreseen((epoch, offered), telling)
+
+    def _is_next(self, epoch: str, off: int) -> bool:
+        return epoch == self._epoch and off == self._ring.top + 1
+
+    def _take(self, alert: Published) -> None:
+        """Keep the next alert and put it with what is to be told."""
+        self._keep(alert)
         self._untold.append(alert)
+
+    def _keep(self, alert: Published) -> None:
+        """Put the next alert into the ring."""
+        self._ring.append(alert)
         self.counters["alerts"] += 1
         for since, reached in self._awaited:
             if since.off <= alert.off and since.epoch == alert.epoch and not reached.done():
@@ -199,16 +226,15 @@ class Hub:
         untold, self._untold = self._untold, []
         if not untold:
             return
-        followed = frozenset().union(*(channels for _, channels in self._groups))
-        by_channel: dict[str, list[Published]] = defaultdict(list)
-        for alert in untold:
-            for ch in followed.intersection(alert.channels):
-                by_channel[ch].append(alert)
-        encoded = _Encoded(by_channel)
+        self._tell(self._telling(untold))
+
+    def _telling(self, alerts: list[Published]) -> _Telling:
+        return _Telling(alerts, frozenset().union(*(channels for _, channels in self._groups)))
+
+    def _tell(self, telling: _Telling) -> None:
         for (dialect, channels), followers in self._groups.items():
-            texts = encoded.due(dialect, channels)
-            if texts:
-                burst = dialect.burst(texts)
+            burst = telling.burst(dialect, channels)
+            if burst is not None:
                 for follower in followers:
                     follower.outlet.add(burst)
 
@@ -417,6 +443,7 @@ class Hub:
     def _regroup(self, follower: Follower, live: frozenset[str]) -> None:
         """Change what is fanned out to a follower; what was taken before goes out by the old state."""
         self.flush()
+        self._foreseen = None
         if follower.live:
             key = (follower.outlet.dialect, follower.live)
             self._groups[key].discard(follower)
@@ -446,15 +473,28 @@ class _Once:
         return self._made[id(dialect)]
 
 
-class _Encoded:
-    """The messages of one flush, each encoded once per dialect and channel."""
+class _Telling:
+    """Alerts that are told together: each message encoded once per dialect and channel, each burst made once."""
 
-    def __init__(self, by_channel: dict[str, list[Published]]) -> None:
-        self._by_channel = by_channel
+    def __init__(self, alerts: list[Published], followed: frozenset[str]) -> None:
+        """followed: the channels that anybody is live on; no others are asked for."""
+        self.alerts = alerts
+        self._by_channel: dict[str, list[Published]] = defaultdict(list)
+        for alert in alerts:
+            for ch in followed.intersection(alert.channels):
+                self._by_channel[ch].append(alert)
         self._texts: dict[tuple[int, str], list[tuple[int, bytes]]] = {}
+        self._bursts: dict[tuple[Dialect, frozenset[str]], Burst | None] = {}
 
-    def due(self, dialect: Dialect, channels: frozenset[str]) -> list[bytes]:
-        """Return the messages for these channels in order of their offsets."""
+    def burst(self, dialect: Dialect, channels: frozenset[str]) -> Burst | None:
+        """Return the messages for these channels in order of their offsets, None if there are none."""
+        key = (dialect, channels)
+        if key not in self._bursts:
+            texts = self._due(dialect, channels)
+            self._bursts[key] = dialect.burst(texts) if texts else None
+        return self._bursts[key]
+
+    def _due(self, dialect: Dialect, channels: frozenset[str]) -> list[bytes]:
         lists = [self._of(dialect, ch) for ch in channels if ch in self._by_channel]
         return [text for _, text in (lists[0] if len(lists) == 1 else dict.fromkeys(merge(*lists)))]
 
@@ -463,6 +503,18 @@ class _Encoded:
         if key not in self._texts:
             self._texts[key] = [(alert.off, dialect.alert(ch, alert)) for alert in self._by_channel[ch]]
         return self._texts[key]
+
+
+@dataclass(frozen=True, slots=True)
+class _Foreseen:
+    """What will be told if a publisher gets these offsets in this epoch for these alerts."""
+
+    offered: tuple[str, list[tuple[int, alertstream.Outgoing]]]
+    telling: _Telling
+
+
+def _published(epoch: str, off: int, alert: alertstream.Outgoing) -> Published:
+    return Published(epoch, off, alert.json, channels_of(alert.symbol, alert.rule, alert.severity))
 
 
 def _contiguous_tail(kept: list[Published], place: alertstream.Position) -> list[Published]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -13,10 +14,11 @@ import pytest
 
 from monitord import pump as pump_module
 from monitord.broker import EmbeddedBroker
+from monitord.errors import StoreError
 from monitord.pump import Pump
 from monitord.store import Store
-from notifiers.alertstream import Envelope, Fenced, Outgoing, Position
-from notifiers.channel import AlertChannel
+from notifiers.alertstream import Envelope, Fenced, Outgoing, Position, Receipt
+from notifiers.channel import AlertChannel, Prepared
 from rules.alert import Alert, Event
 
 
@@ -100,6 +102,101 @@ async def test_a_commit_wakes_an_idle_pump(store: Store, channel: AlertChannel) 
                 assert (message.off, message.alert_json) == (n, record)
         assert await pump.drain(5) == 0
     await subscription.aclose()
+
+
+async def test_a_burst_is_made_ready_once_while_it_is_committed(
+    store: Store, channel: AlertChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await begin(store, channel)
+    was_told: list[bool] = []
+    prepare = channel.prepare
+
+    def noted(batch: Sequence[Outgoing], *, epoch: str, acked: int) -> Prepared:
+        was_told.append(store.committed.is_set())
+        return prepare(batch, epoch=epoch, acked=acked)
+
+    monkeypatch.setattr(channel, "prepare", noted)
+    pump = Pump(store, channel)
+    records = await committed(store, range(1, 80))
+    assert await drained(pump) == 0
+    assert was_told == [False]
+    assert await published(channel) == records
+
+
+async def test_what_was_made_ready_is_not_sent_where_the_commit_fails(store: Store, channel: AlertChannel) -> None:
+    await begin(store, channel)
+    pump = Pump(store, channel)
+    await store.file.run(_let_commits_fail)
+    with pytest.raises(StoreError, match="FOREIGN KEY"):
+        await committed(store, range(1, 4))
+    assert pump._staged is not None, "else this shows nothing"
+    assert await drained(pump) == 0
+    assert await published(channel) == []
+    await store.file.run(lambda db: db.execute("DROP TRIGGER refused"))
+    records = await committed(store, range(3, 6))
+    assert await drained(Pump(store, channel)) == 0
+    assert await published(channel) == records
+
+
+def _let_commits_fail(db: sqlite3.Connection) -> None:
+    """Let a transaction that brings events do all its work and then fail at its COMMIT."""
+    db.execute("CREATE TABLE held_back (source_id REFERENCES inputs DEFERRABLE INITIALLY DEFERRED)")
+    db.execute("CREATE TRIGGER refused AFTER INSERT ON events BEGIN INSERT INTO held_back VALUES ('nobody'); END")
+
+
+async def test_what_was_made_ready_for_another_epoch_is_made_anew(store: Store, channel: AlertChannel) -> None:
+    await begin(store, channel)
+    pump = Pump(store, channel)
+    records = await committed(store, range(1, 4))
+    await begin(store, channel)  # the outbox has changed behind it
+    assert await drained(pump) == 0
+    assert await published(channel) == records
+    assert pump.counters()["redrives"] == 0
+
+
+async def test_a_kill_of_what_was_made_ready_loses_nothing(
+    store: Store, channel: AlertChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await begin(store, channel)
+    pump = Pump(store, channel)
+    offered: list[int] = []
+    send = channel.send
+
+    async def killed(prepared: Prepared) -> list[Receipt]:
+        offered.append(len(prepared.alerts))
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(channel, "send", killed)
+    records = await committed(store, range(1, 4))
+    with pytest.raises(asyncio.CancelledError):
+        await pump.run()
+    monkeypatch.setattr(channel, "send", send)
+    assert await drained(Pump(store, channel)) == 0
+    assert (offered, await published(channel)) == ([3], records)
+
+
+async def test_who_tells_hears_of_a_batch_before_its_receipts(
+    store: Store, channel: AlertChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await begin(store, channel)
+    send = channel.send
+
+    async def answering_later(prepared: Prepared) -> list[Receipt]:
+        await asyncio.sleep(0)
+        return await send(prepared)
+
+    monkeypatch.setattr(channel, "send", answering_later)
+    heard: list[tuple[str, str, list[str]]] = []
+    pump = Pump(
+        store, channel,
+        on_offered=lambda epoch, alerts: heard.append(("offered", epoch, [alert.id for alert in alerts])),
+        on_published=lambda epoch, alerts: heard.append(("published", epoch, [alert.id for _, alert in alerts])),
+    )  # fmt: skip
+    await committed(store, range(1, 4))
+    assert await drained(pump) == 0
+    epoch, _ = await store.acked()
+    ids = ["al_1", "al_2", "al_3"]
+    assert heard == [("offered", epoch, ids), ("published", epoch, ids)]
 
 
 async def test_what_was_published_and_not_marked_sent_is_a_duplicate(store: Store, channel: AlertChannel) -> None:

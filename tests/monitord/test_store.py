@@ -117,6 +117,37 @@ async def test_a_commit_that_fails_leaves_neither_events_nor_offset(store: Store
     assert [row.id for row in await store.pending(limit=9)] == ["al_1", "al_2"]
 
 
+async def test_a_batch_is_told_of_while_it_is_committed_and_is_the_very_one_that_comes_next(store: Store) -> None:
+    staged: list[tuple[Batch, bool]] = []
+    store.on_staged = lambda batch: staged.append((batch, store.committed.is_set()))
+    await store.commit([alert(1), alert(2)], offset=1)
+    ((batch, was_told),) = staged
+    assert [row.id for row in batch.rows] == ["al_1", "al_2"]
+    assert not was_told
+    assert await store.batch(limit=2) is batch
+
+
+async def test_what_comes_behind_a_full_outbox_or_brings_nothing_new_is_not_told_of_beforehand(store: Store) -> None:
+    staged: list[Batch] = []
+    await store.commit([alert(1)], offset=1)
+    store.on_staged = staged.append
+    await store.commit([alert(2)], offset=2)  # al_1 still waits
+    batch = await store.batch(limit=9)
+    await store.mark_sent([(row.seq, off) for off, row in enumerate(batch.rows, 1)], epoch="")
+    await store.commit([alert(2)], offset=3)
+    await store.commit([alert(2), alert(3)], offset=4)
+    await store.commit([], offset=5)
+    assert staged == []
+
+
+async def test_a_commit_outlives_the_loop_it_was_to_be_told_on(store: Store) -> None:
+    gone = asyncio.new_event_loop()
+    gone.close()
+    given = [alert(1)]
+    await store.file.run(lambda db: store._commit(db, given, None, 1, "", loop=gone))
+    assert [row.id for row in await store.pending(limit=9)] == ["al_1"]
+
+
 @pytest.mark.parametrize("before", [0, 1])
 async def test_a_batch_right_after_a_commit_is_what_the_file_holds(store: Store, before: int) -> None:
     """With nothing waiting it is made of what was committed, else it is read."""

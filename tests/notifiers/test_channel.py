@@ -70,6 +70,23 @@ def offs(messages: list[Position | Envelope]) -> list[int]:
 # --- the publish script
 
 
+async def test_who_made_ready_publishes_with_one_call_on_the_connection_there_is(
+    channel: AlertChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch = await begun(channel)
+    sent: list[bytes] = []
+    send = AbstractConnection.send_packed_command
+
+    async def noting(self: AbstractConnection, command: Any, *given: Any, **named: Any) -> None:
+        sent.append(b"".join([command] if isinstance(command, bytes) else command))
+        await send(self, command, *given, **named)
+
+    await channel.make_ready()
+    monkeypatch.setattr(AbstractConnection, "send_packed_command", noting)
+    await channel.publish([outgoing(1)], epoch=epoch, acked=0)
+    assert [b"EVALSHA" in command for command in sent] == [True]
+
+
 async def test_offsets_are_contiguous_and_the_stream_has_the_bytes_unchanged(channel: AlertChannel) -> None:
     epoch = await begun(channel)
     receipts = await channel.publish([outgoing(1), outgoing(2), outgoing(3)], epoch=epoch, acked=0)
@@ -103,6 +120,29 @@ async def test_every_channel_gets_the_same_envelope(channel: AlertChannel, serve
     assert orjson.loads(messages[0]["data"]) == {"off": 1, "epoch": epoch, "alert": orjson.loads(outgoing(1).json)}
     assert open_envelope(messages[0]["data"]) == Envelope(1, epoch, outgoing(1).json)
     await listening.aclose()
+
+
+async def test_what_is_prepared_leaves_when_it_is_sent_also_on_a_server_without_the_script(
+    channel: AlertChannel, server: fakeredis.FakeServer
+) -> None:
+    epoch = await begun(channel, 1)
+    prepared = channel.prepare([outgoing(2), outgoing(3)], epoch=epoch, acked=1)
+    assert await channel.top() == (epoch, 1)
+    redis = fakeredis.FakeAsyncRedis(server=server)
+    await redis.script_flush()
+    await redis.aclose()
+    assert await channel.send(prepared) == [Receipt(2, False), Receipt(3, False)]
+    assert await channel.send(prepared) == [Receipt(2, True), Receipt(3, True)]
+    assert [entry.alert_json for entry in await channel.read(after=1)] == [outgoing(2).json, outgoing(3).json]
+
+
+async def test_what_was_prepared_for_an_epoch_that_is_over_is_refused(channel: AlertChannel) -> None:
+    epoch = await begun(channel, 1)
+    prepared = channel.prepare([outgoing(2)], epoch=epoch, acked=1)
+    newer, base = await channel.begin_epoch(acked=1)
+    with pytest.raises(Behind, match=f"BEHIND epoch {newer} top {base}"):
+        await channel.send(prepared)
+    assert offs(await channel.read(after=0)) == [1]
 
 
 async def test_a_repeated_id_gets_its_first_offset_and_is_told_to_nobody(channel: AlertChannel) -> None:

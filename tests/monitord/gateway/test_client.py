@@ -621,9 +621,9 @@ async def test_an_alert_is_encoded_once_for_all_who_follow_the_same(monkeypatch:
     from monitord.gateway import hub as hub_module
 
     encoded = []
-    real = hub_module._Encoded._of
+    real = hub_module._Telling._of
     monkeypatch.setattr(
-        hub_module._Encoded, "_of", lambda self, dialect, ch: encoded.append(ch) or real(self, dialect, ch)
+        hub_module._Telling, "_of", lambda self, dialect, ch: encoded.append(ch) or real(self, dialect, ch)
     )
     async with standing() as stand:
         talks = [await stand.connect("?ch=alerts") for _ in range(20)]

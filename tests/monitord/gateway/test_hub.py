@@ -159,3 +159,81 @@ async def test_a_hole_in_the_channel_of_what_was_heard_here_is_no_gap() -> None:
     await until(lambda: hub.top == Position(EPOCH, 4))
     assert (hub.counters["gaps"], hub.counters["alerts"]) == (0, 4)
     task.cancel()
+
+
+@pytest.mark.parametrize("foreseen", [(1, 2, 3), (2, 3), (1, 2), (), None])
+async def test_what_is_told_is_the_same_whatever_was_foreseen(foreseen: tuple[int, ...] | None) -> None:
+    """Offsets are foreseen as 1, 2, ...: all but the first and the last guess wrong."""
+    async with standing() as stand:
+        talk = await stand.connect()
+        await talk.ask({"id": 1, "op": "subscribe", "args": ["alerts", "alerts:sym:600519.SH"]})
+        hub = stand.gateway.hub
+        told = heard(1, 2, 3)
+        if foreseen is not None:
+            hub.foresee(EPOCH, [alert for off, alert in told if off in foreseen])
+        assert hub.top == Position(EPOCH, 0)
+        hub.hear(EPOCH, told)
+        frame = (await talk.ws.receive()).data
+        lines = [
+            {"ch": ch, "epoch": EPOCH, "off": off, "data": orjson.loads(record(off))}
+            for off in (1, 2, 3)
+            for ch in ("alerts", "alerts:sym:600519.SH")
+        ]
+        assert [orjson.loads(line) for line in frame.split("\n")] == lines
+        assert (hub.top, hub.counters["alerts"]) == (Position(EPOCH, 3), 3)
+        start = await hub.locate("alerts", Position(EPOCH, 1))
+        assert (start.recovered, start.replayed) == (True, 2)
+
+
+async def test_who_subscribes_after_it_was_foreseen_is_told_it() -> None:
+    async with standing() as stand:
+        early, late = await stand.connect(), await stand.connect()
+        await early.ask({"id": 1, "op": "subscribe", "args": ["alerts"]})
+        hub, told = stand.gateway.hub, heard(1, 2)
+        hub.foresee(EPOCH, [alert for _, alert in told])
+        await late.ask({"id": 1, "op": "subscribe", "args": ["alerts:rule:brk"]})
+        hub.hear(EPOCH, told)
+        for talk, ch in ((early, "alerts"), (late, "alerts:rule:brk")):
+            lines = (await talk.ws.receive()).data.split("\n")
+            assert [(said["ch"], said["off"]) for said in map(orjson.loads, lines)] == [(ch, 1), (ch, 2)]
+
+
+async def test_what_was_foreseen_and_came_by_the_channel_first_is_told_once() -> None:
+    async with standing() as stand:
+        talk = await stand.connect()
+        await talk.ask({"id": 1, "op": "subscribe", "args": ["alerts"]})
+        hub, told = stand.gateway.hub, heard(1, 2, 3)
+        hub.foresee(EPOCH, [alert for _, alert in told])
+        for off in (1, 2):
+            hub.take(alertstream.Envelope(off, EPOCH, record(off)))
+        hub.hear(EPOCH, told)
+        hub.hear(EPOCH, told)
+        hub.take(alertstream.Envelope(3, EPOCH, record(3)))
+        hub.take(alertstream.Envelope(4, EPOCH, record(4)))
+        assert [(await talk.hear())["off"] for _ in range(4)] == [1, 2, 3, 4]
+
+
+async def test_another_publishers_alerts_between_are_told_in_order() -> None:
+    """Its offsets are those that were foreseen for ours."""
+    async with standing() as stand:
+        talk = await stand.connect()
+        await talk.ask({"id": 1, "op": "subscribe", "args": ["alerts"]})
+        hub, ours = stand.gateway.hub, heard(2, 3)
+        hub.foresee(EPOCH, [alert for _, alert in ours])
+        hub.take(alertstream.Envelope(1, EPOCH, record(1)))
+        hub.hear(EPOCH, ours)
+        said = [await talk.hear() for _ in range(3)]
+        assert [(one["off"], one["data"]["id"]) for one in said] == [(n, f"al_{n}") for n in (1, 2, 3)]
+
+
+async def test_what_is_foreseen_for_another_epoch_is_not_made_ready() -> None:
+    hub = Hub(FakeAlerts(), ring_size=10)  # type: ignore[arg-type]
+    task = await running(hub)
+    alerts = [alert for _, alert in heard(1)]
+    hub.foresee("other", alerts)
+    hub.hear("other", heard(1))
+    assert hub.top == Position(EPOCH, 0)
+    hub.foresee(EPOCH, alerts)
+    hub.hear("other", heard(1))
+    assert hub.top == Position(EPOCH, 0)
+    task.cancel()
