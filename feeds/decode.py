@@ -18,6 +18,7 @@ from datetime import datetime
 from functools import lru_cache
 from itertools import compress
 from math import isfinite, nan
+from sys import float_info
 from threading import Lock
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -365,7 +366,8 @@ def _book_of(tick: Mapping[str, Any]) -> list[list[float]] | None:
 
 def _trades_of(tick: Mapping[str, Any]) -> float:
     trades = tick.get("transactionNum")
-    known = isinstance(trades, (int, float)) and isfinite(trades) and trades >= 0
+    # float_info: an int of Python's may be larger than any float
+    known = isinstance(trades, (int, float)) and 0 <= trades <= float_info.max
     return float(trades) if known and trades is not None else -1.0
 
 

@@ -263,6 +263,9 @@ class Journal:
         """Write all of it or nothing: a half-written record would be damage in the middle once another one follows."""
         try:
             _write(self._fd, record)
+        except MemoryError:  # joining what a system left of it
+            self._undo()
+            raise
         except OSError as error:
             self._undo()
             raise FeedError(

@@ -118,9 +118,8 @@ class TickBatch:
         if found is None and name in REST:
             self._load_rest()
             found = self._columns.get(name)
-        if found is None:
-            found = self._columns[name] = np.full(len(self), ABSENT[name])
-        return found
+        # What is made up is not kept: `has`, and so what a journal holds, must not depend on who has asked before.
+        return np.full(len(self), ABSENT[name]) if found is None else found
 
     def has(self, name: str) -> bool:
         """Tell whether the source itself brings this column (after loading the lazy ones if need be)."""
@@ -149,7 +148,8 @@ class TickBatch:
         """Return the ticks at these positions, in that order.
 
         Only their times are copied at once; all else is looked up here when somebody asks, and lazy columns stay lazy.
-        To copy all of nearly a whole market would take 0.6 ms, and most of it nobody reads.
+        To copy all of nearly a whole market would take 0.6 ms, and most of it nobody reads. So a part keeps the whole
+        batch in memory: who holds on to it takes `alone`.
         """
         part = TickBatch((), self.ts_event_ms[positions], columns={})
         part._part_of = self, positions
@@ -159,6 +159,16 @@ class TickBatch:
     def keep(self, mask: BoolArray) -> TickBatch:
         """Return the ticks whose element of (n,) `mask` is true, as `take` does."""
         return self.take(np.flatnonzero(mask))
+
+    def alone(self) -> TickBatch:
+        """Return the same ticks in memory of their own; decodes the lazy columns."""
+        return TickBatch(
+            self.symbols,
+            self.ts_event_ms.copy(),
+            columns={name: self.column(name).copy() for name in (*CORE, *REST) if self.has(name)},
+            recv_ms=self.recv_ms.copy(),
+            status=self.status.copy(),
+        )
 
     def _source(self) -> tuple[TickBatch, IntArray | slice]:
         """Return the batch that this one is a part of, and which."""

@@ -93,8 +93,7 @@ class QuoteBoard:
             batch = batches[key]
             if 2 * len(rows) >= len(batch):
                 continue
-            rest = batch.take(np.array(rows))
-            rest.has(REST[0])  # decoded now: lazy columns would keep the whole batch
+            rest = batch.take(np.array(rows)).alone()  # a part would keep the whole batch
             self._latest.update(zip(rest.symbols, zip(repeat(rest), range(len(rest)), strict=False), strict=True))
 
 

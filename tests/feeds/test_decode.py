@@ -255,7 +255,7 @@ def test_missing_and_extra_levels_are_no_fault() -> None:
     assert decoder.counters() == {"ticks": 2}
 
 
-@pytest.mark.parametrize("unknown", [None, -3, "7", float("nan")])
+@pytest.mark.parametrize("unknown", [None, -3, "7", float("nan"), float("inf"), pytest.param(10**400, id="huge")])
 def test_an_unknown_number_of_trades_is_minus_one(unknown: Any) -> None:
     assert Decoder().decode({"600000.SH": tick(transactionNum=unknown)}, recv_ms=TEN).column("trades")[0] == -1
 

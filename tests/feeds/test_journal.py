@@ -200,6 +200,25 @@ def test_a_full_disk_refuses_the_record_and_keeps_the_rest(tmp_path: Path, monke
     assert everything(tmp_path) == [(0, Heartbeat(1)), (1, Heartbeat(3))]
 
 
+def test_without_memory_for_the_rest_of_a_record_nothing_of_it_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path)
+    write = os.write
+
+    def exhausted(fd: int, piece: memoryview) -> int:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "writev", lambda fd, parts: write(fd, b"".join(parts)[:20]))
+        patched.setattr(os, "write", exhausted)
+        with pytest.raises(MemoryError):
+            journal.append(Heartbeat(1))
+    assert journal.append(Heartbeat(2)) == 0
+    journal.close()
+    assert everything(tmp_path) == [(0, Heartbeat(2))]
+
+
 def record(kind: int, payload: bytes) -> bytes:
     """Return a record as the module's docstring has it."""
     summed = struct.pack("<Bq", kind, journal_module.OWN_OFFSETS) + payload

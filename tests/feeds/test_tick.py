@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from feeds.frame import encode
 from feeds.tick import CORE, REST, FloatArray, TickBatch
 
 
@@ -46,6 +47,33 @@ def test_what_is_kept_by_a_mask_is_what_is_taken_by_its_positions(mask: list[boo
     kept = batch.keep(np.array(mask))
     assert kept.rest_waits, "the book is not decoded for it"
     assert kept == batch.take(np.flatnonzero(mask))
+
+
+@pytest.mark.parametrize("positions", [slice(1, 3), np.array([2, 0])])
+def test_ticks_that_are_to_stand_alone_share_nothing_with_the_batch(positions: slice | np.ndarray) -> None:
+    columns = {name: np.arange(3.0) + place for place, name in enumerate(CORE)}
+    book = {"bid_lots_1": np.ones(3)}
+    batch = TickBatch(("A.SH", "B.SZ", "C.SZ"), np.array([1, 2, 3]), columns=columns, load=lambda: book)
+    part = batch.take(positions)
+    alone = part.alone()
+    assert alone == part
+    assert not alone.rest_waits
+    assert alone.has("bid_lots_1")
+    assert not alone.has("bid_lots_2"), "what the source lacks is not made up"
+    for name in (*CORE, "bid_lots_1"):
+        assert not np.shares_memory(alone.column(name), batch.column(name))
+    for mine, theirs in ((alone.ts_event_ms, batch.ts_event_ms), (alone.recv_ms, batch.recv_ms)):
+        assert not np.shares_memory(mine, theirs)
+    assert not np.shares_memory(alone.status, batch.status)
+
+
+def test_a_column_that_is_made_up_is_none_of_the_source_whoever_has_asked_for_it() -> None:
+    batch = TickBatch(("A.SH", "B.SZ"), np.array([1, 2]), columns={"last": np.ones(2)})
+    part = batch.take(np.array([1]))
+    assert np.isnan(part.column("open")).all()
+    assert batch.column("bid_lots_1").tolist() == [0.0, 0.0]
+    assert not any(one.has(name) for one in (batch, part) for name in ("open", "bid_lots_1"))
+    assert encode(batch) == encode(TickBatch(batch.symbols, batch.ts_event_ms, columns={"last": np.ones(2)}))
 
 
 def test_ticks_are_taken_while_another_thread_decodes_the_book() -> None:

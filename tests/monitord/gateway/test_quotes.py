@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 
 import numpy as np
 import pytest
@@ -76,6 +77,17 @@ def test_symbols_that_fall_silent_keep_their_own_tick_alone() -> None:
     held = {id(one): len(one) for one, _ in board._latest.values()}
     assert sum(held.values()) <= (TIDY_AFTER + 3) * 100
     assert [board.quote(f"S{i}")["ts_event_ms"] for i in range(100)] == [min(i, 89) for i in range(100)]  # type: ignore[index]
+
+
+def test_what_is_left_of_a_batch_does_not_keep_the_whole_of_it_in_memory() -> None:
+    board, wholes = QuoteBoard(), list[tuple[int, weakref.ref[np.ndarray]]]()
+    for push in range(90):
+        whole = batch(push, **{f"S{i}": push + 0.5 for i in range(push, 100)})
+        wholes.append((len(whole), weakref.ref(whole.column("last"))))
+        board.update(whole)
+        assert board.quote(f"S{push}") is not None
+    del whole
+    assert sum(ticks for ticks, last in wholes if last() is not None) <= (TIDY_AFTER + 3) * 100
 
 
 async def follow(stand: Stand, interval_ms: int) -> object:
