@@ -434,9 +434,7 @@ async def test_whole_markets_never_stall_the_loop_for_50_ms(desk: Callable[..., 
     interval_s = sys.getswitchinterval()
     sys.setswitchinterval(0.0002)
     try:
-        stalls = [await longest_stall_s(one, encoded)]
-        while len(stalls) < 8 and min(stalls) >= 0.05:  # a neighbour of a virtual machine slows its processor time, too
-            stalls.append(await longest_stall_s(one, encoded))
+        stalls = [await longest_stall_s(one, encoded) for _ in range(3)]
     finally:
         sys.setswitchinterval(interval_s)
         gc.unfreeze()

@@ -289,13 +289,13 @@ HUGE = {
 @pytest.mark.parametrize("name", HUGE)
 def test_a_huge_text_is_refused_at_once_and_never_crashes(name: str) -> None:
     parse("A")  # builds the grammar
-    took_s: list[float] = []
-    while len(took_s) < 3 or (len(took_s) < 8 and min(took_s) >= 0.1):  # neighbours slow a virtual machine's processor
+    best = float("inf")
+    for _ in range(3):
         start = time.process_time()
         with pytest.raises(RuleFileError):
             parse(HUGE[name])
-        took_s.append(time.process_time() - start)
-    assert min(took_s) < 0.1
+        best = min(best, time.process_time() - start)
+    assert best < 0.1
 
 
 def test_the_limits_are_what_they_say() -> None:
