@@ -264,41 +264,28 @@ compare_512(Py_ssize_t n, double unused, void *const *column)
     }
 }
 
-WITH_AVX512 static void
-over_512(Py_ssize_t n, double number, void *const *column)
-{
-    In a = column[0];
-    BoolOut is_over = column[1], is_not = column[2];
-    Py_ssize_t whole = n & ~(Py_ssize_t)7;
-    __m512d right = _mm512_set1_pd(number);
-    for (Py_ssize_t i = 0; i < whole; i += 8) {
-        __m512d left = eight(a + i);
-        is_over[i / 8] = (unsigned char)_mm512_cmp_pd_mask(left, right, _CMP_GT_OQ);
-        is_not[i / 8] = (unsigned char)_mm512_cmp_pd_mask(left, right, _CMP_LE_OQ);
+/* Of a column against one number: which comparison tells, and which tells that it is not so. */
+#define AGAINST_NUMBER_512(name, yes, no)                                                              \
+    WITH_AVX512 static void                                                                            \
+    name##_512(Py_ssize_t n, double number, void *const *column)                                       \
+    {                                                                                                  \
+        In a = column[0];                                                                              \
+        BoolOut is_so = column[1], is_not = column[2];                                                 \
+        Py_ssize_t whole = n & ~(Py_ssize_t)7;                                                         \
+        __m512d right = _mm512_set1_pd(number);                                                        \
+        for (Py_ssize_t i = 0; i < whole; i += 8) {                                                    \
+            __m512d left = eight(a + i);                                                               \
+            is_so[i / 8] = (unsigned char)_mm512_cmp_pd_mask(left, right, yes);                        \
+            is_not[i / 8] = (unsigned char)_mm512_cmp_pd_mask(left, right, no);                        \
+        }                                                                                              \
+        if (whole < n) {                                                                               \
+            void *rest[] = {(void *)(a + whole), is_so + whole / 8, is_not + whole / 8};               \
+            name##_loop(n - whole, number, rest);                                                      \
+        }                                                                                              \
     }
-    if (whole < n) {
-        void *rest[] = {(void *)(a + whole), is_over + whole / 8, is_not + whole / 8};
-        over_loop(n - whole, number, rest);
-    }
-}
 
-WITH_AVX512 static void
-under_512(Py_ssize_t n, double number, void *const *column)
-{
-    In a = column[0];
-    BoolOut is_under = column[1], is_not = column[2];
-    Py_ssize_t whole = n & ~(Py_ssize_t)7;
-    __m512d left = _mm512_set1_pd(number);
-    for (Py_ssize_t i = 0; i < whole; i += 8) {
-        __m512d right = eight(a + i);
-        is_under[i / 8] = (unsigned char)_mm512_cmp_pd_mask(left, right, _CMP_GT_OQ);
-        is_not[i / 8] = (unsigned char)_mm512_cmp_pd_mask(left, right, _CMP_LE_OQ);
-    }
-    if (whole < n) {
-        void *rest[] = {(void *)(a + whole), is_under + whole / 8, is_not + whole / 8};
-        under_loop(n - whole, number, rest);
-    }
-}
+AGAINST_NUMBER_512(over, _CMP_GT_OQ, _CMP_LE_OQ)
+AGAINST_NUMBER_512(under, _CMP_LT_OQ, _CMP_GE_OQ)
 
 WITH_AVX512 static void
 cross_512(Py_ssize_t n, double unused, void *const *column)
