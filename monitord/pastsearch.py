@@ -67,7 +67,8 @@ class PastSearch:
         self._history = history
         self._keep_today = keep_today
         self._met = False
-        self._met_symbols = 0
+        self._looked_among = 0
+        """How many symbols had ticked when it was last looked for what they lack."""
         self._lacking = asyncio.Event()
         self._looked_for: dict[tuple[str, str], int] = {}
         """(period, symbol) → bars that were looked for, today."""
@@ -90,8 +91,7 @@ class PastSearch:
         """
         engine = self._host.engine
         if self._met:
-            if self._met_symbols != len(engine.market.universe):
-                self._met_symbols = len(engine.market.universe)
+            if self._looked_among != len(engine.market.universe):
                 self._lacking.set()
             return
         self._met = True
@@ -110,7 +110,10 @@ class PastSearch:
         while True:
             await self._lacking.wait()
             self._lacking.clear()
-            if not self._host.engine.market.date:
+            async with self._host.turn:  # behind the batch that is being met, not beside the next one's alerts
+                market = self._host.engine.market
+                self._looked_among = len(market.universe)
+            if not market.date:
                 continue  # no tick has said what day it is; the first one looks for everything
             await self._keep_today()
             sought = self._unsought(await self._lacks(None))

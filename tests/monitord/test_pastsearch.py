@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from feeds.history import Bars
 from feeds.inputs import FeedInput, Input
 from feeds.journal import Journal, read_journal
+from feeds.tick import TickBatch
 from monitord.checkpoint import CheckpointFolder
 from monitord.pastsearch import MOST_ROWS, Pace, in_groups
 from monitord.pipeline import Pipeline
@@ -78,8 +79,8 @@ class Daemon:
 
         monkeypatch.setattr(PastLife, "close", counted)
 
-    async def run(self, use: Callable[[], Any]) -> None:
-        """Run it while `use` does."""
+    async def run(self, use: Callable[[], Any], *, begin: int = 6) -> None:
+        """Run it while `use` does, behind the first inputs."""
         store = await Store.open(self.folder / "store.sqlite")
         self.pipeline = Watched(
             self.feed, journal=Journal(self.folder / "s" / "journal", source_id="live"), store=store,
@@ -96,7 +97,7 @@ class Daemon:
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(self.pipeline.run())
             searching = tasks.create_task(self.pipeline.run_history())
-            await self.tick(6)
+            await self.tick(begin)
             await use()
             self.feed.waiting.put_nowait(None)
             await running
@@ -139,6 +140,31 @@ def again(folder: Path, *, ahead: bool) -> tuple[list[bytes], Any]:
     for record in foreseen(records, engine, value_of=lambda one: one.value) if ahead else records:
         events += engine.step(record.value, offset=record.offset)
     return [event.to_json() for event in events], state_of(engine)
+
+
+async def test_what_the_first_batch_lacks_is_looked_for_right_behind_it(
+    tmp_path: Path, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be beside the second, which may bring the first alerts."""
+    daemon, asked = Daemon(tmp_path, play, monkeypatch), list[tuple[int, int]]()
+    lacks = Engine.lacks
+
+    def watched(engine: Engine, symbols: Sequence[str]) -> Sequence[Lack]:
+        asked.append((daemon.taken, len(symbols)))
+        return lacks(engine, symbols)
+
+    monkeypatch.setattr(Engine, "lacks", watched)
+    first = next(place for place, value in enumerate(daemon.inputs) if isinstance(value, TickBatch))
+
+    async def use() -> None:
+        async with asyncio.timeout(20):
+            while sum(symbols for taken, symbols in asked if taken) < symbols_there:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+
+    symbols_there = len(set(daemon.inputs[first].symbols))
+    await daemon.run(use, begin=first + 1)
+    assert asked[0][0] == first, "before the batch is taken: what is at hand"
+    assert {taken for taken, _ in asked[1:]} == {first + 1}
 
 
 async def test_a_tick_waits_for_one_turn_and_a_turn_is_as_long_as_it_may_be(
