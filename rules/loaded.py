@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from rules import rulefile
 from rules.adjuster import Adjuster
 from rules.books import rows_of
 from rules.breadth import Breadth
@@ -53,7 +54,7 @@ class Loaded:
         self._reported = reported
         self._adjuster = adjuster
         self._episodes = episodes
-        self.rules = RuleSet((), "[]")
+        self.rules = rulefile.load({})  # with a source that a checkpoint or a note of a failure can be read from again
         self.slots: list[Slot] = []
         self.groups: dict[GroupKey, EdgeGroup | StateGroup] = {}
         self.expired: set[str] = set()

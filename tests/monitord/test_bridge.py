@@ -28,7 +28,7 @@ from feeds.instruments import Instrument, board_of
 from feeds.known import Known, unpack
 from feeds.spool import Spool
 from feeds.tick import CORE, TickBatch
-from feeds.tickstream import ACL_COMMANDS, TickStreamWriter, decode
+from feeds.tickstream import ACL_COMMANDS, Head, Outcome, TickStreamWriter, decode
 from monitord import bridge as bridge_module
 from monitord.bridge import FAILED, Bridge, BridgeError, bridge_name, main
 from monitord.broker import EmbeddedBroker
@@ -273,7 +273,9 @@ async def test_a_live_feeds_bridge_started_again_says_that_something_is_missing(
     ]  # fmt: skip
 
 
-async def test_a_spare_takes_over_behind_the_last_frames_time(redis: Client, start: Callable[..., Running]) -> None:
+async def test_a_spare_takes_over_behind_the_last_frames_time(
+    redis: Client, start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
     a = start("a")
     a.feed.say(*map(batch, range(1, 4)))
     await until_there_are(redis, 3)
@@ -295,8 +297,27 @@ async def test_a_spare_takes_over_behind_the_last_frames_time(redis: Client, sta
     assert (await until_there_are(redis, 8))[-1] == batch(7)
     a.spool.close()
     again = start("a")
+    looks, append = list[Outcome](), again.bridge._writer.append
+
+    async def look(*args: Any, **options: Any) -> tuple[Outcome, Head]:
+        outcome, head = await append(*args, **options)
+        looks.append(outcome)
+        return outcome, head
+
+    monkeypatch.setattr(again.bridge._writer, "append", look)
     again.feed.say(batch(8))
-    await asyncio.sleep(0.2)
+
+    async def has_it_to_tell() -> bool:
+        return again.spool.ts_ms == batch(8).span_ms[1]
+
+    await until(has_it_to_tell)
+    looks.clear()
+
+    async def has_looked() -> bool:
+        return looks.count(Outcome.HELD) >= 3
+
+    await until(has_looked)
+    assert Outcome.OK not in looks
     assert len(await stream(redis)) == 8, "who comes back is the spare"
 
 

@@ -76,9 +76,10 @@ class Trims(Journal):
 class Stand:
     """A recovered pipeline over a short simulated day, with all that it writes to."""
 
-    def __init__(self, folder: Path, store: Store) -> None:
+    def __init__(self, folder: Path, store: Store, *, rules: str = RULES) -> None:
+        """rules: the text of the one rule file, "" = there is none."""
         feed = SimulatedFeed(symbols=20, speed=None, start="14:58:30", days=1)
-        self.store, self.rules, self.exrights = store, RULES, NO_EXRIGHTS
+        self.store, self.rules, self.exrights = store, rules, NO_EXRIGHTS
         self.disk = Disk(folder / "checkpoints")
         self.journal = Trims(folder / "journal", source_id=feed.source_id)
         self.pipeline = Pipeline(
@@ -86,20 +87,25 @@ class Stand:
             journal=self.journal,
             store=store,
             checkpoints=self.disk,
-            load_rules=lambda: rulefile.load({"r": self.rules}),
+            load_rules=lambda: rulefile.load({"r": self.rules} if self.rules else {}),
             load_exrights=lambda: self.exrights,
             on_alerts=lambda alerts: None,
         )
 
 
 @pytest.fixture
-async def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stand]:
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = await Store.open(tmp_path / "store.sqlite")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def stand(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Stand:
     monkeypatch.setattr(module, "OFFSET_EVERY_S", 0.0)  # every input is committed, also one without events
-    store = await Store.open(tmp_path / "store.sqlite")
     stand = Stand(tmp_path, store)
     await stand.pipeline.recover()
-    yield stand
-    await store.close()
+    return stand
 
 
 async def test_after_a_failed_checkpoint_the_journal_of_the_older_one_stays(stand: Stand) -> None:
@@ -130,6 +136,27 @@ async def test_ex_rights_files_are_read_again_and_outlive_a_restart(stand: Stand
     await after.pipeline.recover()
     assert after.pipeline.engine.market.exrights.table.days.keys() == {"600519.SH"}
     assert after.journal.end == records
+    await after.pipeline.close()
+
+
+@pytest.mark.parametrize("meanwhile", ["", RULES])
+async def test_a_daemon_without_rules_comes_back_with_those_given_meanwhile(
+    tmp_path: Path, store: Store, meanwhile: str
+) -> None:
+    before = Stand(tmp_path, store, rules="")
+    await before.pipeline.recover()
+    taken = 0
+    async for given in before.pipeline._feed:
+        await before.pipeline._take(given)
+        taken += 1
+        if taken == 5:
+            break
+    await before.pipeline.close()
+    after = Stand(tmp_path, store, rules=meanwhile)
+    await after.pipeline.recover()
+    assert after.pipeline.engine.offset == before.pipeline.engine.offset >= 0, "it goes on from the checkpoint"
+    assert [rule.id for rule in after.pipeline.rules().rules] == (["up"] if meanwhile else [])
+    await after.pipeline.run()
     await after.pipeline.close()
 
 
@@ -355,13 +382,6 @@ def with_book(last: float) -> TickBatch:
     columns = {name: np.array([last]) for name in CORE}
     ts_ms = np.array([1_675_216_923_000 + round(last * 1000)])
     return TickBatch(("600519.SH",), ts_ms, columns=columns, load=lambda: {"bid_price_1": np.array([last])})
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await Store.open(tmp_path / "store.sqlite")
-    yield opened
-    await opened.close()
 
 
 async def one_event(stand: LiveStand) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 from unittest.mock import AsyncMock
 
@@ -26,6 +27,7 @@ from notifiers.alertstream import (
     Outgoing,
     Position,
     Receipt,
+    connect_to,
     open_envelope,
 )
 from notifiers.channel import AlertChannel
@@ -420,7 +422,10 @@ async def append_silently(server: fakeredis.FakeServer, epoch: str, off: int) ->
 
 
 @pytest.mark.acceptance
-async def test_broker_killed_five_times_while_publishing_loses_and_repeats_nothing(broker: EmbeddedBroker) -> None:
+async def test_broker_killed_five_times_while_publishing_loses_and_repeats_nothing(
+    strict_broker: EmbeddedBroker,
+) -> None:
+    broker = strict_broker
     channel = AlertChannel(broker.url)
     epoch = await begun(channel)
     subscription = channel.subscribe((epoch, 0))
@@ -444,7 +449,7 @@ async def test_broker_killed_five_times_while_publishing_loses_and_repeats_nothi
 
     async with asyncio.TaskGroup() as group:
         group.create_task(publish())
-        got = await take(subscription, total + 1, within_s=20)
+        got = await take(subscription, total + 1, within_s=60)
     assert not kills
     assert got[0] == Position(epoch, 0, recovered=True)
     assert got[1:] == [Envelope(n, epoch, outgoing(n).json) for n in range(1, total + 1)]
@@ -457,17 +462,28 @@ async def test_broker_killed_five_times_while_publishing_loses_and_repeats_nothi
 
 @pytest.mark.acceptance
 async def test_a_frozen_broker_is_noticed_and_caught_up_with(broker: EmbeddedBroker) -> None:
-    publisher = AlertChannel(broker.url, timeout_s=0.3)
+    publisher, noticed = AlertChannel(broker.url), asyncio.Event()
     epoch = await begun(publisher, 1)
-    subscription = AlertChannel(broker.url, timeout_s=0.3).subscribe((epoch, 0))
+
+    async def pause(seconds: float) -> None:
+        noticed.set()
+        await asyncio.sleep(seconds)
+
+    # An answer that is late by 0.3 s is tried for again, so on a slow machine that costs the follower nothing.
+    hasty = partial(connect_to, broker.url, timeout_s=0.3)
+    subscription = Subscription(hasty, publisher.names, since=Position(epoch, 0, recovered=True), sleep=pause)
     assert offs(await take(subscription, 2)) == [1]
+    noticed.clear()
+    following = asyncio.create_task(take(subscription, 1, within_s=60))
     os.kill(broker.pid, signal.SIGSTOP)
     try:
-        with pytest.raises(TimeoutError):
-            await take(subscription, 1, within_s=3.0)
-        assert subscription.counters()["reconnects"] >= 1
         with pytest.raises(ChannelDown):
             await publisher.publish([outgoing(2)], epoch=epoch, acked=1)
+        async with asyncio.timeout(30):
+            await noticed.wait()
+        following.cancel()
+        await asyncio.wait([following])
+        assert following.cancelled()
     finally:
         os.kill(broker.pid, signal.SIGCONT)
     receipts = await publisher.publish([outgoing(2), outgoing(3)], epoch=epoch, acked=1)

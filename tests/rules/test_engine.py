@@ -511,6 +511,31 @@ def test_a_checkpoint_is_put_back_whose_windows_share_what_was_made_for_others_b
         np.testing.assert_array_equal(again[name], array, err_msg=name)
 
 
+def test_an_engine_that_has_no_rules_yet_goes_on_from_its_checkpoint() -> None:
+    rows = [("10:00:00", 9.0), ("10:00:03", 10.5), ("10:00:06", 9.0), ("10:00:09", 10.5)]
+    restarted, through = Watch(), Watch()
+    table = encode_table([Instrument(SYMBOL, "贵州茅台", Board.MAIN)])
+    for watch in (restarted, through):
+        watch.take(Control(ControlKind.INSTRUMENTS, table), mark("silent", "09:31:00"))
+        watch.take(mark("alive", "09:32:00"))
+        watch.prices(rows[0])
+    arrays, header = restarted.engine.checkpoint()
+    restarted.engine = Engine.restore(arrays, orjson.loads(orjson.dumps(header)))
+    again, header_again = restarted.engine.checkpoint()
+    assert (header_again, again.keys()) == (header, arrays.keys())
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(again[name], array, err_msg=name)
+    for watch in (restarted, through):
+        watch.take(rules(LEVEL, CROSS))
+        watch.prices(*rows[1:])
+    assert lines(restarted.events) == lines(through.events)
+    assert [one.rule for one in restarted.events] == ["feed", "feed", "level", "cross"]
+
+
+def test_an_engine_without_rules_has_the_rule_set_of_no_files() -> None:
+    assert Engine().rules == rulefile.load({}) == rulefile.from_source(Engine().rules.source)
+
+
 # ── cuts, restarts and reloads change nothing ─────────────────────────────────────────────────────────────────────
 
 PROPERTY_RULES = (
