@@ -18,6 +18,7 @@ from feeds.history import Bars
 from feeds.inputs import Control, Input
 from feeds.journal import Journal
 from feeds.tick import TickBatch
+from monitord.cpus import roam
 
 EARLY_SYNC_TICKS: Final = 1000
 """From so many ticks on a batch is synced beside the engine: a millisecond of the disk's time is no burden for a
@@ -36,7 +37,7 @@ class InputLog:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal", initializer=roam)
         self._syncing: Future[None] | None = None
         self._brought_events = False
         """Whether the newest input brought events: then the next one likely does, and its sync costs no other one."""

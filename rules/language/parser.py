@@ -55,6 +55,7 @@ _STYLE = re.compile(
 _DRAWING = re.compile(
     r"DRAW\w*|PLAYSOUND|STICKLINE\w*|POLYLINE|VERTLINE|HORLINE|EXPLAIN|PARTLINE|FILLRGN|FLOATRGN|TIPTEXT|PLOYLINE"
 )
+_SEMICOLON: Final = "_SEMICOLON"
 _SPLIT: Final = "make several rules of it"
 _COMPARISONS: Final = {"!=": "<>", "==": "="}
 
@@ -91,15 +92,13 @@ def _statements(source: Source, text: str) -> list[Statement | None]:
         raise source.refuse(0, 1, "the formula is empty", hint="write a condition, such as LAST>10")
     machine = _grammar().parse_interactive(text)
     kinds: list[str] = []
+    begun = 0
     token = None
     try:
         for token in machine.iter_parse():
+            begun += token.type != _SEMICOLON and (not kinds or kinds[-1] == _SEMICOLON)
             kinds.append(token.type)
-            if len(kinds) > MAX_TOKENS:
-                start = token.start_pos or 0
-                raise source.refuse(
-                    start, start + 1, f"the formula has more than {MAX_TOKENS} words and signs", hint=_SPLIT
-                )
+            _refuse_long(source, token, words=len(kinds), statements=begun)
         statements: list[Statement | None] = machine.feed_eof(token)  # type: ignore[no-untyped-call]
     except UnexpectedCharacters as error:
         raise unexpected_character(source, error.pos_in_stream or 0) from None
@@ -110,11 +109,16 @@ def _statements(source: Source, text: str) -> list[Statement | None]:
         before = kinds if ending else kinds[:-1]
         expected = machine.accepts()  # type: ignore[no-untyped-call]
         raise unexpected_token(source, place, kind=error.token.type, before=before, expected=expected) from None
-    if len(statements) > MAX_STATEMENTS:
-        raise source.refuse(
-            0, 1, f"the formula has {len(statements)} statements, more than {MAX_STATEMENTS}", hint=_SPLIT
-        )
     return statements
+
+
+def _refuse_long(source: Source, token: Token, *, words: int, statements: int) -> None:
+    """Refuse at the first word too many: what comes behind it is not even parsed."""
+    start = token.start_pos or 0
+    if words > MAX_TOKENS:
+        raise source.refuse(start, start + 1, f"the formula has more than {MAX_TOKENS} words and signs", hint=_SPLIT)
+    if statements > MAX_STATEMENTS:
+        raise source.refuse(start, start + 1, f"the formula has more than {MAX_STATEMENTS} statements", hint=_SPLIT)
 
 
 def _shown(statements: list[Statement]) -> tuple[Statement, ...]:

@@ -16,6 +16,7 @@ from feeds.errors import FeedError
 from feeds.inputs import Control, ControlKind, Heartbeat
 from feeds.journal import Journal
 from feeds.tick import CORE, TickBatch
+from monitord.cpus import kept_to
 from monitord.inputlog import EARLY_SYNC_TICKS, InputLog
 
 
@@ -59,6 +60,26 @@ def test_a_large_batch_is_synced_while_its_caller_goes_on(journal: Journal, monk
     go_on.set()
     log.secure()
     assert on_disk.is_set()
+    log.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux")
+def test_a_sync_beside_the_engine_need_not_wait_for_the_engine_s_processor(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    available, seen, sync = os.sched_getaffinity(0), list[set[int]](), journal.sync
+
+    def watched_sync() -> None:
+        seen.append(os.sched_getaffinity(0))
+        sync()
+
+    monkeypatch.setattr(journal, "sync", watched_sync)
+    with kept_to(str(min(available))):
+        log = InputLog(journal)
+        log.append(market(), rest_later=False)
+        log.secure()
+        assert os.sched_getaffinity(0) == {min(available)}
+    assert seen == [available]
     log.close()
 
 

@@ -303,8 +303,10 @@ def test_the_limits_are_what_they_say() -> None:
     assert normal(expr(deepest)).count("1") == MAX_DEPTH
     assert "nested more than 100 deep" in refusal(f"1+({deepest})")
     assert expr("(" * 1_900 + "A" + ")" * 1_900) == A
-    assert len(parse("A;" * (MAX_STATEMENTS - 1)).statements) == MAX_STATEMENTS - 1
-    assert "statements" in refusal("A;" * (MAX_STATEMENTS + 1))
+    assert len(parse(";;A;" * MAX_STATEMENTS).statements) == MAX_STATEMENTS
+    with pytest.raises(RuleFileError, match="more than 250 statements") as caught:
+        parse("A;\n" * (MAX_STATEMENTS + 1))
+    assert caught.value.findings[0].line == MAX_STATEMENTS + 1
 
 
 def test_the_grammar_ships_beside_the_parser() -> None:
