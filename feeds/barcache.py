@@ -17,9 +17,9 @@ import numpy as np
 import orjson
 import structlog
 
+from feeds.disk import sync_folder
 from feeds.errors import FeedError
 from feeds.history import COLUMNS, PERIODS, BarTable, PastBars, sound, table_of
-from feeds.journal import sync_folder
 from feeds.sessions import DAY_MS, unix_ms
 
 FORMAT: Final = 1

@@ -1,90 +1,27 @@
 """The ordered journal of inputs: what the engine's state is a function of, and what `record` turns into Parquet.
 
-A journal is a folder of segment files named by the offset of their first record. A record is
-
-    magic (2 bytes) · length (u32) · crc32 (u32) · kind (u8) · follows (i64) · payload (length bytes)
-
-little endian; the checksum covers kind, follows and payload. Offsets are not written: they are the segment's first
-offset plus the record's place in it. The first record of a segment is its header (format, source, first offset).
-
-The lazy columns of a batch (its book) may stand in a record of their own behind it, which has no offset: decoding and
-writing them takes longer than all the rest of a tick's way, and events that are decided without them need not wait.
-
-A process killed at any moment leaves a prefix of what it wrote, so a bad record with no good one behind it is a torn
-tail and is cut. A bad record with a good one behind it is damage: replaying past it would make another state than the
-one that decided the alerts, so it is an error.
+A journal is a folder of segments (segment.py), each going on where the one before ends; only the newest is written.
 """
 
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-import orjson
 import structlog
 
-from feeds import frame, history
+from feeds.disk import DiskErrors, datasync, sync_folder
 from feeds.errors import FeedError
-from feeds.frame import Part
 from feeds.history import Bars
-from feeds.inputs import Control, ControlKind, Heartbeat, Input, Mark, MarkKind
+from feeds.inputs import Control, Input
+from feeds.segment import OWN_OFFSETS, Packed, Record, Segment, pack, pack_rest, rest_bytes, segments_of, write
 from feeds.tick import TickBatch
 
-FORMAT: Final = 1
 SEGMENT_BYTES: Final = 64 << 20
-MAX_PAYLOAD: Final = 1 << 30
-OWN_OFFSETS: Final = -2
-"""`follows` of a record that follows the one before it in the journal, not an input of a feed with its own offsets."""
-
-_MAGIC: Final = b"\xa5J"
-_HEAD: Final = struct.Struct("<2sIIBq")
-_SUMMED: Final = struct.Struct("<Bq")
-_I64: Final = struct.Struct("<q")
-_SUFFIX: Final = ".journal"
-_datasync = getattr(os, "fdatasync", os.fsync)  # Windows and macOS have no fdatasync
 
 log = structlog.get_logger(__name__)
-
-
-class _Kind(IntEnum):
-    HEADER = 0
-    TICKS = 1
-    HEARTBEAT = 2
-    MARK = 3
-    CONTROL = 4
-    REST = 5
-    BARS = 6
-
-
-class Record(NamedTuple):
-    """One journaled input.
-
-    offset: its place in the journal, growing by one. follows: the feed offset that a control record, or bars, came
-    behind (-1 = before the feed's first input), OWN_OFFSETS for all records of a live feed's journal.
-    """
-
-    offset: int
-    follows: int
-    value: Input
-
-
-@dataclass(frozen=True, slots=True)
-class _Segment:
-    path: Path
-    first: int
-
-
-class _Packed(NamedTuple):
-    """A record as it is written; size: bytes of all parts, of which there are 40 at most (a system takes 1024)."""
-
-    size: int
-    parts: list[Part]
 
 
 class Journal:
@@ -114,9 +51,9 @@ class Journal:
         self._unfinished: TickBatch | None = None
         """The newest record's batch while its lazy columns are not written."""
         self._fd = -1
-        with _DiskErrors(f"open the journal {folder}"):
+        with DiskErrors(f"open the journal {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
-            self._segments = _list_segments(folder)
+            self._segments = segments_of(folder)
             self._recover(first_offset)
 
     @property
@@ -157,7 +94,7 @@ class Journal:
         if batch is None:
             return False
         self._check_usable()
-        self._put(_pack(_Kind.REST, frame.rest_parts(batch), OWN_OFFSETS))
+        self._put(pack_rest(batch))
         self._unfinished = None
         return True
 
@@ -184,7 +121,7 @@ class Journal:
         """
         self._check_usable()
         try:
-            _datasync(self._fd)
+            datasync(self._fd)
         except OSError as error:
             self._broken = f"an earlier sync failed ({error.strerror})"
             raise FeedError(f"cannot sync the journal {self.folder}: {error.strerror}; check the disk") from error
@@ -203,8 +140,8 @@ class Journal:
         for place, segment in enumerate(self._segments):
             if place + 1 < len(self._segments) and self._segments[place + 1].first <= after + 1:
                 continue
-            with _DiskErrors(f"read the journal {self.folder}"):
-                yield from _controls_of(segment, after=after)
+            with DiskErrors(f"read the journal {self.folder}"):
+                yield from segment.controls(after=after)
 
     def roll(self) -> None:
         """Go on in a new segment, so that `trim` can free every record that is here; raises FeedError."""
@@ -216,7 +153,7 @@ class Journal:
     def trim(self, *, before: int) -> int:
         """Delete the segments all of whose records are older than offset `before`; return how many."""
         doomed = [old for old, newer in zip(self._segments, self._segments[1:], strict=False) if newer.first <= before]
-        with _DiskErrors(f"trim the journal {self.folder}"):
+        with DiskErrors(f"trim the journal {self.folder}"):
             for segment in doomed:
                 segment.path.unlink()
                 self._segments.remove(segment)
@@ -245,8 +182,8 @@ class Journal:
         self._check_usable()
         self.append_rest()
         unfinished = value if rest_later and isinstance(value, TickBatch) and value.rest_waits else None
-        record = _pack(*_encode(value, whole=unfinished is None, packed=packed), follows)
-        rest_size = 0 if unfinished is None else _HEAD.size + frame.rest_size(len(unfinished))
+        record = pack(value, follows=follows, whole=unfinished is None, packed=packed)
+        rest_size = 0 if unfinished is None else rest_bytes(unfinished)
         if self._size + record.size + rest_size > self._segment_bytes and self._next > self._segments[-1].first:
             self._roll()
         self._put(record)
@@ -254,15 +191,15 @@ class Journal:
         self._next += 1
         return self._next - 1
 
-    def _put(self, record: _Packed) -> None:
+    def _put(self, record: Packed) -> None:
         self._write(record)
         self._counters["records"] += 1
         self._counters["bytes"] += record.size
 
-    def _write(self, record: _Packed) -> None:
+    def _write(self, record: Packed) -> None:
         """Write all of it or nothing: a half-written record would be damage in the middle once another one follows."""
         try:
-            _write(self._fd, record)
+            write(self._fd, record)
         except MemoryError:  # joining what a system left of it
             self._undo()
             raise
@@ -290,33 +227,22 @@ class Journal:
     def _roll(self) -> None:
         """Go on in a new segment. The old one is synced first, so that `sync` has only the newest to care for."""
         self.sync()
-        with _DiskErrors(f"start a segment of the journal {self.folder}"):
+        with DiskErrors(f"start a segment of the journal {self.folder}"):
             old = self._fd
             self._start_segment(self._next)
             os.close(old)
 
     def _start_segment(self, first: int) -> None:
-        path = self.folder / f"{first:020d}{_SUFFIX}"
-        header = {"format": FORMAT, "source_id": self.source_id, "first": first}
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o640)
-        try:
-            record = _pack(_Kind.HEADER, [orjson.dumps(header)], OWN_OFFSETS)
-            _write(fd, record)
-            _datasync(fd)
-            sync_folder(self.folder)
-        except OSError:
-            os.close(fd)
-            path.unlink()
-            raise
-        self._fd, self._size, self._next = fd, record.size, first
-        self._segments.append(_Segment(path, first))
+        segment, self._fd, self._size = Segment.create(self.folder, first, source_id=self.source_id)
+        self._next = first
+        self._segments.append(segment)
 
     def _recover(self, first_offset: int) -> None:
         """Find the end of the newest segment, cut what is torn behind it, and go on writing there."""
         while self._segments:
             segment = self._segments[-1]
             bytes_ = segment.path.read_bytes()
-            good, count, follows = _scan(segment, bytes_, self.source_id)
+            good, count, follows = segment.scan(bytes_, source_id=self.source_id)
             if good < len(bytes_):
                 log.warning("journal_tail_cut", segment=segment.path.name, kept=good, cut=len(bytes_) - good)
                 self._counters["torn_bytes"] += len(bytes_) - good
@@ -325,8 +251,7 @@ class Journal:
                 self._segments.pop()
                 first_offset = segment.first
                 continue
-            self._fd = os.open(segment.path, os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0))
-            os.ftruncate(self._fd, good)
+            self._fd = segment.go_on(size=good)
             self._size, self._next = good, segment.first + count
             self._last_follows = follows if follows is not None else self._older_follows()
             return
@@ -335,7 +260,7 @@ class Journal:
     def _older_follows(self) -> int:
         """Return the newest `follows` of the segments before the last one, which holds no control record."""
         for segment in reversed(self._segments[:-1]):
-            _, _, follows = _scan(segment, segment.path.read_bytes(), self.source_id)
+            follows = segment.scan(segment.path.read_bytes(), source_id=self.source_id).newest_follows
             if follows is not None:
                 return follows
         return -1
@@ -347,8 +272,8 @@ def read_journal(folder: Path, *, after: int = -1) -> Iterator[Record]:
     Safe beside a running writer: the records that were complete when their segment was read come out. Raises FeedError
     where a record is damaged, where one is missing between `after` and the end, or where the segments leave a hole.
     """
-    with _DiskErrors(f"read the journal {folder}"):
-        segments = _list_segments(folder)
+    with DiskErrors(f"read the journal {folder}"):
+        segments = segments_of(folder)
         if segments and segments[0].first > after + 1 and after >= 0:
             raise FeedError(
                 f"journal {folder} begins at offset {segments[0].first}, but the records behind {after} are asked for; "
@@ -358,183 +283,4 @@ def read_journal(folder: Path, *, after: int = -1) -> Iterator[Record]:
             newer = segments[place + 1].first if place + 1 < len(segments) else None
             if newer is not None and newer <= after + 1:
                 continue
-            yield from _read_segment(segment, after=after, newer=newer)
-
-
-def _read_segment(segment: _Segment, *, after: int, newer: int | None) -> Iterator[Record]:
-    offset = segment.first - 1
-    for kind, follows, payload, rest in _finished(_walk(segment.path, segment.path.read_bytes())):
-        if kind != _Kind.HEADER and (offset := offset + 1) > after:
-            yield Record(offset, follows, _decode(kind, payload, rest, f"{segment.path} offset {offset}"))
-    if newer is not None and offset + 1 != newer:
-        raise FeedError(
-            f"journal {segment.path.parent}: records {offset + 1} to {newer - 1} are missing from {segment.path.name}; "
-            "restore the file, or move the folder away to start without history"
-        )
-
-
-def _controls_of(segment: _Segment, *, after: int) -> Iterator[Control]:
-    offset = segment.first - 1
-    for kind, _, payload in _walk(segment.path, segment.path.read_bytes()):
-        offset += kind not in (_Kind.HEADER, _Kind.REST)
-        if kind == _Kind.CONTROL and offset > after:
-            control = _decode(kind, payload, None, f"{segment.path} offset {offset}")
-            assert isinstance(control, Control)
-            yield control
-
-
-def _finished(records: Iterator[tuple[int, int, bytes]]) -> Iterator[tuple[int, int, bytes, bytes | None]]:
-    """Yield (kind, follows, payload, rest) of each record; rest: what was written behind it, None = nothing."""
-    held: tuple[int, int, bytes] | None = None
-    for record in records:
-        if record[0] == _Kind.REST:
-            if held is not None:
-                yield *held, record[2]
-            held = None
-            continue
-        if held is not None:
-            yield *held, None
-        held = record
-    if held is not None:
-        yield *held, None
-
-
-def _scan(segment: _Segment, bytes_: bytes, source_id: str) -> tuple[int, int, int | None]:
-    """Return (bytes up to the last good record, records, newest `follows` of a control with one) of a segment."""
-    good, count, newest = 0, -1, None
-    for kind, follows, payload in _walk(segment.path, bytes_):
-        if kind == _Kind.HEADER:
-            _check_header(segment, payload, source_id)
-        elif kind in (_Kind.CONTROL, _Kind.BARS) and follows != OWN_OFFSETS:
-            newest = follows
-        good += _HEAD.size + len(payload)
-        count += kind != _Kind.REST
-    return good, count, newest
-
-
-def _check_header(segment: _Segment, payload: bytes, source_id: str) -> None:
-    header = orjson.loads(payload)
-    if header["format"] != FORMAT:
-        raise FeedError(f"{segment.path} has journal format {header['format']}, this program reads {FORMAT}")
-    if header["source_id"] != source_id:
-        raise FeedError(
-            f"journal {segment.path.parent} holds inputs of the source {header['source_id']!r}, not of {source_id!r}; "
-            "give every source a folder of its own"
-        )
-
-
-def _walk(path: Path, bytes_: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Yield (kind, follows, payload) of each good record up to the torn tail; raises FeedError for damage before it."""
-    at = 0
-    while (found := _record_at(bytes_, at)) is not None:
-        yield found
-        at += _HEAD.size + len(found[2])
-    behind = bytes_.find(_MAGIC, at + 1)
-    while behind >= 0:
-        if _record_at(bytes_, behind) is not None:
-            raise FeedError(
-                f"journal segment {path} is damaged at byte {at}: good records go on at byte {behind}; "
-                "restore the file, or move the folder away to start without history"
-            )
-        behind = bytes_.find(_MAGIC, behind + 1)
-
-
-def _record_at(bytes_: bytes, at: int) -> tuple[int, int, bytes] | None:
-    if at + _HEAD.size > len(bytes_):
-        return None
-    magic, length, crc, kind, follows = _HEAD.unpack_from(bytes_, at)
-    end = at + _HEAD.size + length
-    if magic != _MAGIC or length > MAX_PAYLOAD or end > len(bytes_):
-        return None
-    payload = bytes_[at + _HEAD.size : end]
-    return (kind, follows, payload) if _checksum(kind, follows, [payload]) == crc else None
-
-
-def _pack(kind: _Kind, payload: list[Part], follows: int) -> _Packed:
-    size = sum(memoryview(part).nbytes for part in payload)
-    if size > MAX_PAYLOAD:
-        raise FeedError(f"an input of {size} bytes is larger than a journal record may be ({MAX_PAYLOAD})")
-    head = _HEAD.pack(_MAGIC, size, _checksum(kind, follows, payload), kind, follows)
-    return _Packed(_HEAD.size + size, [head, *payload])
-
-
-def _checksum(kind: int, follows: int, payload: list[Part]) -> int:
-    crc = zlib.crc32(_SUMMED.pack(kind, follows))
-    for part in payload:
-        crc = zlib.crc32(part, crc)
-    return crc
-
-
-def _write(fd: int, record: _Packed) -> None:
-    """Write the parts of a record; raises OSError, with some of them written already.
-
-    To join a market's 450 kB first would take half as long again. Windows cannot write parts, and any system may stop
-    in the middle of one: the rest is joined.
-    """
-    written = os.writev(fd, record.parts) if hasattr(os, "writev") else 0
-    if written < record.size:
-        rest = memoryview(b"".join(record.parts))[written:]
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-
-
-def _encode(value: Input, *, whole: bool, packed: bytes | None) -> tuple[_Kind, list[Part]]:
-    match value:
-        case TickBatch():
-            return _Kind.TICKS, frame.parts(value, columns="all" if whole else "core")
-        case Heartbeat():
-            return _Kind.HEARTBEAT, [_I64.pack(value.ts_ms)]
-        case Mark():
-            return _Kind.MARK, [orjson.dumps([value.kind, value.ts_ms, value.reason])]
-        case Control():
-            return _Kind.CONTROL, [orjson.dumps([value.kind, value.text])]
-        case Bars():
-            return _Kind.BARS, [history.encode(value) if packed is None else packed]
-
-
-def _decode(kind: int, payload: bytes, rest: bytes | None, where: str) -> Input:
-    match kind:
-        case _Kind.TICKS:
-            return frame.decode(payload, rest)
-        case _Kind.HEARTBEAT:
-            return Heartbeat(*_I64.unpack(payload))
-        case _Kind.MARK:
-            name, ts_ms, reason = orjson.loads(payload)
-            return Mark(MarkKind(name), ts_ms, reason)
-        case _Kind.CONTROL:
-            name, text = orjson.loads(payload)
-            return Control(ControlKind(name), text)
-        case _Kind.BARS:
-            return history.decode(payload)
-    raise FeedError(f"{where}: no record kind {kind}; the journal was written by a newer program")
-
-
-def _list_segments(folder: Path) -> list[_Segment]:
-    if not folder.is_dir():
-        return []
-    return [_Segment(path, int(path.stem)) for path in sorted(folder.glob(f"*{_SUFFIX}")) if path.stem.isdigit()]
-
-
-def sync_folder(folder: Path) -> None:
-    """Put the folder's own entries (a new or deleted file) on the disk."""
-    if os.name == "nt":  # a folder cannot be opened there, and NTFS journals its entries
-        return
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-class _DiskErrors:
-    """Turn an OSError into a FeedError that says what was being done."""
-
-    def __init__(self, doing: str) -> None:
-        self._doing = doing
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, OSError):
-            raise FeedError(f"cannot {self._doing}: {error.strerror or error}; check the path and the disk") from error
+            yield from segment.records(after=after, newer=newer)

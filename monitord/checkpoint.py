@@ -19,6 +19,7 @@ import orjson
 import structlog
 from numpy.typing import NDArray
 
+from feeds.disk import sync_folder
 from monitord.errors import CheckpointError
 
 FORMAT: Final = 1
@@ -72,7 +73,7 @@ class CheckpointFolder:
                 beside.replace(path)
             finally:
                 beside.unlink(missing_ok=True)
-            self._sync()
+            sync_folder(self.folder)
             self._delete_old()
         except OSError as error:
             raise CheckpointError(
@@ -104,13 +105,6 @@ class CheckpointFolder:
     def _delete_old(self) -> None:
         for path in self._paths()[:-KEPT]:
             path.unlink()
-
-    def _sync(self) -> None:
-        fd = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 def _number(path: Path) -> int:

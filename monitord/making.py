@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from config.settings import Settings
 from monitord.gateway.quotes import QuoteSource
 from monitord.routes.route import Made
 from monitord.rulebook import Change, Parse, Rulebook
 from monitord.ruledesk import RuleDesk
 from monitord.store import Store
 from monitord.taskdesk import Channels, TaskDesk
-from notifiers.adviser import Adviser, AdviserOptions
-from notifiers.alertstream import connect_to
-from notifiers.errors import DeliveryError
 from notifiers.matching import Known, nothing_known
-from notifiers.notifier import Notifier
-from notifiers.orders import OrderNotifier, OrderOptions
-from notifiers.reports import TIMEOUT_S, ReportDesk
-from rules.alert import Event
-
-ADVISER, ORDERS = "adviser", "orders"
-"""What they are called among receivers."""
 
 
 async def open_rulebook(
@@ -50,35 +39,3 @@ async def open_desks(
     await tasks.open()
     await rules.open()
     return Made(tasks, rules)
-
-
-def build_programs(settings: Settings, store: Store, *, broker_url: str) -> list[Notifier]:
-    """Make what is delivered to like a receiver and tells nobody: the adviser, and the publisher of order intents.
-
-    Raises DeliveryError for unusable settings.
-    """
-    programs: list[Notifier] = []
-    if settings.adviser.url:
-        options = AdviserOptions(name=ADVISER, events=(Event.FIRE,), **settings.adviser.options())
-        programs.append(Adviser(options, tell=store.tell))
-    if settings.orders.enabled:
-        order_options = OrderOptions(name=ORDERS, events=(Event.FIRE,), **settings.orders.options())
-        programs.append(OrderNotifier(order_options, connect_to(broker_url)))
-    for program in programs:
-        if program.options.name in settings.notify.receiver_names:
-            raise DeliveryError(f"a receiver is named {program.options.name!r}, which is taken; give it another name")
-    return programs
-
-
-async def build_reports(settings: Settings, store: Store, *, broker_url: str) -> ReportDesk | None:
-    """Make what reads what became of order intents, None where there are none."""
-    if not settings.orders.enabled:
-        return None
-
-    async def record_of(alert_id: str) -> bytes | None:
-        stored = await store.alert(alert_id)
-        return None if stored is None else stored.record
-
-    client = connect_to(broker_url, timeout_s=TIMEOUT_S)
-    name = f"orders:{await store.deliveries.origin()}"
-    return ReportDesk(client, name=name, find=record_of, tell=store.tell, language=settings.rules.language)

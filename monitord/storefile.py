@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import quote
 
 from config.settings import Settings
-from feeds.journal import sync_folder
+from feeds.disk import sync_folder
 from monitord.errors import StoreError
 
 try:

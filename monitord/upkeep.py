@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from feeds.journal import sync_folder
+from feeds.disk import sync_folder
 from monitord import schema
 from monitord.errors import StoreError
 from monitord.storefile import locked, sync_file, write_copy

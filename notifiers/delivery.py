@@ -11,32 +11,20 @@ from typing import Final
 
 import structlog
 
-from notifiers.alarm import with_alarm
 from notifiers.consumer import BLOCK_MS, MAX_DELIVERIES, GroupEntry, GroupReader
 from notifiers.errors import BrokerUnavailable
+from notifiers.health import TEXT_CHARACTERS, ReceiverHealth, remaining_ms
 from notifiers.notifier import Bundle, Notification, Notifier, Outcome, Verdict
-from notifiers.pacing import by_themselves, next_slot_ms, recent, slots
 from notifiers.recorded import Arrival, Attempt, DeliveryState, DeliveryStore, PendingDelivery
-from notifiers.retry import (
-    BY_ITSELF,
-    HEALTHY,
-    MISCONFIGURED_REFUSALS,
-    RETRY_AFTER_LIMIT_S,
-    ReceiverState,
-    after_failure,
-    after_success,
-    cured,
-)
+from notifiers.retry import ReceiverState, cured
 from notifiers.routing import Router
 from notifiers.suspects import Suspects
+from notifiers.turns import Turns
 from rules.alert import Alert
 
 log = structlog.get_logger()
 
 READ_BATCH: Final = 256
-SEND_BATCH: Final = 32
-"""Attempts between two reads of the stream."""
-TEXT_CHARACTERS: Final = 500
 AWAY_MIN_MS: Final = 100
 AWAY_MAX_MS: Final = 5_000
 """Pauses between attempts at a broker that is away: doubled from the first to the second."""
@@ -89,19 +77,15 @@ class Delivery:
         """Make ready. router: of this receiver, None = told of all it wants; random: a uniform number in [0, 1)."""
         self.name = notifier.options.name
         self._router = router or Router(self.name)
-        self._pacing = notifier.pacing.slowed(notifier.options.per_minute)
-        self._sent_ms: list[int] = []
-        """When attempts ended, as far back as the rates look."""
+        self._turns = Turns(self.name, store, pacing=notifier.pacing.slowed(notifier.options.per_minute))
         self._notifier = notifier
         self._filter = notifier.options.filter
         self._reader = reader
         self._store = store
         self._clock = clock
         self._random = random
-        self._state = HEALTHY
+        self._health = ReceiverHealth(self.name, store, now_ms=clock.now_ms)
         self._suspects = Suspects()
-        self._keeping = asyncio.Lock()
-        self._origin = ""
         self._known: bool | None = None
         """Whether the store has seen this receiver; None until it was asked."""
         self._opened = False
@@ -116,7 +100,7 @@ class Delivery:
     @property
     def state(self) -> ReceiverState:
         """The receiver's health."""
-        return self._state
+        return self._health.state
 
     def counters(self) -> Mapping[str, int]:
         """Return counts since the start; `in_flight` is 1 while an attempt is being made."""
@@ -133,7 +117,7 @@ class Delivery:
         await self._restore()
         await self._reader.open(from_start=bool(self._known))
         if not self._known:
-            await self._store.set_receiver_state(self.name, self._state)
+            await self._store.set_receiver_state(self.name, self.state)
         self._opened = self._known = True
 
     async def run(self) -> None:
@@ -170,12 +154,12 @@ class Delivery:
     async def enable(self) -> None:
         """Switch the receiver on, its failures forgotten."""
         await self._restore()
-        await self._keep(cured)
+        await self._health.keep(cured)
 
     async def disable(self, reason: str) -> None:
         """Switch the receiver off: alerts become dead letters with this reason, pending deliveries wait."""
         await self._restore()
-        await self._keep(lambda state: replace(state, disabled=reason))
+        await self._health.keep(lambda state: replace(state, disabled=reason))
 
     async def replay(self, delivery_ids: Sequence[int] | None = None) -> int:
         """Deliver dead letters (these, or all) again from the first attempt on; return how many."""
@@ -184,14 +168,10 @@ class Delivery:
     async def _restore(self) -> None:
         """Take up what the store kept, once: the receiver's health, and how much of its rates is used."""
         if self._known is None:
-            state = await self._store.receiver_state(self.name)
-            self._state = state or HEALTHY
-            self._origin = await self._store.origin()
-            now_ms = self._clock.now_ms()
-            if self._pacing.rates and state is not None:
-                # The attempt that a kill cut off is recorded nowhere, and counts at the receiver all the same.
-                self._sent_ms = [*await self._store.sent_since(self.name, now_ms - self._pacing.longest_ms), now_ms]
-            self._known = state is not None
+            known = await self._health.restore()
+            if known:
+                await self._turns.restore(self._clock.now_ms())
+            self._known = known
 
     async def _cycle(self) -> bool:
         """Take what came and send what is due; return False if stopped and there was neither."""
@@ -235,10 +215,11 @@ class Delivery:
     async def _idle_ms(self) -> int:
         """Return how long nothing needs to be sent, at most BLOCK_MS."""
         due_ms = await self._store.next_due_ms(self.name)
-        if due_ms is None or self._state.disabled is not None:
+        if due_ms is None or self.state.disabled is not None:
             return BLOCK_MS
         now_ms = self._clock.now_ms()
-        return min(max(due_ms - now_ms, self._hold_ms(now_ms), self._slot_ms(now_ms) - now_ms, 0), BLOCK_MS)
+        held_ms, slot_ms = self._health.hold_ms(now_ms), self._turns.slot_ms(now_ms)
+        return min(max(due_ms - now_ms, held_ms, slot_ms - now_ms, 0), BLOCK_MS)
 
     def _note_away(self, text: str) -> None:
         """Count the broker's failure and leave it alone for a while, longer each time."""
@@ -275,8 +256,8 @@ class Delivery:
         if place.withheld is not None:
             self._counts["withheld"] += 1
             return Arrival(alert_id=alert.id, record=entry.record, route=place.route, withheld=place.withheld)
-        if self._state.disabled is not None:
-            return self._dead_arrival(alert.id, entry.record, f"receiver is off: {self._state.disabled}")
+        if self.state.disabled is not None:
+            return self._dead_arrival(alert.id, entry.record, f"receiver is off: {self.state.disabled}")
         return Arrival(alert_id=alert.id, record=entry.record, route=place.route, bucket=place.bucket)
 
     def _dead_arrival(self, alert_id: str, record: bytes, why: str) -> Arrival:
@@ -290,66 +271,15 @@ class Delivery:
         While the breaker is open a failed attempt closes the door again, so each one is a probe.
         """
         now_ms = self._clock.now_ms()
-        if self._resting(now_ms):
+        if self._health.is_resting(now_ms):
             return 0
         attempts = 0
-        for delivery in await self._next_messages(now_ms):
+        for delivery in await self._turns.next_messages(now_ms):
             await self._send(delivery)
             attempts += 1
-            if self._resting(self._clock.now_ms()):
+            if self._health.is_resting(self._clock.now_ms()):
                 break
         return attempts
-
-    async def _next_messages(self, now_ms: int) -> Sequence[PendingDelivery]:
-        """Return what may be sent now, in order; where rates leave no room for all, digests of what there is."""
-        pacing, limit = self._pacing, SEND_BATCH
-        if not pacing.rates and pacing.stale_after_s is None:
-            await self._store.empty_buckets(self.name, now_ms, limit=pacing.bundle_alerts)
-            return await self._store.due(self.name, now_ms, limit=limit)
-        if self._slot_ms(now_ms) > now_ms:
-            return ()
-        stale_ms = -1 if pacing.stale_after_s is None else now_ms - round(pacing.stale_after_s * 1000)
-        waiting = await self._store.waiting(self.name, now_ms, stale_before_ms=stale_ms)
-        if waiting.stale:
-            return await self._digest(now_ms, stale_before_ms=stale_ms)
-        if pacing.rates:
-            sent_ms = self._recent(now_ms)
-            free = slots(pacing.rates, sent_ms, now_ms)
-            singles = by_themselves(waiting.messages, free, bundle_alerts=pacing.bundle_alerts)
-            if waiting.messages and not singles:
-                return await self._digest_unless_overtaking(now_ms)
-            limit = min(limit, singles, slots(pacing.rates, sent_ms, now_ms, within_ms=0))
-        await self._store.empty_buckets(self.name, now_ms, limit=pacing.bundle_alerts)
-        return await self._store.due(self.name, now_ms, limit=limit)
-
-    async def _digest_unless_overtaking(self, now_ms: int) -> Sequence[PendingDelivery]:
-        """Return a digest of what is due; but a bundle that is older comes first, else it might never."""
-        first = await self._store.due(self.name, now_ms, limit=1)
-        if first and first[0].bundle is not None:
-            return first
-        return await self._digest(now_ms) or first
-
-    async def _digest(self, now_ms: int, *, stale_before_ms: int | None = None) -> Sequence[PendingDelivery]:
-        digest = await self._store.digest(
-            self.name, now_ms, limit=self._pacing.bundle_alerts, stale_before_ms=stale_before_ms
-        )
-        return () if digest is None else (digest,)
-
-    def _recent(self, now_ms: int) -> list[int]:
-        """Return when attempts ended, as far as rates care; later than now: the wall clock was set back."""
-        self._sent_ms = [at_ms for at_ms in recent(self._sent_ms, now_ms - self._pacing.longest_ms) if at_ms <= now_ms]
-        return self._sent_ms
-
-    def _slot_ms(self, now_ms: int) -> int:
-        """Return when the rates allow the next message."""
-        rates = self._pacing.rates
-        return next_slot_ms(rates, self._recent(now_ms), now_ms) if rates else now_ms
-
-    def _resting(self, now_ms: int) -> bool:
-        return self._state.disabled is not None or self._hold_ms(now_ms) > 0
-
-    def _hold_ms(self, now_ms: int) -> int:
-        return remaining_ms(self._state.hold_until_ms, now_ms, limit_ms=int(RETRY_AFTER_LIMIT_S * 1000))
 
     async def _send(self, delivery: PendingDelivery) -> None:
         """Make one attempt and record what came of it."""
@@ -360,8 +290,7 @@ class Delivery:
         finally:
             self._counts["in_flight"] = 0
         now_ms = self._clock.now_ms()
-        if self._pacing.rates:  # the end: by then it has surely reached who counts
-            self._sent_ms.append(now_ms)
+        self._turns.sent(now_ms)
         attempt = Attempt(
             at_ms=at_ms,
             latency_ms=max(0, now_ms - at_ms),
@@ -372,7 +301,7 @@ class Delivery:
         if await self._divide(delivery, attempt):
             return  # the receiver is judged by what it says of the parts
         await self._settle(delivery, attempt, delay_s=self._delay_s(outcome, delivery))
-        await self._judge_receiver(outcome, now_ms)
+        await self._health.judge(outcome, now_ms)
 
     async def _attempt(self, delivery: PendingDelivery, now_ms: int) -> Outcome:
         """Return the notifier's outcome; a defect in it fails this attempt, not the whole program."""
@@ -410,7 +339,7 @@ class Delivery:
         """
         if delivery.bundle is None or attempt.verdict is not Verdict.PERMANENT:
             return False
-        if self._state.refusals >= MISCONFIGURED_REFUSALS or len(await self._store.records(delivery.id)) < 2:
+        if self._health.refuses_all or len(await self._store.records(delivery.id)) < 2:
             return False
         parts = await self._store.divide(delivery.id, attempt)
         self._suspects.forget(delivery.id)
@@ -451,51 +380,6 @@ class Delivery:
                 code=attempt.code,
                 text=attempt.text,
             )
-
-    async def _judge_receiver(self, outcome: Outcome, now_ms: int) -> None:
-        """Update the receiver's health by one outcome, unless that is our own and the receiver was not asked."""
-        if outcome.own:
-            return
-
-        def judged(state: ReceiverState) -> ReceiverState:
-            if outcome.verdict is Verdict.OK:
-                return after_success(state)
-            refused = outcome.verdict is Verdict.PERMANENT
-            state = after_failure(state, now_ms=now_ms, pause_s=outcome.retry_after_s, refused=refused)
-            if outcome.verdict is Verdict.DISABLE:
-                return replace(state, disabled=f"{BY_ITSELF}the receiver answered {outcome.code}: gone for good")
-            return state
-
-        await self._keep(judged, why=outcome.text)
-
-    async def _keep(self, change: Callable[[ReceiverState], ReceiverState], *, why: str = "") -> None:
-        """Change the receiver's health; one change at a time, for an operator's may come while an attempt ends."""
-        async with self._keeping:
-            await self._set_state(change(self._state), why=why)
-
-    async def _set_state(self, state: ReceiverState, *, why: str) -> None:
-        """Store the receiver's health if it changed, with the alert that it may be; log what an operator has to know.
-
-        Stored before it is known: an alarm whose storing failed is raised once more, with the same id.
-        """
-        state, alarm = with_alarm(
-            self.name, state, now_ms=self._clock.now_ms(), why=why[:TEXT_CHARACTERS], origin=self._origin
-        )
-        old = self._state
-        if state == old:
-            return
-        await self._store.set_receiver_state(self.name, state, alarm=alarm)
-        self._state = state
-        if state.disabled is not None and old.disabled is None:
-            log.error("receiver_disabled", receiver=self.name, why=state.disabled)
-        if state.tripped != old.tripped:
-            log.warning("receiver_breaker", receiver=self.name, open=state.tripped, failures=state.failures)
-
-
-def remaining_ms(until_ms: int, now_ms: int, *, limit_ms: int) -> int:
-    """Return the ms left until a time that was set at most limit_ms ahead: more means the wall clock was set back."""
-    left_ms = until_ms - now_ms
-    return left_ms if 0 < left_ms <= limit_ms else 0
 
 
 def read_alert(record: bytes) -> Alert | None:

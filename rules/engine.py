@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -21,8 +20,8 @@ from feeds.history import Bars, BarTable
 from feeds.history import check as check_bars
 from feeds.inputs import Control, ControlKind, Heartbeat, Input, Mark, MarkKind
 from feeds.instruments import decode_table
-from feeds.sessions import DAY_MS, Session, trade_date
-from feeds.tick import BoolArray, IntArray, TickBatch
+from feeds.sessions import DAY_MS, trade_date
+from feeds.tick import IntArray, TickBatch
 from rules import positions, rulefile
 from rules.adjuster import Adjuster
 from rules.alert import Alert
@@ -36,14 +35,14 @@ from rules.lifecycle import Ledger
 from rules.loaded import Loaded
 from rules.market import RESTART, Market
 from rules.needs import Lack, Needs, Readiness, readiness_of
-from rules.node import is_tick
 from rules.past import Past
 from rules.plan import Plan
-from rules.program import EdgeGroup, Sample, Slot, StateGroup, layer_name, ticks_in_session
+from rules.program import EdgeGroup, Slot, StateGroup
 from rules.rehearsal import Rehearsal, together
 from rules.reported import Reported
-from rules.reporter import AT_TICK, BEFORE_TICK, Reporter
-from rules.rule import Evaluation, RuleSet
+from rules.reporter import Reporter
+from rules.rule import RuleSet
+from rules.sampling import Sampling
 from rules.segment import Segment, places
 from rules.state import copied
 
@@ -92,6 +91,10 @@ class Engine:
         self._closing = Closing(
             self.market, self._graph, loaded=self._loaded, fires=self._fires, reporter=self._reporter
         )
+        self._sampling = Sampling(
+            self.market, self._graph, loaded=self._loaded, fires=self._fires, reporter=self._reporter,
+            reported=self._reported, breadth=self._breadth,
+        )  # fmt: skip
         self._doubts_silence = False
         """Whether a gap stands behind the mark of the silence that lasts: then ticks that go on end it."""
         self._out: list[Alert] = []
@@ -236,7 +239,7 @@ class Engine:
             ticks = market.segment(rows, batch, arrival=arrival)
             self._take_in_steps(ticks)
         self._breadth.changed = self._breadth.is_watching
-        self._sample_ticks(ticks)
+        self._sampling.by_ticks(ticks)
         self._closing.by_status(ticks)
         if market.is_late(ticks):
             self._closing.overdue(ticks)
@@ -261,47 +264,6 @@ class Engine:
         found = market.exrights.decide(rows, batch, symbols=market.universe.symbols, instruments=market.instruments)
         if found is not None:
             self._adjuster.apply(found, self._reporter.ledger)
-
-    def _sample_ticks(self, ticks: Segment) -> None:
-        """Sample the tick-evaluated rules of every period; on period tick each sample is a bar of its own.
-
-        A halted symbol is not sampled: its ticks repeat what was.
-        """
-        if self._reporter.is_silent:
-            return
-        at, rows, arrival, times_ms, span_ms = (
-            ticks.at,
-            ticks.rows,
-            ticks.arrival,
-            ticks.batch.ts_event_ms,
-            ticks.batch.span_ms,
-        )
-        if ticks.halted is not None:
-            trading = np.flatnonzero(~ticks.halted)
-            at = rows = rows[trading]
-            times_ms, arrival = times_ms[trading], arrival[trading]
-            if not len(rows):
-                return
-            span_ms = int(times_ms.min()), int(times_ms.max())
-        overlap = partial(ticks_in_session, span_ms=span_ms)
-        sample = Sample(at, self.market.state.n, times_ms, overlap)
-        layers: dict[str, BoolArray | bool] = {}
-        for (layer, evaluation, _), group in self._loaded.groups.items():
-            if evaluation is not Evaluation.TICK:
-                continue
-            inside = sample.inside(group.sessions)
-            if inside is False or (inside is not True and not inside.any()):
-                continue
-            self._fires.take(group, sample, rows, bars=self.market.bars.get(layer), arrival=arrival, phase=AT_TICK)
-            if is_tick(layer):
-                layers[layer] = inside
-        for layer, inside in layers.items():
-            sampled, sampled_ms = (rows, times_ms) if isinstance(inside, bool) else (rows[inside], times_ms[inside])
-            self._graph.commit(layer, sampled, values=False)
-            if ticks.live is not None and layer != layer_name((Session.OPEN_AUCTION,)):  # in it there is only AUCP
-                priced = ~np.isnan(self.market.latest.column("LAST").array[sampled])
-                sampled, sampled_ms = sampled[priced], sampled_ms[priced]
-            self.market.gaps.trail(layer).follow(sampled, sampled_ms)
 
     # ── the market clock ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -350,23 +312,8 @@ class Engine:
         self._ring(second_ms)
 
     def _sample_groups(self, second_ms: int) -> None:
-        """Sample the rules over groups as of the end of the second before this one, if anything changed since."""
-        breadth = self._breadth
-        if not breadth.changed:
-            return
-        if self._reporter.is_silent:
-            breadth.changed = False
-            return
-        breadth.measure()
-        for slot, row in breadth.run_short(second_ms):
-            moment = self._reporter.moment(slot, row, second_ms, None)
-            self._reporter.note_short(slot, row, moment, values=self._reported.look(slot, row))
-        rows = np.arange(len(breadth.names))
-        arrival = np.zeros(len(rows), np.int64)
-        for group, sample in breadth.samples(second_ms):
-            self._fires.take(group, sample, rows, bars=None, arrival=arrival, phase=BEFORE_TICK)
-        breadth.commit(second_ms)
-        self._flush()
+        if self._sampling.of_groups(second_ms):
+            self._flush()
 
     def _ring(self, before_ms: int) -> None:
         """Let timers end whose deadline is before this second; none does while the feed is silent."""

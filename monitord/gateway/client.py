@@ -12,7 +12,8 @@ import structlog
 from aiohttp import ClientConnectionResetError, WSMsgType, web
 
 from monitord.gateway.auth import Gate, Grant
-from monitord.gateway.hub import Gap, Hub, Start, together
+from monitord.gateway.hub import Hub
+from monitord.gateway.kept import Gap, Start, together
 from monitord.gateway.options import GatewayOptions
 from monitord.gateway.outlet import Ending, Outlet
 from monitord.gateway.protocol import (
@@ -211,7 +212,7 @@ class Client:
         starts: dict[str, Start] = {}
         for want in wants:
             if want.is_alerts:
-                starts[want.ch] = await hub.locate(want.ch, want.since)
+                starts[want.ch] = await hub.kept.locate(want.ch, want.since)
         for want in wants:
             self._channels[want.ch] = want
         self._outlet.say(ok_reply(reply_to, [_result(want, starts) for want in wants]))

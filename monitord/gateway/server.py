@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 from monitord.gateway import sse
 from monitord.gateway.auth import Gate, Grant, has_credentials
 from monitord.gateway.client import Client, Floor, close_reason
-from monitord.gateway.hub import AlertSource, Hub
+from monitord.gateway.hub import Hub
+from monitord.gateway.kept import AlertSource
 from monitord.gateway.leaving import ClientLeft, Leaving
 from monitord.gateway.options import GatewayError, GatewayOptions
 from monitord.gateway.outlet import Ending, Outlet

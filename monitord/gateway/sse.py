@@ -18,7 +18,8 @@ import structlog
 from aiohttp import web
 
 from monitord.gateway.client import Floor, check_task
-from monitord.gateway.hub import Follower, Gap, Start, together
+from monitord.gateway.hub import Follower
+from monitord.gateway.kept import Gap, Start, together
 from monitord.gateway.outlet import Ending, Outlet
 from monitord.gateway.protocol import Dialect, ErrorCode, Position, Published, RequestError, Want
 from notifiers.errors import DeliveryError
@@ -58,7 +59,7 @@ async def serve(floor: Floor, request: web.Request, wants: tuple[Want, ...]) -> 
     """Stream these channels until the client goes away; raises RequestError before anything was sent."""
     for want in wants:
         check_task(floor, want)
-    starts = {want.ch: await floor.hub.locate(want.ch, want.since) for want in wants if want.is_alerts}
+    starts = {want.ch: await floor.hub.kept.locate(want.ch, want.since) for want in wants if want.is_alerts}
     response = web.StreamResponse(headers=HEADERS)
     response.enable_chunked_encoding()
     writer = await response.prepare(request)

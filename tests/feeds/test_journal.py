@@ -17,7 +17,8 @@ from feeds import frame
 from feeds import journal as journal_module
 from feeds.errors import FeedError
 from feeds.inputs import Control, ControlKind, Heartbeat, Input, Mark, MarkKind
-from feeds.journal import Journal, Record, read_journal
+from feeds.journal import Journal, read_journal
+from feeds.segment import OWN_OFFSETS, Record
 from feeds.tick import CORE, REST, TickBatch
 
 
@@ -220,8 +221,8 @@ def test_without_memory_for_the_rest_of_a_record_nothing_of_it_stays(
 
 
 def record(kind: int, payload: bytes) -> bytes:
-    """Return a record as the module's docstring has it."""
-    summed = struct.pack("<Bq", kind, journal_module.OWN_OFFSETS) + payload
+    """Return a record as the docstring of feeds/segment.py has it."""
+    summed = struct.pack("<Bq", kind, OWN_OFFSETS) + payload
     return b"\xa5J" + struct.pack("<II", len(payload), zlib.crc32(summed)) + summed
 
 
@@ -262,7 +263,7 @@ def test_after_a_failed_sync_no_record_is_taken(tmp_path: Path, monkeypatch: pyt
     def broken(fd: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(journal_module, "_datasync", broken)
+    monkeypatch.setattr(journal_module, "datasync", broken)
     with pytest.raises(FeedError, match="Input/output error"):
         journal.sync()
     monkeypatch.undo()

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from config.loading import load
 from config.settings import Settings
 from feeds.recorder import Recorder
-from monitord import app
+from monitord import app, restarts
 from monitord.console import LogConsole
 from monitord.errors import StoreError
 from monitord.pipeline import Pipeline
@@ -83,7 +83,7 @@ def test_a_pump_that_fails_is_begun_again_and_loses_nothing(
         return await step(self)
 
     monkeypatch.setattr(Pump, "_step", fails_twice)
-    monkeypatch.setattr(app, "FIRST_BACKOFF_S", 0.001)
+    monkeypatch.setattr(restarts, "FIRST_BACKOFF_S", 0.001)
     code, logs = run(settings)
     assert code == 0
     assert [line["task"] for line in named(logs, "task_failed")] == ["pump", "pump"]
@@ -95,10 +95,10 @@ def test_a_pump_that_fails_for_ever_ends_the_process(settings: Settings, monkeyp
         raise StoreError("locked")
 
     monkeypatch.setattr(Pump, "_step", fails)
-    monkeypatch.setattr(app, "FIRST_BACKOFF_S", 0.001)
+    monkeypatch.setattr(restarts, "FIRST_BACKOFF_S", 0.001)
     code, logs = run(settings)
     assert code == app.FAILED
-    assert len(named(logs, "task_failed")) == app.RESTARTS + 1
+    assert len(named(logs, "task_failed")) == restarts.RESTARTS + 1
     assert named(logs, "daemon_failed")[0]["why"] == ["locked"]
     assert named(logs, "broker_stopped")
 

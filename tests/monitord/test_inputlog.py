@@ -111,7 +111,7 @@ NEXT_CALLS: list[Callable[[InputLog], object]] = [
 def test_a_sync_that_failed_is_told_to_whoever_comes_next(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, next_call: Callable[[InputLog], object]
 ) -> None:
-    monkeypatch.setattr(journal_module, "_datasync", broken)
+    monkeypatch.setattr(journal_module, "datasync", broken)
     log = InputLog(journal)
     log.append(market(), rest_later=False)
     with pytest.raises(FeedError, match=r"cannot sync the journal .*: Input/output error"):
@@ -125,7 +125,7 @@ def test_nothing_is_appended_behind_an_input_that_may_not_be_on_the_disk(
 ) -> None:
     log = InputLog(journal)
     with monkeypatch.context() as patched:
-        patched.setattr(journal_module, "_datasync", broken)
+        patched.setattr(journal_module, "datasync", broken)
         log.append(market(), rest_later=False)
         log.finish()  # in the quiet behind the batch: nobody hears it there
     for call in NEXT_CALLS:  # the disk is well again, but what it lost stays lost

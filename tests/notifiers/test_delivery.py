@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notifiers.consumer import BLOCK_MS, MAX_DELIVERIES, GroupEntry
-from notifiers.delivery import Delivery, place_of, read_alert, remaining_ms
+from notifiers.delivery import Delivery, place_of, read_alert
 from notifiers.notifier import Outcome, Verdict
 from notifiers.retry import HEALTHY, ReceiverState
 
@@ -560,12 +560,6 @@ async def test_a_notifier_timeout_is_no_deadline(
         await run_for(delivery, clock, MIN)
 
 
-def test_a_wall_clock_set_back_does_not_stretch_a_hold() -> None:
-    assert remaining_ms(10_000, 4_000, limit_ms=H) == 6_000
-    assert remaining_ms(10_000, 10_000, limit_ms=H) == 0
-    assert remaining_ms(10 * H, 0, limit_ms=H) == 0
-
-
 def test_place_of_an_error_that_was_never_raised_is_empty() -> None:
     assert place_of(KeyError("x")) == ""
 
@@ -602,5 +596,5 @@ async def test_switching_off_while_an_attempt_ends_is_not_undone(
 
     store.set_receiver_state = slow
     await delivery.open()
-    await asyncio.gather(delivery.disable("holiday"), delivery._judge_receiver(outcome, clock.ms))
+    await asyncio.gather(delivery.disable("holiday"), delivery._health.judge(outcome, clock.ms))
     assert delivery.state.disabled == store.states["hook"].disabled == "holiday"

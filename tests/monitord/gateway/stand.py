@@ -215,7 +215,7 @@ class Stand:
 
     async def caught_up(self, off: int) -> None:
         """Wait until the gateway has taken the alert with this offset."""
-        await until(lambda: self.gateway.hub.top is not None and self.gateway.hub.top.off >= off)
+        await until(lambda: self.gateway.hub.kept.top is not None and self.gateway.hub.kept.top.off >= off)
 
 
 class Talk:
@@ -306,7 +306,7 @@ async def standing(
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             stand = Stand(gateway, source, history, rules, board, health, session, made)
             if ready:
-                await until(lambda: gateway.hub.top is not None)
+                await until(lambda: gateway.hub.kept.top is not None)
             yield stand
     finally:
         await gateway.stop()

@@ -140,8 +140,8 @@ async def test_a_restarted_gateway_fills_its_ring_from_the_stream() -> None:
     alerts = FakeAlerts()
     alerts.publish(1200)
     async with standing(alerts=alerts, ring_size=1000) as stand:
-        assert stand.gateway.hub.top is not None
-        assert stand.gateway.hub.top.off == 1200
+        assert stand.gateway.hub.kept.top is not None
+        assert stand.gateway.hub.kept.top.off == 1200
         reads = alerts.reads
         talk = await stand.connect()
         await talk.ask(subscribe("alerts", since=since(201)))
@@ -400,7 +400,7 @@ async def test_a_position_ahead_of_this_gateway_waits_for_it() -> None:
         stand.alerts.newest = 8  # the channel is further than what has come here
         talk = await stand.connect()
         await talk.say(subscribe("alerts", since=since(7)))
-        await until(lambda: bool(stand.gateway.hub._awaited))
+        await until(lambda: bool(stand.gateway.hub.kept._awaited))
         stand.alerts.newest = 5
         stand.alerts.publish(4)
         reply = await talk.hear()
@@ -594,7 +594,7 @@ async def test_a_failure_of_our_own_closes_with_1011_and_spares_the_others(monke
         async def broken(*args: Any) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr(stand.gateway.hub, "locate", broken)
+        monkeypatch.setattr(stand.gateway.hub.kept, "locate", broken)
         await bad.say(subscribe("alerts"))
         assert await bad.close_code() == CloseCode.INTERNAL
         stand.alerts.publish()
@@ -618,13 +618,11 @@ async def test_a_burst_reaches_200_clients_as_one_frame_each() -> None:
 
 
 async def test_an_alert_is_encoded_once_for_all_who_follow_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    from monitord.gateway import hub as hub_module
+    from monitord.gateway.telling import Telling
 
     encoded = []
-    real = hub_module._Telling._of
-    monkeypatch.setattr(
-        hub_module._Telling, "_of", lambda self, dialect, ch: encoded.append(ch) or real(self, dialect, ch)
-    )
+    real = Telling._of
+    monkeypatch.setattr(Telling, "_of", lambda self, dialect, ch: encoded.append(ch) or real(self, dialect, ch))
     async with standing() as stand:
         talks = [await stand.connect("?ch=alerts") for _ in range(20)]
         for talk in talks:

@@ -1,4 +1,4 @@
-"""The ring against a plain list, and the hub's start over."""
+"""The hub: how it starts over, and what it tells of what was published in its own process."""
 
 from __future__ import annotations
 
@@ -7,45 +7,17 @@ import asyncio
 import aiohttp
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from monitord.gateway.hub import Hub, Ring, _contiguous_tail
-from monitord.gateway.protocol import Position, Published
+from monitord.gateway.hub import Hub
+from monitord.gateway.protocol import Position
 from notifiers import alertstream
 from notifiers.errors import DeliveryError
 from tests.monitord.gateway.stand import EPOCH, FakeAlerts, record, standing, until
 
 
-def alert(off: int, epoch: str = EPOCH) -> Published:
-    return Published(epoch, off, b"{}", ("alerts",))
-
-
-@given(size=st.integers(1, 20), base=st.integers(0, 50), count=st.integers(0, 60), data=st.data())
-def test_the_ring_holds_what_a_list_of_the_newest_would(size: int, base: int, count: int, data: st.DataObject) -> None:
-    ring, kept = Ring(size), list[int]()
-    ring.reset(base)
-    for off in range(base + 1, base + count + 1):
-        ring.append(alert(off))
-        kept = [*kept, off][-size:]
-    assert ring.top == base + count
-    assert ring.first == (kept[0] if kept else base + 1)
-    after = data.draw(st.integers(ring.first - 1, ring.top + 3))
-    most = data.draw(st.integers(0, 30))
-    assert [found.off for found in ring.after(after, most)] == [off for off in kept if off > after][:most]
-
-
-def test_the_tail_that_leads_to_the_top_is_kept() -> None:
-    place = alertstream.Position(EPOCH, 9, recovered=True)
-    kept = [alert(1), alert(2), alert(5, "old1"), alert(6, "old1"), alert(7), alert(8), alert(9)]
-    assert [found.off for found in _contiguous_tail(kept, place)] == [7, 8, 9]
-    assert _contiguous_tail(kept[:-1], place) == []
-    assert _contiguous_tail([], place) == []
-
-
 async def running(hub: Hub) -> asyncio.Task[None]:
     task = asyncio.create_task(hub.run())
-    await until(lambda: hub.top is not None or task.done())
+    await until(lambda: hub.kept.top is not None or task.done())
     return task
 
 
@@ -54,14 +26,14 @@ async def test_a_run_that_failed_goes_on_where_it_was() -> None:
     hub = Hub(alerts, ring_size=100)  # type: ignore[arg-type]
     task = await running(hub)
     alerts.publish(5)
-    await until(lambda: hub.top == Position(EPOCH, 5))
+    await until(lambda: hub.kept.top == Position(EPOCH, 5))
     alerts.streams[0].queue.put_nowait(DeliveryError("lost"))
     with pytest.raises(DeliveryError):
         await task
     assert alerts.streams == []
     alerts.publish(5)
     task = await running(hub)
-    await until(lambda: hub.top == Position(EPOCH, 10))
+    await until(lambda: hub.kept.top == Position(EPOCH, 10))
     assert hub.counters["gaps"] == 0
     assert hub.counters["alerts"] == 10
     task.cancel()
@@ -73,9 +45,9 @@ async def test_a_stream_that_cannot_be_read_at_the_start_leaves_an_empty_ring() 
     alerts.down = True
     hub = Hub(alerts, ring_size=100)  # type: ignore[arg-type]
     task = await running(hub)
-    assert hub.top == Position(EPOCH, 5)
+    assert hub.kept.top == Position(EPOCH, 5)
     alerts.down = False
-    start = await hub.locate("alerts", Position(EPOCH, 2))
+    start = await hub.kept.locate("alerts", Position(EPOCH, 2))
     assert (start.recovered, start.replayed) == (True, 3)
     task.cancel()
 
@@ -86,7 +58,7 @@ async def test_a_record_that_cannot_be_read_takes_its_place_and_is_counted() -> 
     task = await running(hub)
     hub.take(alertstream.Envelope(1, EPOCH, b"rubbish"))
     hub.take(alertstream.Envelope(2, EPOCH, record(2)))
-    assert hub.top == Position(EPOCH, 2)
+    assert hub.kept.top == Position(EPOCH, 2)
     assert hub.counters["unreadable"] == 1
     assert hub.counters["gaps"] == 0
     task.cancel()
@@ -97,7 +69,7 @@ async def test_an_envelope_that_comes_again_is_dropped() -> None:
     task = await running(hub)
     for off in (1, 2, 2, 1, 3):
         hub.take(alertstream.Envelope(off, EPOCH, record(off)))
-    assert hub.top == Position(EPOCH, 3)
+    assert hub.kept.top == Position(EPOCH, 3)
     assert hub.counters["alerts"] == 3
     task.cancel()
 
@@ -143,9 +115,9 @@ async def test_what_does_not_follow_is_left_to_the_channel() -> None:
     task = await running(hub)
     hub.hear(EPOCH, heard(2))
     hub.hear("other", heard(1))
-    assert hub.top == Position(EPOCH, 0)
+    assert hub.kept.top == Position(EPOCH, 0)
     hub.hear(EPOCH, heard(1, 1, 2))
-    assert (hub.top, hub.counters["gaps"]) == (Position(EPOCH, 2), 0)
+    assert (hub.kept.top, hub.counters["gaps"]) == (Position(EPOCH, 2), 0)
     task.cancel()
 
 
@@ -156,7 +128,7 @@ async def test_a_hole_in_the_channel_of_what_was_heard_here_is_no_gap() -> None:
     hub.hear(EPOCH, heard(1, 2, 3))
     alerts.announce(alertstream.Position(EPOCH, 2, recovered=False))
     alerts.publish(2)
-    await until(lambda: hub.top == Position(EPOCH, 4))
+    await until(lambda: hub.kept.top == Position(EPOCH, 4))
     assert (hub.counters["gaps"], hub.counters["alerts"]) == (0, 4)
     task.cancel()
 
@@ -171,7 +143,7 @@ async def test_what_is_told_is_the_same_whatever_was_foreseen(foreseen: tuple[in
         told = heard(1, 2, 3)
         if foreseen is not None:
             hub.foresee(EPOCH, [alert for off, alert in told if off in foreseen])
-        assert hub.top == Position(EPOCH, 0)
+        assert hub.kept.top == Position(EPOCH, 0)
         hub.hear(EPOCH, told)
         frame = (await talk.ws.receive()).data
         lines = [
@@ -180,8 +152,8 @@ async def test_what_is_told_is_the_same_whatever_was_foreseen(foreseen: tuple[in
             for ch in ("alerts", "alerts:sym:600519.SH")
         ]
         assert [orjson.loads(line) for line in frame.split("\n")] == lines
-        assert (hub.top, hub.counters["alerts"]) == (Position(EPOCH, 3), 3)
-        start = await hub.locate("alerts", Position(EPOCH, 1))
+        assert (hub.kept.top, hub.counters["alerts"]) == (Position(EPOCH, 3), 3)
+        start = await hub.kept.locate("alerts", Position(EPOCH, 1))
         assert (start.recovered, start.replayed) == (True, 2)
 
 
@@ -232,8 +204,8 @@ async def test_what_is_foreseen_for_another_epoch_is_not_made_ready() -> None:
     alerts = [alert for _, alert in heard(1)]
     hub.foresee("other", alerts)
     hub.hear("other", heard(1))
-    assert hub.top == Position(EPOCH, 0)
+    assert hub.kept.top == Position(EPOCH, 0)
     hub.foresee(EPOCH, alerts)
     hub.hear("other", heard(1))
-    assert hub.top == Position(EPOCH, 0)
+    assert hub.kept.top == Position(EPOCH, 0)
     task.cancel()
