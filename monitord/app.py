@@ -40,7 +40,7 @@ from monitord.checkpoint import CheckpointFolder
 from monitord.choice import build_feed
 from monitord.collector import Collector
 from monitord.console import Console
-from monitord.cpus import kept_to
+from monitord.cpus import aside, kept_to
 from monitord.errors import DaemonError, StartError
 from monitord.gateway.quotes import QuoteBoard
 from monitord.gateway.server import Gateway
@@ -191,6 +191,7 @@ class App:
         _check_files(settings)
         broker = build_broker(settings)
         cleanup.enter_context(kept_to(settings.engine.cpus))
+        asyncio.get_running_loop().set_default_executor(aside())
         feed = build_feed(settings, broker_url=broker.url)
         store = await Store.open(folder / STORE_NAME)
         cleanup.push_async_callback(store.close)

@@ -3,14 +3,15 @@
 An alert goes through five threads one after the other, and each that wakes on another core finds its caches cold, and
 the broker or a client in its way. On one core of their own the worst bursts of a market come a quarter sooner.
 
-One thread must not wait for the others: who only waits for the disk, beside the engine, goes where there is room
-(`roam`). Woken on the engine's core it began when the engine paused: Linux lets a thread run on for 3 ms.
+What runs beside them goes where there is room (`roam`): a sync that was woken on the engine's core began when the
+engine paused, for Linux lets a thread run on for 3 ms, and what writes a file would take that core for as long.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from config.values import cpu_numbers
@@ -59,3 +60,8 @@ def _available() -> set[int]:
     if not hasattr(os, "sched_getaffinity"):
         raise StartError("engine.cpus needs Linux; leave it empty here")
     return os.sched_getaffinity(0)
+
+
+def aside() -> ThreadPoolExecutor:
+    """Return a pool of threads that roam, for what a loop lets others do (`asyncio.to_thread`)."""
+    return ThreadPoolExecutor(thread_name_prefix="aside", initializer=roam)

@@ -11,7 +11,7 @@ import pytest
 from config.settings import EngineSection, Settings
 from monitord.broker import EmbeddedBroker
 from monitord.building import build_broker
-from monitord.cpus import kept_to, others
+from monitord.cpus import aside, kept_to, others
 from monitord.errors import StartError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux")
@@ -26,6 +26,14 @@ def test_threads_started_meanwhile_keep_to_them_and_the_rest_is_as_before() -> N
         thread.start()
         thread.join()
     assert (seen, os.sched_getaffinity(0)) == ([{one}], before)
+
+
+def test_what_a_loop_lets_others_do_may_use_all_of_them() -> None:
+    before = os.sched_getaffinity(0)
+    with kept_to(str(min(before))), aside() as pool:
+        assert pool.submit(os.sched_getaffinity, 0).result() == before
+    with aside() as pool:
+        assert pool.submit(os.sched_getaffinity, 0).result() == before
 
 
 def test_without_a_choice_nothing_changes() -> None:
