@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from config.values import cpu_numbers
 from monitord.errors import StartError
@@ -30,7 +30,7 @@ def others(cpus: str) -> str:
 
 @contextmanager
 def kept_to(cpus: str) -> Iterator[None]:
-    """Let this thread, and all that it and its threads start, use these processors alone; "" = as before.
+    """Let this thread, and what it and its threads start but for what roams, use these alone; "" = as before.
 
     Raises StartError where there is none of them, or no way to choose.
     """
@@ -41,27 +41,34 @@ def kept_to(cpus: str) -> Iterator[None]:
     if not chosen <= before:
         there = ",".join(map(str, sorted(before)))
         raise StartError(f"engine.cpus is {cpus!r}, and the processors this process may use are {there}")
+    outermost = not _before
     os.sched_setaffinity(0, chosen)
-    _before.update(before)
+    if outermost:
+        _before.update(before)
     try:
         yield
     finally:
-        _before.clear()
+        if outermost:
+            _before.clear()
         os.sched_setaffinity(0, before)
 
 
 def roam() -> None:
-    """Let this thread use all processors that the process might use before `kept_to`."""
-    if _before:
-        os.sched_setaffinity(0, _before)
+    """Let this thread use all processors that the process might use before `kept_to`.
+
+    Where the system refuses, it stays where it is: that is only slower, and an error here would end its pool for good.
+    """
+    if before := frozenset(_before):
+        with suppress(OSError):
+            os.sched_setaffinity(0, before)
+
+
+def aside() -> ThreadPoolExecutor:
+    """Return a pool of threads that roam, for what a loop lets others do (`asyncio.to_thread`)."""
+    return ThreadPoolExecutor(thread_name_prefix="aside", initializer=roam)
 
 
 def _available() -> set[int]:
     if not hasattr(os, "sched_getaffinity"):
         raise StartError("engine.cpus needs Linux; leave it empty here")
     return os.sched_getaffinity(0)
-
-
-def aside() -> ThreadPoolExecutor:
-    """Return a pool of threads that roam, for what a loop lets others do (`asyncio.to_thread`)."""
-    return ThreadPoolExecutor(thread_name_prefix="aside", initializer=roam)

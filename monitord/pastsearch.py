@@ -112,9 +112,9 @@ class PastSearch:
             self._lacking.clear()
             async with self._host.turn:  # behind the batch that is being met, not beside the next one's alerts
                 market = self._host.engine.market
+                if not market.date:
+                    continue  # no tick has said what day it is; the first one looks for everything
                 self._looked_among = len(market.universe)
-            if not market.date:
-                continue  # no tick has said what day it is; the first one looks for everything
             await self._keep_today()
             sought = self._unsought(await self._lacks(None))
             async for some in in_groups(self._history.near(sought, self._host.engine.market.clock_ms)):

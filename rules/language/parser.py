@@ -92,7 +92,7 @@ def _statements(source: Source, text: str) -> list[Statement | None]:
         raise source.refuse(0, 1, "the formula is empty", hint="write a condition, such as LAST>10")
     machine = _grammar().parse_interactive(text)
     kinds: list[str] = []
-    begun = 0
+    begun = 0  # statements, as the grammar's start counts them: an empty one is none
     token = None
     try:
         for token in machine.iter_parse():

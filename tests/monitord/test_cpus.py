@@ -36,6 +36,25 @@ def test_what_a_loop_lets_others_do_may_use_all_of_them() -> None:
         assert pool.submit(os.sched_getaffinity, 0).result() == before
 
 
+def test_a_thread_that_may_not_move_works_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: int, processors: set[int]) -> None:
+        raise OSError("not here")
+
+    with kept_to(str(min(os.sched_getaffinity(0)))), monkeypatch.context() as patched, aside() as pool:
+        patched.setattr(os, "sched_setaffinity", refuse)
+        assert pool.submit(int).result() == 0
+
+
+def test_the_outermost_choice_says_where_one_may_roam() -> None:
+    before = os.sched_getaffinity(0)
+    one = str(min(before))
+    with kept_to(one):
+        with kept_to(one):
+            pass
+        with aside() as pool:
+            assert pool.submit(os.sched_getaffinity, 0).result() == before
+
+
 def test_without_a_choice_nothing_changes() -> None:
     before = os.sched_getaffinity(0)
     with kept_to(""):

@@ -484,6 +484,7 @@ async def test_a_frozen_broker_is_noticed_and_caught_up_with(broker: EmbeddedBro
         following.cancel()
         await asyncio.wait([following])
         assert following.cancelled()
+        assert subscription.counters()["reconnects"] >= 1
     finally:
         os.kill(broker.pid, signal.SIGCONT)
     receipts = await publisher.publish([outgoing(2), outgoing(3)], epoch=epoch, acked=1)
