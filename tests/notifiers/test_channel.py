@@ -449,7 +449,7 @@ async def test_broker_killed_five_times_while_publishing_loses_and_repeats_nothi
 
     async with asyncio.TaskGroup() as group:
         group.create_task(publish())
-        got = await take(subscription, total + 1, within_s=60)
+        got = await take(subscription, total + 1, within_s=20)
     assert not kills
     assert got[0] == Position(epoch, 0, recovered=True)
     assert got[1:] == [Envelope(n, epoch, outgoing(n).json) for n in range(1, total + 1)]
