@@ -12,6 +12,7 @@ import structlog
 from aiohttp import ClientConnectionResetError, WSMsgType, web
 
 from monitord.gateway.auth import Gate, Grant
+from monitord.gateway.fanout import FanOut
 from monitord.gateway.hub import Hub
 from monitord.gateway.kept import Gap, Start, together
 from monitord.gateway.options import GatewayOptions
@@ -49,6 +50,7 @@ class Floor:
     gate: Gate
     hub: Hub
     ticks: Conflator
+    fan_out: FanOut
     health: Callable[[], bytes]
     """The health report as JSON."""
     task: Callable[[str], bytes | None] = lambda ch: None

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from monitord.gateway.fanout import FanOut
 from monitord.gateway.protocol import Burst, CloseCode, Dialect
 
 SEND_BYTES: Final = 1 << 18
@@ -28,9 +29,9 @@ class Ending:
 class Outlet:
     """Sends to one client without ever making anyone wait. Event loop only.
 
-    Bursts that are due in one turn of the loop leave as one frame. As long as the socket takes everything, a frame is
-    written at once, without waking a task: that is what makes 1,000 clients cheap. As soon as the socket takes less
-    than was written, frames wait in a queue and `run` writes them when the socket is empty again.
+    Bursts that are due in one turn of the loop leave as one frame, at its end (`FanOut`). As long as the socket takes
+    everything, no task is woken for that: it is what makes 1,000 clients cheap. As soon as it takes less than was
+    written, frames wait in a queue and `run` writes them when the socket is empty again.
 
     Overflow: bursts are never dropped; more than `backlog_bytes` behind ends the connection with 4008, and so does a
     socket that takes nothing for `send_timeout_s`. What is offered under a key (ticks) keeps the latest per key.
@@ -42,11 +43,15 @@ class Outlet:
         drain: Callable[[], Awaitable[None]],
         dialect: Dialect,
         *,
+        fan_out: FanOut,
         backlog_bytes: int,
         send_timeout_s: float,
     ) -> None:
         """`drain` returns when the transport's buffer is empty, and raises ConnectionError if it can't be any more."""
         self._transport = transport
+        self._fan_out = fan_out
+        self.number = -1
+        """Of the socket; -1 where frames must not be written past the transport."""
         self._drain = drain
         self._backlog_bytes = backlog_bytes
         self._send_timeout_s = send_timeout_s
@@ -65,6 +70,8 @@ class Outlet:
         transport.set_write_buffer_limits(high=0)
         if (connected := transport.get_extra_info("socket")) is not None:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
+            if transport.get_extra_info("sslcontext") is None:
+                self.number = connected.fileno()
 
     @property
     def behind_bytes(self) -> int:
@@ -111,6 +118,22 @@ class Outlet:
             self._enqueue()
         else:
             self._write(self._take(latest=True))
+
+    def take_single(self) -> Burst | None:
+        """Take what is due if it is a single burst that may be written to the socket now, past the transport.
+
+        Else None: `flush` knows what to do. Holds for this turn of the loop.
+        """
+        if len(self._due) != 1 or self._latest or self._queue or self._silent or self.number < 0:
+            return None
+        if self._transport.get_write_buffer_size() or self._transport.is_closing():
+            return None
+        self._scheduled = False
+        return self._due.pop()
+
+    def write_rest(self, frame: bytes, taken: int) -> None:
+        """Write what the socket did not take of a frame."""
+        self._write(frame[taken:])
 
     async def finish(self, writing: asyncio.Task[None], *, within_s: float) -> None:
         """Let `writing`, the task of `run`, write out what there is and end; cancel it if that takes too long.
@@ -160,7 +183,7 @@ class Outlet:
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self.flush)
+            self._fan_out.add(self)
 
     def _take(self, *, latest: bool) -> bytes:
         """Return one frame of all that is due, b"" if nothing is."""

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from monitord.gateway import sse
 from monitord.gateway.auth import Gate, Grant, has_credentials
 from monitord.gateway.client import Client, Floor, close_reason
+from monitord.gateway.fanout import FanOut
 from monitord.gateway.hub import Hub
 from monitord.gateway.kept import AlertSource
 from monitord.gateway.leaving import ClientLeft, Leaving
@@ -95,7 +96,7 @@ class Gateway:
         self._health = health
         self.hub = Hub(alerts, ring_size=options.ring_size)
         status_of = made.tasks.channel_status if made is not None else lambda ch: None
-        self._floor = Floor(options, gate, self.hub, Conflator(quotes), self._health_json, status_of)
+        self._floor = Floor(options, gate, self.hub, Conflator(quotes), FanOut(), self._health_json, status_of)
         self._sources = Sources(
             history, rules, quotes, health, metrics, gate.issue_ticket, options.ticket_s, desk, study, made
         )
@@ -254,6 +255,7 @@ class Gateway:
                 request.transport,
                 writer.drain,
                 WEBSOCKET,
+                fan_out=self._floor.fan_out,
                 backlog_bytes=options.backlog_bytes,
                 send_timeout_s=options.send_timeout_s,
             )

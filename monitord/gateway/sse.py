@@ -71,6 +71,7 @@ async def serve(floor: Floor, request: web.Request, wants: tuple[Want, ...]) -> 
         request.transport,
         writer.drain,
         SSE,
+        fan_out=floor.fan_out,
         backlog_bytes=options.backlog_bytes,
         send_timeout_s=options.send_timeout_s,
     )

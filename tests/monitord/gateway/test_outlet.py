@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from monitord.gateway.fanout import FanOut
 from monitord.gateway.outlet import Ending, Outlet
 from monitord.gateway.protocol import WEBSOCKET, Burst, CloseCode, text_frame
 
@@ -62,6 +63,7 @@ def outlet(pipe: Pipe, *, backlog_bytes: int = 1000, send_timeout_s: float = 5.0
         pipe,  # type: ignore[arg-type]
         pipe.drain,
         WEBSOCKET,
+        fan_out=FanOut(),
         backlog_bytes=backlog_bytes,
         send_timeout_s=send_timeout_s,
     )
