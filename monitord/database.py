@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from monitord.cpus import roam
 from monitord.errors import StoreError
 from monitord.schema import migrate
 from monitord.storefile import copy_read, take_lock
@@ -37,7 +38,7 @@ class Database:
         self.path = path
         self._copy = path.with_name(f"{path.name}.copy")
         self._copying = asyncio.Lock()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store", initializer=roam)
         self._lock = -1
         self._db: sqlite3.Connection | None = None
 
