@@ -203,7 +203,7 @@ def _loop(core: int) -> None:
     os.sched_setaffinity(0, {core})
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     while True:
-        pass
+        os.sched_yield()  # else the kernel leaves it its place until the next tick, though the daemon could run
 
 
 def _serve(feed: PipedFeed, pipe: Connection, folder: Path, *, told: str, cpus: str) -> list[tuple[int, int]]:
