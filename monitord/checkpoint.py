@@ -81,18 +81,15 @@ class CheckpointFolder:
             ) from error
         return path
 
-    def newest(self, source_id: str, *, state_format: int) -> Checkpoint | None:
-        """Return the newest usable checkpoint of this source and format, None if there is none.
+    def oldest_offset(self, source_id: str, *, state_format: int) -> int | None:
+        """Return the offset of the oldest usable checkpoint, None if there is none: the journal before it may go."""
+        return min((kept.offset for kept in self.usable(source_id, state_format=state_format)), default=None)
+
+    def usable(self, source_id: str, *, state_format: int) -> Iterator[Checkpoint]:
+        """Yield the checkpoints of this source and format, newest first, each read when it is asked for.
 
         Those that are not usable (damaged, another format, another source) are logged with the reason and passed over.
         """
-        return next(self._usable(source_id, state_format), None)
-
-    def oldest_offset(self, source_id: str, *, state_format: int) -> int | None:
-        """Return the offset of the oldest usable checkpoint, None if there is none: the journal before it may go."""
-        return min((checkpoint.offset for checkpoint in self._usable(source_id, state_format)), default=None)
-
-    def _usable(self, source_id: str, state_format: int) -> Iterator[Checkpoint]:
         for path in reversed(self._paths()):
             try:
                 yield _read(path, source_id, state_format)

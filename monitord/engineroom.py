@@ -98,15 +98,21 @@ class EngineRoom:
     def restore(self, expected: RuleSet) -> None:
         """Put the newest checkpoint back that leads on to the journal there is; most often its rules are today's."""
         self.engine, self.journal_read, self._doubts_told = Engine(window=self._window), -1, 0
-        kept = self._checkpoints.newest(self._source_id, state_format=STATE_FORMAT)
-        if kept is not None and kept.meta["journal"] > self.journal.end:
-            # Somebody took the journal away: its offsets begin anew, and the checkpoint's mean nothing in it.
-            log.warning("checkpoint_skipped", why="the journal it goes on from is gone", journal_end=self.journal.end)
-            kept = None
-        if kept is not None:
-            self.engine = Engine.restore(kept.arrays, kept.meta["engine"], expected=expected)
+        for kept in self._checkpoints.usable(self._source_id, state_format=STATE_FORMAT):
+            if kept.meta["journal"] > self.journal.end:
+                # Somebody took the journal away: its offsets begin anew, and the checkpoints' mean nothing in it.
+                log.warning(
+                    "checkpoint_skipped", why="the journal it goes on from is gone", journal_end=self.journal.end
+                )
+                break
+            try:
+                self.engine = Engine.restore(kept.arrays, kept.meta["engine"], expected=expected)
+            except RuleError as error:  # an older program wrote it, which took rules that this one refuses
+                log.warning("checkpoint_skipped", offset=kept.offset, why=str(error))
+                continue
             self.journal_read = kept.meta["journal"]
             self.trim_before = self.journal_read + 1
+            break
         self.failures.read(self.journal.controls(after=self.journal_read))
 
     def queue_controls(self) -> None:

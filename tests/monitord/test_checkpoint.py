@@ -27,7 +27,7 @@ def made(offset: int, *, source_id: str = "xt", state_format: int = 3) -> Checkp
 
 
 def read(folder: CheckpointFolder) -> Checkpoint | None:
-    return folder.newest("xt", state_format=3)
+    return next(folder.usable("xt", state_format=3), None)
 
 
 def test_every_array_comes_back_bit_for_bit_and_writable(tmp_path: Path) -> None:
@@ -71,8 +71,8 @@ def test_other_sources_and_formats_are_passed_over(tmp_path: Path) -> None:
     folder.write(made(10, source_id="simulated:7"))
     folder.write(made(20, state_format=2))
     assert read(folder) is None
-    assert folder.newest("simulated:7", state_format=3).offset == 10
-    assert CheckpointFolder(tmp_path / "none").newest("xt", state_format=3) is None
+    assert next(folder.usable("simulated:7", state_format=3)).offset == 10
+    assert list(CheckpointFolder(tmp_path / "none").usable("xt", state_format=3)) == []
 
 
 def test_another_file_layout_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

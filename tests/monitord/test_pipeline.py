@@ -177,7 +177,7 @@ async def test_todays_rules_come_behind_a_record_that_nothing_followed(stand: St
     await after.pipeline.run()
     assert [rule.id for rule in after.pipeline.rules().rules] == ["up", "two", "three"]
     await after.pipeline.checkpoint()
-    newest = after.disk.newest(after.pipeline._feed.source_id, state_format=module.STATE_FORMAT)
+    newest = next(after.disk.usable(after.pipeline._feed.source_id, state_format=module.STATE_FORMAT))
     assert newest is not None
     assert newest.meta["journal"] == after.journal.end, "else the next start would miss a journal that it needs"
     await after.pipeline.close()
@@ -294,6 +294,29 @@ async def test_a_checkpoint_whose_journal_is_gone_is_passed_over_and_the_rules_a
         await second.pipeline.close()
     finally:
         await store.close()
+
+
+async def test_checkpoints_whose_rules_the_program_refuses_now_are_passed_over(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Stand(tmp_path, store, rules=RULES.replace("LAST >", "LAST > 0 AND LAST >"))
+    await before.pipeline.recover()
+    await before.pipeline.checkpoint()
+    given = await anext(aiter(before.pipeline._feed))
+    await before.pipeline._take(given)
+    await before.pipeline.close()
+    assert before.disk.writes == 2
+    monkeypatch.setattr("rules.language.parser.MAX_TOKENS", 3)
+    rulefile._alone.cache_clear()  # a new program has read nothing yet
+    after = Stand(tmp_path, store)
+    with capture_logs() as logs:
+        await after.pipeline.recover()
+    skipped = [line["why"] for line in logs if line["event"] == "checkpoint_skipped"]
+    assert len(skipped) == 2
+    assert all("more than 3 words" in why for why in skipped)
+    await after.pipeline.run()
+    assert after.pipeline.rules().rules == rulefile.load({"r": RULES}).rules
+    await after.pipeline.close()
 
 
 class Pushes:
