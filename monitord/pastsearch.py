@@ -27,6 +27,8 @@ from rules.rehearsal import TOGETHER, Rehearsal
 
 TURN_S: Final = 0.01
 """How long the engine may be busy with the past while a tick waits."""
+AGAIN_AFTER_S: Final = 60.0
+"""How long after a failed search the next one begins: at once, a fault that stays would end the process."""
 MOST_ROWS: Final = 64
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -106,23 +108,34 @@ class PastSearch:
         self._lacking.set()
 
     async def run(self) -> None:
-        """Look for the past of what has come, whenever something has. Cancelling it loses nothing."""
+        """Look for the past of what has come, whenever something has. Cancelling it loses nothing.
+
+        Raises what a search raises; whoever calls again goes on with it AGAIN_AFTER_S later.
+        """
         while True:
             await self._lacking.wait()
             self._lacking.clear()
-            async with self._host.turn:  # behind the batch that is being met, not beside the next one's alerts
-                market = self._host.engine.market
-                if not market.date:
-                    continue  # no tick has said what day it is; the first one looks for everything
-                self._looked_among = len(market.universe)
-            await self._keep_today()
-            sought = self._unsought(await self._lacks(None))
-            async for some in in_groups(self._history.near(sought, self._host.engine.market.clock_ms)):
-                await self._take(some, self._host.turn)
-            # Race: rules that have come meanwhile have set `_lacking`, and are looked for from the beginning.
-            left = [left for lack in sought for left in await self._lacks(lack.symbols) if left.period == lack.period]
-            self._note(sought)
-            await self._ask_vendor(left)
+            try:
+                await self._search()
+            except Exception:
+                asyncio.get_running_loop().call_later(AGAIN_AFTER_S, self._lacking.set)
+                raise
+
+    async def _search(self) -> None:
+        """Look for all that is lacking and was not looked for today."""
+        async with self._host.turn:  # behind the batch that is being met, not beside the next one's alerts
+            market = self._host.engine.market
+            if not market.date:
+                return  # no tick has said what day it is; the first one looks for everything
+            self._looked_among = len(market.universe)
+        await self._keep_today()
+        sought = self._unsought(await self._lacks(None))
+        async for some in in_groups(self._history.near(sought, self._host.engine.market.clock_ms)):
+            await self._take(some, self._host.turn)
+        # Race: rules that have come meanwhile have set `_lacking`, and are looked for from the beginning.
+        left = [left for lack in sought for left in await self._lacks(lack.symbols) if left.period == lack.period]
+        await self._ask_vendor(left)
+        self._note(sought)
 
     async def _ask_vendor(self, lacks: Sequence[Lack]) -> None:
         count = 0

@@ -79,8 +79,8 @@ class Daemon:
 
         monkeypatch.setattr(PastLife, "close", counted)
 
-    async def run(self, use: Callable[[], Any], *, begin: int = 6) -> None:
-        """Run it while `use` does, behind the first inputs."""
+    async def run(self, use: Callable[[], Any], *, begin: int = 6, again: int = 0) -> None:
+        """Run it while `use` does, behind the first inputs; again: how often the search fails with OSError."""
         store = await Store.open(self.folder / "store.sqlite")
         self.pipeline = Watched(
             self.feed, journal=Journal(self.folder / "s" / "journal", source_id="live"), store=store,
@@ -96,7 +96,7 @@ class Daemon:
         await self.pipeline.recover()
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(self.pipeline.run())
-            searching = tasks.create_task(self.pipeline.run_history())
+            searching = tasks.create_task(self._search(again))
             await self.tick(begin)
             await use()
             self.feed.waiting.put_nowait(None)
@@ -104,6 +104,12 @@ class Daemon:
             searching.cancel()
         await self.pipeline.close()
         await store.close()
+
+    async def _search(self, again: int) -> None:
+        for _ in range(again):
+            with pytest.raises(OSError, match="the disk is gone"):
+                await self.pipeline.run_history()
+        await self.pipeline.run_history()
 
     def _count(self) -> None:
         self.taken += 1
@@ -165,6 +171,35 @@ async def test_what_the_first_batch_lacks_is_looked_for_right_behind_it(
     await daemon.run(use, begin=first + 1)
     assert asked[0][0] == first, "before the batch is taken: what is at hand"
     assert {taken for taken, _ in asked[1:]} == {first + 1}
+
+
+@pytest.mark.parametrize("where", ["near", "far"])
+async def test_a_search_that_fails_is_begun_again_later_and_asks_for_all_of_it(
+    tmp_path: Path, play: Play, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    daemon = Daemon(tmp_path, play, monkeypatch)
+    monkeypatch.setattr("monitord.pastsearch.AGAIN_AFTER_S", 0.01)
+    asked: list[list[str]] = []
+    search = getattr(daemon.history, where)
+
+    async def failing(lacks: Sequence[Lack], now: Any, **how: Any) -> AsyncIterator[Bars]:
+        if how.get("met", True):  # what is looked for before the first batch is another search
+            asked.append(sorted(symbol for lack in lacks for symbol in lack.symbols))
+            if len(asked) == 1:
+                raise OSError("the disk is gone")
+        async for bars in search(lacks, now, **how):
+            yield bars
+
+    monkeypatch.setattr(daemon.history, where, failing)
+
+    async def use() -> None:
+        async with asyncio.timeout(20):
+            while len(asked) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+
+    await daemon.run(use, again=1)
+    assert asked[0]
+    assert set(asked[0]) <= set(asked[1]), "and of what has come since"
 
 
 async def test_a_tick_waits_for_one_turn_and_a_turn_is_as_long_as_it_may_be(
