@@ -7,6 +7,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <errno.h>
+#include <stdint.h>
 #include <sys/socket.h>
 
 enum { LAYOUT = 1 /* what monitord/gateway/fanout.py must have been written for */ };
@@ -36,11 +37,16 @@ send_to_all(PyObject *module, PyObject *args)
 {
     Py_buffer numbers, frame;
     PyObject *list = NULL;
+    Py_ssize_t *taken = NULL;
     (void)module;
     if (!PyArg_ParseTuple(args, "y*y*", &numbers, &frame))
         return NULL;
+    if (numbers.len % (Py_ssize_t)sizeof(int) || (numbers.len && (uintptr_t)numbers.buf % _Alignof(int))) {
+        PyErr_SetString(PyExc_ValueError, "the numbers must be an array of C ints");
+        goto done;
+    }
     Py_ssize_t count = numbers.len / (Py_ssize_t)sizeof(int);
-    Py_ssize_t *taken = PyMem_New(Py_ssize_t, count + 1); /* never of nothing */
+    taken = PyMem_New(Py_ssize_t, count + 1); /* never of nothing */
     if (taken == NULL) {
         PyErr_NoMemory();
         goto done;

@@ -137,6 +137,8 @@ class Client:
                     if line and not line.isspace() and not await self._hear(line):
                         return None
             self._outlet.end(Ending(None))
+        except ClientConnectionResetError:  # aiohttp answers a ping of a client that is gone
+            self._outlet.end(Ending(None))
         except (Gap, DeliveryError):
             self._outlet.end(Ending(CloseCode.GAP, "the replay was cut off; resume"))
         except Exception:  # the top of this connection's task: nobody else must suffer

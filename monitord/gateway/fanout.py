@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from array import array
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -58,25 +59,36 @@ class FanOut:
         due, self._due = self._due, []
         crowds: dict[int, tuple[bytes, list[Due], array[int]]] = {}
         for outlet in due:
-            burst = outlet.take_single()
-            if burst is None:
-                self._flush_one(outlet)
-                continue
-            frame = burst.frame
-            _, crowd, numbers = crowds.setdefault(id(frame), (frame, [], array("i")))
-            crowd.append(outlet)
-            numbers.append(outlet.number)
+            try:
+                burst = outlet.take_single()
+                if burst is None:
+                    outlet.flush()
+                    continue
+                frame = burst.frame
+                _, crowd, numbers = crowds.setdefault(id(frame), (frame, [], array("i")))
+                crowd.append(outlet)
+                numbers.append(outlet.number)
+            except Exception:
+                _cut_off([outlet])
         for frame, crowd, numbers in crowds.values():
-            for outlet, taken in zip(crowd, send_to_all(numbers, frame), strict=True):
+            try:
+                takings = send_to_all(numbers, frame)
+            except Exception:  # how much anyone took, nobody knows
+                _cut_off(crowd)
+                continue
+            for outlet, taken in zip(crowd, takings, strict=True):
                 if taken < len(frame):
-                    outlet.write_rest(frame, taken)
+                    try:
+                        outlet.write_rest(frame, taken)
+                    except Exception:
+                        _cut_off([outlet])
 
-    def _flush_one(self, outlet: Due) -> None:
-        try:
-            outlet.flush()
-        except Exception:  # the others must not suffer; this one resumes from its last offset
-            log.exception("gateway_send_failed")
-            outlet.abort()
+
+def _cut_off(outlets: Sequence[Due]) -> None:
+    """Let these resume from their last offset, for sending to them failed; the others must not suffer."""
+    log.exception("gateway_send_failed", clients=len(outlets))
+    for outlet in outlets:
+        outlet.abort()
 
 
 def send_to_all(numbers: array[int], frame: bytes) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -70,7 +71,7 @@ class Outlet:
         transport.set_write_buffer_limits(high=0)
         if (connected := transport.get_extra_info("socket")) is not None:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
-            if transport.get_extra_info("sslcontext") is None:
+            if transport.get_extra_info("sslcontext") is None and os.name == "posix":
                 self.number = connected.fileno()
 
     @property

@@ -9,6 +9,7 @@ import pytest
 
 from feeds import unbox
 from feeds.compiled import MISSING, compiled
+from monitord.gateway import fanout
 from rules import ordinary, tape
 
 
@@ -33,6 +34,11 @@ def test_what_is_not_there_is_noted_with_its_reason(monkeypatch: pytest.MonkeyPa
 
 
 def test_all_that_is_built_here_fits() -> None:
-    there = {"feeds._unbox": unbox.COMPILED, "rules._ordinary": ordinary.COMPILED, "rules._tape": tape.COMPILED}
+    there = {
+        "feeds._unbox": unbox.COMPILED,
+        "rules._ordinary": ordinary.COMPILED,
+        "rules._tape": tape.COMPILED,
+        "monitord.gateway._fanout": fanout.COMPILED,
+    }
     assert {name for name, module in there.items() if module is None} <= MISSING.keys()
     assert all(why.startswith("not built") for why in MISSING.values())

@@ -14,7 +14,7 @@ import pytest
 from monitord.gateway import fanout
 from monitord.gateway.fanout import FanOut, send_to_all
 from monitord.gateway.outlet import Outlet
-from monitord.gateway.protocol import WEBSOCKET, Burst
+from monitord.gateway.protocol import WEBSOCKET, Burst, CloseCode
 from tests.monitord.gateway.test_outlet import Pipe, burst, turns
 
 BIG = "x" * 3_000_000
@@ -54,7 +54,7 @@ class Client:
 
 
 @asynccontextmanager
-async def clients(count: int) -> AsyncIterator[list[Client]]:
+async def clients(count: int, *, send_timeout_s: float = 5.0, limit: int = 1 << 24) -> AsyncIterator[list[Client]]:
     made: list[Client] = []
     fan_out = FanOut()
     async with asyncio.TaskGroup() as tasks:
@@ -62,10 +62,11 @@ async def clients(count: int) -> AsyncIterator[list[Client]]:
         for _ in range(count):
             ours, theirs = socket.socketpair()
             _, writer = await asyncio.open_connection(sock=ours)
-            reader, behind = await asyncio.open_connection(sock=theirs, limit=1 << 24)
+            reader, behind = await asyncio.open_connection(sock=theirs, limit=limit)
             outlet = Outlet(
-                writer.transport, writer.drain, WEBSOCKET, fan_out=fan_out, backlog_bytes=1 << 24, send_timeout_s=5.0
-            )
+                writer.transport, writer.drain, WEBSOCKET,
+                fan_out=fan_out, backlog_bytes=1 << 24, send_timeout_s=send_timeout_s,
+            )  # fmt: skip
             running.append((tasks.create_task(outlet.run()), writer, behind))
             made.append(Client(outlet, writer.transport, reader))
         try:
@@ -162,8 +163,11 @@ async def test_who_closes_is_not_written_to() -> None:
             assert (await crowd[0].outlet.ended).code is None
 
 
-async def test_who_was_discarded_is_not_written_to() -> None:
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_who_was_discarded_is_not_written_to(when: str) -> None:
     async with clients(2) as crowd:
+        if when == "after":  # the hub lets him go a moment later
+            crowd[0].outlet.discard()
         for client in crowd:
             client.outlet.add(burst("alert"))
         crowd[0].outlet.discard()
@@ -171,15 +175,65 @@ async def test_who_was_discarded_is_not_written_to() -> None:
         await crowd[0].read(b"")
 
 
-async def test_one_that_fails_is_cut_off_and_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with clients(3) as crowd:
-        for client in crowd:
-            client.outlet.add(burst("alert"))
-        monkeypatch.setattr(crowd[0].outlet, "_due", [burst("alert"), None])
+async def test_what_is_queued_goes_first_though_the_socket_is_empty_again() -> None:
+    """Between the moment it is, and the turn in which `run` notices."""
+    async with clients(1) as (client,):
+        big, second, third = burst(BIG), burst("second"), burst("third")
+        for one in (big, second):
+            client.outlet.add(one)
+            await turns(1)
+        assert client.outlet.behind_bytes > 0
+        reading = asyncio.create_task(client.read(big.frame + second.frame + third.frame))
+        while client.transport.get_write_buffer_size():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        client.outlet.add(third)
+        await reading
+
+
+async def test_a_client_that_takes_but_a_part_of_one_frame_is_let_go_in_time(way: str) -> None:
+    async with clients(1, send_timeout_s=0.05, limit=1024) as (client,):
+        client.outlet.add(burst(BIG))
         await turns(1)
-        assert crowd[0].transport.is_closing()
-        for client in crowd[1:]:
-            await client.read(burst("alert").frame)
+        assert client.outlet.behind_bytes > 0
+        async with asyncio.timeout(5):
+            await client.outlet.settled()
+            ending = await client.outlet.ended
+        assert (ending.code, ending.cut) == (CloseCode.SLOW, True)
+
+
+def broken(*_: object) -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("step", ["take_single", "flush", "write_rest", "send_to_all"])
+async def test_where_sending_fails_those_are_cut_off_and_the_others_get_all_of_it(
+    monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    async with clients(3) as crowd:
+        first, one, other = burst(BIG), burst("alert"), burst("another")
+        if step == "send_to_all":
+            monkeypatch.setattr(fanout, step, broken)
+            crowd[2].outlet.number = -1  # goes through the transport
+        else:
+            monkeypatch.setattr(crowd[0].outlet, step, broken)
+        crowd[0].outlet.add(first if step == "write_rest" else one)
+        if step == "flush":
+            crowd[0].outlet.add(other)
+        crowd[1].outlet.add(one)
+        crowd[2].outlet.add(other)
+        await turns(1)
+        cut = [client.transport.is_closing() for client in crowd]
+        assert cut == [True, step == "send_to_all", False]
+        await crowd[2].read(other.frame)
+        if step != "send_to_all":
+            await crowd[1].read(one.frame)
+
+
+def test_numbers_that_are_none_are_refused() -> None:
+    if fanout.COMPILED is None:
+        pytest.skip("not built here: no compiler")
+    with pytest.raises(ValueError, match="array of C ints"):
+        send_to_all(array("b", [1, 2, 3]), b"")
 
 
 class Secret(Pipe):
