@@ -4,7 +4,8 @@ An alert goes through five threads one after the other, and each that wakes on a
 the broker or a client in its way. On one core of their own the worst bursts of a market come a quarter sooner.
 
 What runs beside them goes where there is room (`roam`): a sync that was woken on the engine's core began when the
-engine paused, for Linux lets a thread run on for 3 ms, and what writes a file would take that core for as long.
+engine paused, for Linux lets a thread run on for 3 ms, and what writes a file would take that core for as long. One of
+the five roams as well, the store's: the loop makes ready what is published while it commits.
 """
 
 from __future__ import annotations
