@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from array import array
-from collections.abc import Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -68,27 +67,24 @@ class FanOut:
                 _, crowd, numbers = crowds.setdefault(id(frame), (frame, [], array("i")))
                 crowd.append(outlet)
                 numbers.append(outlet.number)
-            except Exception:
-                _cut_off([outlet])
+            except Exception:  # cut off, he resumes from his last offset, and the others do not suffer
+                log.exception("gateway_send_failed", clients=1)
+                outlet.abort()
         for frame, crowd, numbers in crowds.values():
             try:
                 takings = send_to_all(numbers, frame)
             except Exception:  # how much anyone took, nobody knows
-                _cut_off(crowd)
+                log.exception("gateway_send_failed", clients=len(crowd))
+                for outlet in crowd:
+                    outlet.abort()
                 continue
             for outlet, taken in zip(crowd, takings, strict=True):
                 if taken < len(frame):
                     try:
                         outlet.write_rest(frame, taken)
                     except Exception:
-                        _cut_off([outlet])
-
-
-def _cut_off(outlets: Sequence[Due]) -> None:
-    """Let these resume from their last offset, for sending to them failed; the others must not suffer."""
-    log.exception("gateway_send_failed", clients=len(outlets))
-    for outlet in outlets:
-        outlet.abort()
+                        log.exception("gateway_send_failed", clients=1)
+                        outlet.abort()
 
 
 def send_to_all(numbers: array[int], frame: bytes) -> list[int]:
