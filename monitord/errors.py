@@ -29,3 +29,7 @@ class BrokerError(DaemonError):
 
 class StartError(DaemonError):
     """The daemon cannot start; the text says what to change."""
+
+
+class Stopping(DaemonError):
+    """The daemon stops and answers no more; the next process will."""

@@ -26,7 +26,7 @@ from feeds.sessions import date_text
 from feeds.tick import TickBatch
 from monitord.checkpoint import Checkpoint, CheckpointFolder
 from monitord.engineroom import STATE_FORMAT, EngineRoom, Outcome, stamps_of
-from monitord.errors import CheckpointError, EngineError, StoreError
+from monitord.errors import CheckpointError, EngineError, Stopping, StoreError
 from monitord.keeping import Keeping
 from monitord.pastsearch import PastSearch
 from monitord.positions import Listed, PositionSources
@@ -501,5 +501,9 @@ class Pipeline:
             self._on_alerts(alerts)
 
     async def in_engine(self, work: Callable[[], T]) -> T:
-        """Run this on the engine's thread; the turn is the caller's."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        """Run this on the engine's thread; the turn is the caller's. Raises Stopping once `close` has ended it."""
+        try:
+            working = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except RuntimeError:  # the gateway, which goes last, still asks
+            raise Stopping("the daemon is stopping; ask again when it is back") from None
+        return await working

@@ -12,6 +12,7 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from monitord.errors import Stopping
 from monitord.gateway import sse
 from monitord.gateway.auth import Gate, Grant, has_credentials
 from monitord.gateway.client import Client, Floor, close_reason
@@ -204,6 +205,8 @@ class Gateway:
             return await handler(request)
         except ApiError as error:
             return _refusing(request, error.status, error.error)
+        except Stopping as error:
+            return _refusing(request, 503, {"code": "unavailable", "msg": str(error), "field": None})
         except ClientLeft:
             return web.Response(status=499)  # as nginx calls it; nobody reads it
         except RequestError as error:
