@@ -335,6 +335,7 @@ class App:
         if delivering:
             await asyncio.wait(delivering)
         await parts.gateway.stop()
+        parts.pipeline.end()
         self._console.stop()
         log.info("stopped", alerts=self._signs.alerts, left_in_outbox=waiting)
 

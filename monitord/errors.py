@@ -32,4 +32,4 @@ class StartError(DaemonError):
 
 
 class Stopping(DaemonError):
-    """The daemon stops and answers no more; the next process will."""
+    """The daemon stops and changes nothing any more; the next process will."""

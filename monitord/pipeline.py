@@ -395,7 +395,10 @@ class Pipeline:
             return await self.in_engine(lambda: question(self.engine))
 
     async def close(self) -> None:
-        """Write a last checkpoint, commit its offset and end the engine thread; call it after `run` has ended."""
+        """Write a last checkpoint, commit its offset and close the journal; call it after `run` has ended.
+
+        Questions are answered until `end`, for the gateway goes last; what would change something raises Stopping.
+        """
         if self.caught_up.is_set():
             try:
                 await self.checkpoint()
@@ -410,6 +413,9 @@ class Pipeline:
         if self._quiet_timer is not None:
             self._quiet_timer.cancel()
         await self.in_engine(self._room.log.close)
+
+    def end(self) -> None:
+        """End the engine's thread, once nobody asks any more."""
         self._thread.shutdown()
 
     async def _commit_last(self) -> None:
@@ -481,6 +487,8 @@ class Pipeline:
 
     async def _control(self, control: Control | Bars, packed: bytes | None = None) -> None:
         """Journal a control record behind the last input, sync it, and let it take effect."""
+        if self._closed:
+            raise Stopping("the daemon is stopping; try again when it is back")
         with self._room.remembering():
             alerts = await self.in_engine(lambda: self._room.take_control(control, packed))
             stamps = stamps_of(control)
@@ -501,9 +509,5 @@ class Pipeline:
             self._on_alerts(alerts)
 
     async def in_engine(self, work: Callable[[], T]) -> T:
-        """Run this on the engine's thread; the turn is the caller's. Raises Stopping once `close` has ended it."""
-        try:
-            working = asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except RuntimeError:  # the gateway, which goes last, still asks
-            raise Stopping("the daemon is stopping; ask again when it is back") from None
-        return await working
+        """Run this on the engine's thread; the turn is the caller's."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)

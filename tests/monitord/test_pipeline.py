@@ -25,7 +25,7 @@ from feeds.tick import CORE, TickBatch
 from monitord import inputlog
 from monitord import pipeline as module
 from monitord.checkpoint import Checkpoint, CheckpointFolder
-from monitord.errors import CheckpointError, EngineError, StoreError
+from monitord.errors import CheckpointError, EngineError, Stopping, StoreError
 from monitord.pipeline import Pipeline
 from monitord.store import Store
 from rules import rulefile
@@ -92,6 +92,12 @@ class Stand:
             on_alerts=lambda alerts: None,
         )
 
+    async def take(self, count: int) -> None:
+        """Let the engine take so many inputs."""
+        feed = aiter(self.pipeline._feed)
+        for _ in range(count):
+            await self.pipeline._take(await anext(feed))
+
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
@@ -145,12 +151,7 @@ async def test_a_daemon_without_rules_comes_back_with_those_given_meanwhile(
 ) -> None:
     before = Stand(tmp_path, store, rules="")
     await before.pipeline.recover()
-    taken = 0
-    async for given in before.pipeline._feed:
-        await before.pipeline._take(given)
-        taken += 1
-        if taken == 5:
-            break
+    await before.take(5)
     await before.pipeline.close()
     after = Stand(tmp_path, store, rules=meanwhile)
     await after.pipeline.recover()
@@ -196,12 +197,7 @@ async def test_a_trimmed_stream_that_begins_behind_the_newest_record_is_gone_on_
     stand: Stand, tmp_path: Path
 ) -> None:
     """No checkpoint was ever written, and the inputs that would lead to the records are gone."""
-    taken = 0
-    async for given in stand.pipeline._feed:
-        await stand.pipeline._take(given)
-        taken += 1
-        if taken == 5:
-            break
+    await stand.take(5)
     stand.rules = TWO
     await stand.pipeline.reload()
     stand.journal.close()  # killed
@@ -235,6 +231,20 @@ async def test_a_stop_waits_for_the_checkpoint_that_is_being_written(stand: Stan
     assert (stand.disk.overlaps, stand.disk.writes) == (0, 2)
     await stand.pipeline.checkpoint()
     assert stand.disk.writes == 2, "nothing is written once closed"
+
+
+async def test_a_stopped_pipeline_answers_until_its_end_and_changes_nothing(stand: Stand) -> None:
+    """The gateway goes last, and its clients ask until it has."""
+    await stand.pipeline.run()
+    end, ticks = stand.journal.end, await stand.pipeline.ask(lambda engine: engine.market.ticks)
+    await stand.pipeline.close()
+    assert await stand.pipeline.ask(lambda engine: engine.market.ticks) == ticks > 0
+    stand.rules = TWO
+    with pytest.raises(Stopping, match="try again when it is back"):
+        await stand.pipeline.reload()
+    assert [rule.id for rule in stand.pipeline.rules().rules] == ["up"]
+    assert stand.journal.end == end
+    stand.pipeline.end()
 
 
 async def test_a_stop_commits_the_last_input_also_when_nothing_came_of_it(
@@ -302,12 +312,11 @@ async def test_checkpoints_whose_rules_the_program_refuses_now_are_passed_over(
     before = Stand(tmp_path, store, rules=RULES.replace("LAST >", "LAST > 0 AND LAST >"))
     await before.pipeline.recover()
     await before.pipeline.checkpoint()
-    given = await anext(aiter(before.pipeline._feed))
-    await before.pipeline._take(given)
+    await before.take(1)
     await before.pipeline.close()
     assert before.disk.writes == 2
     monkeypatch.setattr("rules.language.parser.MAX_TOKENS", 3)
-    rulefile._alone.cache_clear()  # a new program has read nothing yet
+    monkeypatch.setattr(rulefile, "_alone", rulefile._alone.__wrapped__)  # a new program has read nothing yet
     after = Stand(tmp_path, store)
     with capture_logs() as logs:
         await after.pipeline.recover()

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 import websockets
-from aiohttp import WSMsgType
+from aiohttp import ClientConnectionResetError, WSMsgType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -584,6 +584,20 @@ async def test_a_bad_query_is_told_and_closes_with_4507(query: str) -> None:
         talk = await stand.connect(query)
         assert (await talk.hear())["error"]["code"] in (100, 102)
         assert await talk.close_code() == CloseCode.PROTOCOL
+
+
+async def test_a_client_that_is_gone_before_its_ping_is_answered_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with standing() as stand:
+        good, gone = await stand.connect(), await stand.connect()
+
+        async def pong(*args: Any) -> None:
+            raise ClientConnectionResetError("Cannot write to closing transport")
+
+        monkeypatch.setattr("aiohttp.web_ws.WebSocketResponse.pong", pong)
+        await gone.ws.ping()
+        await gone.close_code()
+        assert (await good.ask({"id": 1, "op": "ping"}))["ok"]
+        assert not {"client_errors", "closed_1011"} & stand.gateway.counters().keys()
 
 
 async def test_a_failure_of_our_own_closes_with_1011_and_spares_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

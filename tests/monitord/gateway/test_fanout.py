@@ -7,7 +7,7 @@ import os
 import socket
 from array import array
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -44,13 +44,14 @@ class Client:
     def __init__(self, outlet: Outlet, transport: asyncio.Transport, reader: asyncio.StreamReader) -> None:
         self.outlet, self.transport, self._reader = outlet, transport, reader
 
-    async def read(self, frames: bytes) -> None:
-        """Expect these bytes and none behind them."""
+    async def read(self, size: int) -> bytes:
+        """Return so many bytes, and what comes soon behind them."""
         async with asyncio.timeout(10):
-            assert await self._reader.readexactly(len(frames)) == frames
-        with pytest.raises(TimeoutError):
+            came = await self._reader.readexactly(size)
+        with suppress(TimeoutError):
             async with asyncio.timeout(0.01):
-                await self._reader.readexactly(1)
+                return came + await self._reader.read(1 << 20)
+        return came
 
 
 @asynccontextmanager
@@ -123,14 +124,16 @@ async def test_all_get_the_same_frame_in_one_call(way: str, monkeypatch: pytest.
         assert calls == [(2, one.frame)]  # the first one's frame is his alone
         assert [client.outlet.behind_bytes for client in crowd] == [0, 0, 0]
         for client in crowd[1:]:
-            await client.read(one.frame)
-        await crowd[0].read(WEBSOCKET.burst([b"alert", b"other"]).frame)
+            assert await client.read(len(one.frame)) == one.frame
+        both = WEBSOCKET.burst([b"alert", b"other"]).frame
+        assert await crowd[0].read(len(both)) == both
 
 
 async def test_who_takes_less_gets_the_rest_in_order_and_holds_nobody_up(way: str) -> None:
     async with clients(3) as crowd:
         slow, *quick = crowd
         big, *later = [burst(BIG), burst("second"), burst("third")]
+        behind = later[0].frame + later[1].frame
         slow.outlet.add(big)
         await turns(1)
         assert slow.outlet.behind_bytes > 0
@@ -139,8 +142,8 @@ async def test_who_takes_less_gets_the_rest_in_order_and_holds_nobody_up(way: st
                 client.outlet.add(each)
             await turns(1)
         for client in quick:
-            await client.read(later[0].frame + later[1].frame)
-        await slow.read(big.frame + later[0].frame + later[1].frame)
+            assert await client.read(len(behind)) == behind
+        assert await slow.read(len(big.frame + behind)) == big.frame + behind
         await slow.outlet.settled()
         assert slow.outlet.behind_bytes == 0
 
@@ -150,7 +153,8 @@ async def test_ticks_that_wait_go_with_the_alerts_in_one_frame() -> None:
         client.outlet.offer("tick", burst("old"))
         client.outlet.add(burst("alert"))
         client.outlet.offer("tick", burst("new"))
-        await client.read(WEBSOCKET.burst([b"alert", b"new"]).frame)
+        both = WEBSOCKET.burst([b"alert", b"new"]).frame
+        assert await client.read(len(both)) == both
 
 
 async def test_who_closes_is_not_written_to() -> None:
@@ -158,7 +162,7 @@ async def test_who_closes_is_not_written_to() -> None:
         crowd[0].transport.abort()
         for client in crowd:
             client.outlet.add(burst("alert"))
-        await crowd[1].read(burst("alert").frame)
+        assert await crowd[1].read(len(burst("alert").frame)) == burst("alert").frame
         async with asyncio.timeout(1):
             assert (await crowd[0].outlet.ended).code is None
 
@@ -171,8 +175,8 @@ async def test_who_was_discarded_is_not_written_to(when: str) -> None:
         for client in crowd:
             client.outlet.add(burst("alert"))
         crowd[0].outlet.discard()
-        await crowd[1].read(burst("alert").frame)
-        await crowd[0].read(b"")
+        assert await crowd[1].read(len(burst("alert").frame)) == burst("alert").frame
+        assert await crowd[0].read(0) == b""
 
 
 async def test_what_is_queued_goes_first_though_the_socket_is_empty_again() -> None:
@@ -183,11 +187,12 @@ async def test_what_is_queued_goes_first_though_the_socket_is_empty_again() -> N
             client.outlet.add(one)
             await turns(1)
         assert client.outlet.behind_bytes > 0
-        reading = asyncio.create_task(client.read(big.frame + second.frame + third.frame))
+        everything = big.frame + second.frame + third.frame
+        reading = asyncio.create_task(client.read(len(everything)))
         while client.transport.get_write_buffer_size():  # noqa: ASYNC110
             await asyncio.sleep(0)
         client.outlet.add(third)
-        await reading
+        assert await reading == everything
 
 
 async def test_a_client_that_takes_but_a_part_of_one_frame_is_let_go_in_time(way: str) -> None:
@@ -224,9 +229,9 @@ async def test_where_sending_fails_those_are_cut_off_and_the_others_get_all_of_i
         await turns(1)
         cut = [client.transport.is_closing() for client in crowd]
         assert cut == [True, step == "send_to_all", False]
-        await crowd[2].read(other.frame)
+        assert await crowd[2].read(len(other.frame)) == other.frame
         if step != "send_to_all":
-            await crowd[1].read(one.frame)
+            assert await crowd[1].read(len(one.frame)) == one.frame
 
 
 def test_numbers_that_are_none_are_refused() -> None:
