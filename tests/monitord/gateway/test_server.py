@@ -8,6 +8,7 @@ import socket
 import aiohttp
 import pytest
 
+from monitord.errors import Stopping
 from monitord.gateway.options import GatewayError
 from tests.monitord.gateway.stand import standing
 
@@ -49,6 +50,19 @@ async def test_a_stop_does_not_wait_for_a_client_that_does_not_answer() -> None:
         assert asyncio.get_running_loop().time() - started < 1
         assert b"shutdown" in await reader.read()
         writer.close()
+
+
+async def test_who_asks_for_what_a_stopping_daemon_does_no_more_is_told_to_come_back() -> None:
+    async def reload() -> None:
+        raise Stopping("the daemon is stopping; try again when it is back")
+
+    async with standing() as stand:
+        stand.rules.reload = reload  # type: ignore[method-assign]
+        async with stand.session.post(f"http://127.0.0.1:{stand.port}/v1/rules/reload") as reply:
+            told = (await reply.json())["error"]
+    assert (reply.status, told["code"], told["msg"]) == (
+        503, "unavailable", "the daemon is stopping; try again when it is back",
+    )  # fmt: skip
 
 
 async def test_the_heartbeat_comes_again_after_one_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
